@@ -1,0 +1,136 @@
+"""Every setting, threshold, window and limit of the project, with its unit.
+
+`Settings` is what a user sets through the environment or `.env`. The constants above it are the business's rules; the
+variables of the dbt project are generated from them (`dbt_vars`), so that SQL and Python read the same numbers.
+Nothing is read from the environment at import: call `load_settings`.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from churn_assets.errors import ChurnError
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class RiskRule:
+    """One rule of the heuristic score: `weight` is added where `feature` `operator` `threshold` holds."""
+
+    feature: str
+    operator: Literal[">", "<"]
+    threshold: float
+    weight: float
+    reason: str
+
+
+# The heuristic score: weights sum to 1, so a score lies within 0 and 1.
+RISK_RULES: tuple[RiskRule, ...] = (
+    RiskRule("wire_out_30d", ">", 5000, 0.25, "large wires out"),
+    RiskRule("support_cases_30d", ">", 2, 0.20, "many support cases"),
+    RiskRule("avg_sentiment", "<", 0.4, 0.20, "unhappy with support"),
+    RiskRule("error_count_30d", ">", 5, 0.15, "many app errors"),
+    RiskRule("active_days_30d", "<", 5, 0.20, "rarely active"),
+)
+HIGH_FROM = 0.7  # score, inclusive
+MEDIUM_FROM = 0.4  # score, inclusive
+NEUTRAL_SENTIMENT = 0.5  # of a customer without a case in the window
+FEATURE_WINDOW_DAYS = 30
+FEATURES_TARGET_LAG = "5 minutes"  # of features and predictions
+
+# Spend is money that leaves the account: these codes count, REVERSAL takes back, everything else is money in.
+# A negative amount under such a code corrects an earlier one and lowers the sum.
+MONEY_OUT_CODES = ("POS", "ATM", "BILL_PAY", "WIRE_OUT", "FEE")
+REVERSAL_CODE = "REVERSAL"
+WIRE_OUT_CODE = "WIRE_OUT"
+
+EVENTS_TOPIC = "bank_transactions"
+INGEST_MESSAGES = 500  # messages that make a batch ...
+INGEST_SECONDS = 5.0  # ... or the age of the oldest waiting one, whichever comes first
+INGEST_RUN_MESSAGES = 200_000  # at most this many messages in one run, so that its memory stays bounded
+FUTURE_TOLERANCE_HOURS = 24  # an event that claims to be later than this is impossible (clocks and time zones differ)
+EARLIEST_EVENT = "2000-01-01"
+
+MAX_ORPHAN_SHARE = 0.01  # of a ledger's rows whose account or customer is unknown; above, the check fails
+LEDGER_CHECK_SECONDS = 15 * 60.0  # between two checks of whole ledgers while events arrive
+REFRESH_ALLOWANCE_SECONDS = 30.0  # from a requested run to its commit: queue, process start, refresh
+RETRY_AFTER_FAILURE_SECONDS = 60.0  # before a sensor requests again what has just failed
+
+EMAILS_PER_RUN = 50
+EMAIL_PAUSE_DAYS = 7  # no customer gets two emails within this many days
+
+
+class Settings(BaseSettings):
+    """What a user may set, by environment variable or in `.env`. Immutable."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
+
+    home: Path = Field(Path(".churn"), alias="CHURN_HOME", description="Folder of all state.")
+    target: Literal["local"] = Field("local", alias="CHURN_TARGET", description="Which warehouse.")
+    kafka_bootstrap_servers: str | None = Field(
+        None,
+        alias="KAFKA_BOOTSTRAP_SERVERS",
+        pattern=r"^[^\s:,]+:\d+(,[^\s:,]+:\d+)*$",
+        description="Brokers as host:port, comma-separated; the embedded broker of `churn broker` when unset.",
+    )
+
+    refresh: Literal["lag", "eager"] = Field(
+        "lag",
+        alias="CHURN_REFRESH",
+        description="Refresh as late as the target lag allows, or as soon as something changed.",
+    )
+
+    @property
+    def lake_path(self) -> Path:
+        """Folder of the lake: its catalog and its Parquet files."""
+        return self.home.absolute() / "lake"
+
+    @property
+    def dagster_home(self) -> Path:
+        """Folder of Dagster's own storage."""
+        return self.home.absolute() / "dagster"
+
+    @property
+    def dbt_target_path(self) -> Path:
+        """Folder of dbt's artefacts, the manifest among them."""
+        return self.home.absolute() / "dbt"
+
+    @property
+    def broker_file(self) -> Path:
+        """Where the running embedded broker says its address and epoch."""
+        return self.home.absolute() / "broker.json"
+
+
+class SettingsError(ChurnError):
+    """A setting is wrong; the message is one line that names it and says what is allowed."""
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Settings from the environment, `.env` and `overrides` (by variable name), or `SettingsError`."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']} (got {problem['input']!r})"
+            for problem in error.errors()
+        )
+        raise SettingsError(f"wrong setting: {problems}; see .env.example") from error
+
+
+def dbt_vars() -> dict[str, Any]:
+    """The variables of the dbt project, as they must stand in `dbt/dbt_project.yml`."""
+    return {
+        "risk_rules": [asdict(rule) for rule in RISK_RULES],
+        "high_from": HIGH_FROM,
+        "medium_from": MEDIUM_FROM,
+        "neutral_sentiment": NEUTRAL_SENTIMENT,
+        "feature_window_days": FEATURE_WINDOW_DAYS,
+        "features_target_lag": FEATURES_TARGET_LAG,
+        "money_out_codes": list(MONEY_OUT_CODES),
+        "reversal_code": REVERSAL_CODE,
+        "wire_out_code": WIRE_OUT_CODE,
+    }
