@@ -1,0 +1,134 @@
+"""The contract of the events on `bank_transactions`: one definition per event type.
+
+Here belong the fields, their types, limits and meaning, and the ledger that an event becomes a row of.
+How bytes are checked against the contract is `decoding`; how rows are stored is `commit`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+SqlType: TypeAlias = Literal["VARCHAR", "DOUBLE", "TIMESTAMP", "DATE"]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One member of an event's payload, which is also one column of its ledger.
+
+    Numbers must be finite and within `low` and `high`, text non-empty and at most `max_length` characters.
+    Times are ISO 8601; one without an offset is UTC.
+    """
+
+    name: str
+    type: SqlType
+    description: str
+    required: bool = True
+    max_length: int = 100
+    low: float = -1e12
+    high: float = 1e12
+
+
+@dataclass(frozen=True)
+class EventType:
+    """One value of `event_type` and the ledger it belongs to.
+
+    `key` is the ledger's primary key. `event_time` is the field that says when it happened (UTC). A dimension holds
+    the latest state of each key, by event time and then offset; every other ledger keeps the first row of each key.
+    """
+
+    name: str
+    ledger: str
+    key: str
+    event_time: str
+    fields: tuple[Field, ...]
+    description: str
+    is_dimension: bool = False
+
+
+_UPDATED_AT = Field(
+    "updated_at", "TIMESTAMP", "When this state became true (UTC); the time of the Kafka message if absent.", required=False
+)
+
+EVENT_TYPES: tuple[EventType, ...] = (
+    EventType(
+        name="TXN",
+        ledger="fact_transaction_ledger",
+        key="transaction_ref",
+        event_time="posting_date",
+        description="One posting on an account.",
+        fields=(
+            Field("transaction_ref", "VARCHAR", "Reference of the posting, unique for ever."),
+            Field("account_id", "VARCHAR", "The account that was posted to."),
+            Field("posting_date", "TIMESTAMP", "When it was posted (UTC)."),
+            Field("transaction_code", "VARCHAR", "What kind of posting: POS, ATM, WIRE_OUT, DEPOSIT ...", max_length=20),
+            Field("amount", "DOUBLE", "Amount in the bank's currency; the code gives the direction, a negative amount corrects."),
+            Field("channel_id", "VARCHAR", "Where it was made: CARD, MOBILE, WEB, BRANCH ...", required=False, max_length=20),
+            Field("merchant", "VARCHAR", "The merchant of a card payment.", required=False),
+        ),
+    ),
+    EventType(
+        name="LOG",
+        ledger="app_activity_logs",
+        key="log_id",
+        event_time="event_timestamp",
+        description="One action of a customer in the app or on the web.",
+        fields=(
+            Field("log_id", "VARCHAR", "Id of the action, unique for ever."),
+            Field("customer_id", "VARCHAR", "Who did it."),
+            Field("event_type", "VARCHAR", "What was done: LOGIN, VIEW_BALANCE, TRANSFER ...", max_length=40),
+            Field("event_timestamp", "TIMESTAMP", "When it was done (UTC)."),
+            Field("error_code", "VARCHAR", "The error the customer met; absent when all went well.", required=False, max_length=40),
+            Field("device", "VARCHAR", "IOS, ANDROID or WEB.", required=False, max_length=20),
+        ),
+    ),
+    EventType(
+        name="USER",
+        ledger="dim_customers",
+        key="customer_id",
+        event_time="updated_at",
+        description="The state of a customer.",
+        is_dimension=True,
+        fields=(
+            Field("customer_id", "VARCHAR", "Id of the customer."),
+            Field("full_name", "VARCHAR", "First and last name.", max_length=200),
+            Field("email", "VARCHAR", "Address for emails.", required=False, max_length=254),
+            Field("segment", "VARCHAR", "MASS, AFFLUENT, SMB or STUDENT.", max_length=40),
+            Field("join_date", "DATE", "First day as a customer."),
+            Field("risk_profile_score", "DOUBLE", "The bank's credit risk profile, 0 (safe) to 1.", required=False, low=0, high=1),
+            _UPDATED_AT,
+        ),
+    ),
+    EventType(
+        name="ACCOUNT",
+        ledger="dim_accounts",
+        key="account_id",
+        event_time="updated_at",
+        description="The state of an account.",
+        is_dimension=True,
+        fields=(
+            Field("account_id", "VARCHAR", "Id of the account."),
+            Field("customer_id", "VARCHAR", "Who owns it."),
+            Field("product_code", "VARCHAR", "CHECKING, SAVINGS or CREDIT_CARD.", max_length=40),
+            Field("available_balance", "DOUBLE", "Balance in the bank's currency.", required=False),
+            Field("account_status", "VARCHAR", "OPEN or CLOSED.", max_length=20),
+            Field("opened_at", "TIMESTAMP", "When it was opened (UTC).", required=False),
+            Field("closed_at", "TIMESTAMP", "When it was closed (UTC); absent while open.", required=False),
+            _UPDATED_AT,
+        ),
+    ),
+    EventType(
+        name="CASE",
+        ledger="support_cases",
+        key="case_id",
+        event_time="open_timestamp",
+        description="One case that a customer opened with support.",
+        fields=(
+            Field("case_id", "VARCHAR", "Id of the case, unique for ever."),
+            Field("customer_id", "VARCHAR", "Who opened it."),
+            Field("open_timestamp", "TIMESTAMP", "When it was opened (UTC)."),
+            Field("category", "VARCHAR", "FEES, APP_ISSUE, CARD, FRAUD or SERVICE.", max_length=40),
+            Field("sentiment_score", "DOUBLE", "Tone of the customer, 0 (angry) to 1 (happy).", required=False, low=0, high=1),
+        ),
+    ),
+)
+
+LEDGERS: dict[str, EventType] = {event_type.ledger: event_type for event_type in EVENT_TYPES}
