@@ -1,0 +1,194 @@
+"""The lake: DuckDB with a DuckLake attached (SQLite catalog, Parquet files), behind the warehouse protocol.
+
+Here belong connections, transactions with their retries, and the lake's own set-up. What is written in them belongs to
+the callers; refreshes belong to `churn_assets.dynamic_tables`.
+"""
+
+import fcntl
+import random
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from churn_assets.errors import ChurnError
+from churn_assets.dynamic_tables import engine
+from churn_assets.dynamic_tables.engine import DynamicTable, Refresh
+from churn_assets.settings import PROJECT_ROOT
+from churn_assets.warehouse.protocol import Column, T, Transaction
+
+BUSY_TIMEOUT_MS = 5000
+MAX_ATTEMPTS = 20
+# Nothing may be fetched while the project runs: the extensions come from wheels of the engine's own version.
+_EXTENSIONS = ("sqlite_scanner", "ducklake")
+_NO_DOWNLOADS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+# Rows of a small insert stay in the catalog, so that a micro-batch does not leave a tiny Parquet file in each table.
+_INLINE_ROWS = 500
+_CONFLICT = re.compile(r"database is locked|Failed to commit DuckLake transaction|[Tt]ransaction conflict|database table is locked")
+# What a SELECT can call to change a lake. On a read-only attachment some of these crash DuckDB 1.5.5 instead of failing.
+_MAINTENANCE = re.compile(
+    r"\b(ducklake_\w+|set_option|set_commit_message|expire_snapshots|merge_adjacent_files|cleanup_old_files"
+    r"|delete_orphaned_files|rewrite_data_files|flush_inlined_data|add_data_files|query|query_table)\b[\s\"]*\(",
+    re.IGNORECASE,
+)
+
+
+class ReadOnlyError(ChurnError):
+    """A query would do more than read; the message says what is allowed."""
+
+
+class LakeNotFoundError(ChurnError):
+    """There is no lake at the given place; the message says how to make one."""
+
+
+def load_extensions(connection: duckdb.DuckDBPyConnection) -> None:
+    """Load the lake's extensions into a connection from their wheels, without installing anything for the user."""
+    for name in _EXTENSIONS:
+        folder = Path(str(files(f"duckdb_extension_{name}"))) / "extensions" / f"v{duckdb.__version__}"
+        connection.load_extension(str(folder / f"{name}.duckdb_extension"))
+
+
+class _LakeTransaction:
+    """A transaction on one cursor; implements `Transaction` and the engine's `LakeTransaction`."""
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        self._cursor = cursor
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        rows = self.rows(sql, parameters)
+        return rows[0][0] if rows and rows[0] and isinstance(rows[0][0], int) else 0
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        result = self._cursor.execute(sql, parameters)
+        return result.fetchall() if result.description else []
+
+    def table_names(self, query: str) -> set[str]:
+        return set(self._cursor.get_table_names(query))
+
+    def consume_stream(self, stream: str, into: str) -> None:
+        engine.consume_stream(self, stream, into)
+
+
+class LakeWarehouse:
+    """The lake in folder `path`. Implements `Warehouse`; one object may be used from several threads."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self._path = path
+        self._read_only = read_only
+
+    @cached_property
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        catalog = self._path / "catalog.sqlite"
+        if self._read_only and not catalog.exists():
+            raise LakeNotFoundError(f"there is no lake in {self._path}; run `churn deploy` first")
+        self._path.mkdir(parents=True, exist_ok=True)
+        connection = duckdb.connect(":memory:", config=_NO_DOWNLOADS)
+        load_extensions(connection)
+        options = (
+            "READ_ONLY"
+            if self._read_only
+            else f"DATA_PATH '{self._path / 'data'}', META_JOURNAL_MODE 'WAL', DATA_INLINING_ROW_LIMIT {_INLINE_ROWS}"
+        )
+        connection.execute(f"ATTACH 'ducklake:sqlite:{catalog}' AS lake ({options}, META_BUSY_TIMEOUT {BUSY_TIMEOUT_MS})")
+        return connection
+
+    @contextmanager
+    def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        with self._connection.cursor() as cursor:
+            cursor.execute("USE lake")
+            yield cursor
+
+    @contextmanager
+    def _turn_to_write(self) -> Iterator[None]:
+        # SQLite refuses the commit of a transaction that another one has overtaken, so writers of one machine take turns
+        # instead of running in vain; the kernel ends a dead writer's turn. Correctness does not rest on this: a writer
+        # from elsewhere is met by the retry in `transact`.
+        with (self._path / "writer.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def deploy(self) -> None:
+        scripts = [file.read_text() for file in sorted((PROJECT_ROOT / "sql").glob("*.sql"))]
+
+        def create(tx: Transaction) -> None:
+            for script in [engine.schema_script(), *scripts]:
+                for statement in duckdb.extract_statements(script):
+                    tx.execute(statement.query)
+
+        self.transact(create)
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
+        if self._read_only:
+            _refuse_writes(sql)
+        with self._cursor() as cursor:
+            return cursor.execute(sql, parameters).to_arrow_table()
+
+    def columns(self, table: str) -> list[Column]:
+        rows = self.query(f"DESCRIBE {table}").to_pylist()
+        return [Column(row["column_name"], row["column_type"]) for row in rows]
+
+    def transact(self, work: Callable[[Transaction], T], staged: Mapping[str, pa.Table] | None = None) -> T:
+        _ = self._connection  # opened before the turn is taken: it may take half a second
+        attempt = 0
+        while True:
+            attempt += 1
+            with self._turn_to_write(), self._cursor() as cursor:
+                for name, table in (staged or {}).items():
+                    cursor.register(name, table)
+                try:
+                    cursor.begin()
+                    result = work(_LakeTransaction(cursor))
+                    cursor.commit()
+                    return result
+                except BaseException as error:
+                    _roll_back(cursor)
+                    if attempt >= MAX_ATTEMPTS or not (isinstance(error, duckdb.Error) and _CONFLICT.search(str(error))):
+                        raise
+            time.sleep(random.uniform(0, 0.01 * 2 ** min(attempt, 6)))
+
+    def refresh(self, name: str, now: datetime) -> Refresh:
+        return self.transact(lambda tx: engine.refresh(tx, name, now))  # type: ignore[arg-type]  # ours has table_names
+
+    def dynamic_tables(self, now: datetime) -> list[DynamicTable]:
+        with self._one_snapshot() as tx:
+            return engine.dynamic_tables(tx, now)
+
+    def stream_has_data(self, stream: str) -> bool:
+        with self._one_snapshot() as tx:
+            return engine.stream_has_data(tx, stream)
+
+    @contextmanager
+    def _one_snapshot(self) -> Iterator[_LakeTransaction]:
+        with self._cursor() as cursor:
+            cursor.begin()
+            try:
+                yield _LakeTransaction(cursor)
+            finally:
+                cursor.rollback()
+
+
+def _roll_back(cursor: duckdb.DuckDBPyConnection) -> None:
+    try:
+        cursor.rollback()
+    except duckdb.TransactionException:
+        pass  # a failed commit has ended the transaction already
+
+
+def _refuse_writes(sql: str) -> None:
+    try:
+        statements = duckdb.extract_statements(sql)
+    except duckdb.Error as error:
+        raise ReadOnlyError(str(error)) from error
+    allowed = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
+    if len(statements) != 1 or statements[0].type not in allowed:
+        raise ReadOnlyError("only one statement that reads is allowed: SELECT, FROM, WITH, DESCRIBE, SHOW or EXPLAIN")
+    if found := _MAINTENANCE.search(sql):
+        raise ReadOnlyError(f"{found[1]}() is not allowed in a query that only reads")

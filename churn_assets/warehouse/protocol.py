@@ -1,0 +1,78 @@
+"""What the project asks of a warehouse. Two engines stand behind it: the lake (`lake`) and Snowflake.
+
+Here belong the questions only; the code above this line never asks which engine answers.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol, TypeVar
+
+import pyarrow as pa
+
+from churn_assets.dynamic_tables.engine import DynamicTable, Refresh
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table as the warehouse knows it."""
+
+    name: str
+    type: str
+
+
+class Transaction(Protocol):
+    """Statements that take effect together or not at all."""
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Run one statement; the number of rows it changed."""
+        ...
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a query."""
+        ...
+
+    def consume_stream(self, stream: str, into: str) -> None:
+        """Move what changed in the stream's table since it was last read into the temporary table `into`.
+
+        `into` has the table's columns and `change_action`: DELETE for a row as it was, INSERT for a row as it is. The
+        stream's position moves with this transaction.
+        """
+        ...
+
+
+class Warehouse(Protocol):
+    """Tables, transactions and dynamic tables."""
+
+    def deploy(self) -> None:
+        """Create every table that is missing. Safe to repeat; never drops."""
+        ...
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
+        """The result of one query."""
+        ...
+
+    def columns(self, table: str) -> list[Column]:
+        """The columns of a table in order."""
+        ...
+
+    def transact(self, work: Callable[[Transaction], T], staged: Mapping[str, pa.Table] | None = None) -> T:
+        """Run `work` in one transaction, with the `staged` tables readable by name.
+
+        A conflict with another writer rolls back and runs `work` again, so it must not have effects of its own.
+        """
+        ...
+
+    def refresh(self, name: str, now: datetime) -> Refresh:
+        """Bring a dynamic table up to date. `now` is UTC; its date is the last day of the windows."""
+        ...
+
+    def dynamic_tables(self, now: datetime) -> list[DynamicTable]:
+        """Every declared dynamic table with its target lag and its lag at `now` (UTC), sources before readers."""
+        ...
+
+    def stream_has_data(self, stream: str) -> bool:
+        """Whether a stream's table was written since the stream was last consumed."""
+        ...
