@@ -1,0 +1,74 @@
+{#- Materialization `dynamic_table` for duckdb on a DuckLake: declares the table to the refresh engine
+    (churn_assets/dynamic_tables), which fills it and keeps it fresh. dbt-snowflake brings its own of the same name.
+
+    Config: target_lag ('5 minutes', at least 60 seconds), refresh_key (column or list: unique in the result) and
+    row_timestamp (optional: a column that the engine adds and sets to the time a row was last written).
+
+    An unchanged definition is left alone with its rows. A changed one keeps its rows until the next refresh, which is in
+    full, unless its columns changed: then it starts empty. -#}
+{% materialization dynamic_table, adapter='duckdb' %}
+  {%- set target_relation = this.incorporate(type='table') -%}
+  {%- set name = this.identifier -%}
+  {%- set definitions = this.incorporate(path={'identifier': 'dynamic_tables'}) -%}
+  {%- set refresh_key = config.get('refresh_key', []) -%}
+  {%- set refresh_key = [refresh_key] if refresh_key is string else refresh_key -%}
+  {%- set row_timestamp = config.get('row_timestamp') -%}
+  {%- set target_lag = churn_assets.checked_target_lag(config.get('target_lag')) -%}
+  {%- if not refresh_key -%}
+    {{ exceptions.raise_compiler_error("model " ~ name ~ ": a dynamic_table needs a refresh_key, the columns that are unique in its result") }}
+  {%- endif -%}
+
+  {{ run_hooks(pre_hooks) }}
+
+  {%- set declared = run_query("select query, refresh_key, row_timestamp from " ~ definitions ~ " where name = '" ~ name ~ "'") -%}
+  {%- set is_declared = declared.rows | length > 0 and load_cached_relation(this) is not none -%}
+  {%- set wanted -%}
+    select {% for column in get_column_schema_from_query(sql) %}{{ column.name }}{{ ", " if not loop.last }}{% endfor -%}
+    {%- if row_timestamp %}, cast(null as timestamp) as {{ row_timestamp }}{% endif %} from ({{ sql }}) as query where false
+  {%- endset -%}
+
+  {%- set same_query = is_declared and declared.rows[0][0] == sql and declared.rows[0][2] == row_timestamp -%}
+  {%- set same_columns = is_declared and churn_assets.column_types(wanted) == churn_assets.column_types("select * from " ~ this) -%}
+
+  {% call statement('main') -%}
+    {%- if not same_columns %}
+    drop table if exists {{ this }};
+    create table {{ this }} as {{ wanted }};
+    {%- endif %}
+    {%- if same_query and same_columns %}
+    update {{ definitions }}
+    set target_lag = '{{ target_lag }}', refresh_key = {{ refresh_key }}
+    where name = '{{ name }}' and (target_lag != '{{ target_lag }}' or refresh_key != {{ refresh_key }});
+    {%- else %}
+    delete from {{ definitions }} where name = '{{ name }}';
+    insert into {{ definitions }} (name, query, refresh_key, row_timestamp, target_lag, declared_at)
+    values (
+      '{{ name }}', '{{ sql | replace("'", "''") }}', {{ refresh_key }},
+      {{ "'" ~ row_timestamp ~ "'" if row_timestamp else 'null' }}, '{{ target_lag }}', current_timestamp at time zone 'UTC'
+    );
+    {%- endif %}
+  {%- endcall %}
+
+  {{ run_hooks(post_hooks) }}
+  {{ adapter.commit() }}
+  {#- Rows of these tables are rewritten often, which inlined data makes slower. A table must exist to have settings. -#}
+  {%- do run_query("call " ~ this.database ~ ".set_option('data_inlining_row_limit', 0, table_name => '" ~ name ~ "', schema => '" ~ this.schema ~ "')") %}
+  {{ return({'relations': [target_relation]}) }}
+{% endmaterialization %}
+
+{% macro checked_target_lag(target_lag) %}
+  {%- set units = {'second': 1, 'minute': 60, 'hour': 3600, 'day': 86400} -%}
+  {%- set found = modules.re.fullmatch('\s*(\d+)\s+(second|minute|hour|day)s?\s*', target_lag or '') -%}
+  {%- if not found -%}
+    {{ exceptions.raise_compiler_error("model " ~ model.name ~ ": target_lag '" ~ target_lag ~ "' is not a number and a unit, such as '5 minutes'") }}
+  {%- elif (found.group(1) | int) * units[found.group(2)] < 60 -%}
+    {{ exceptions.raise_compiler_error("model " ~ model.name ~ ": target_lag '" ~ target_lag ~ "' is under the least, 60 seconds") }}
+  {%- endif -%}
+  {{ return(target_lag) }}
+{% endmacro %}
+
+{% macro column_types(query) %}
+  {%- set columns = [] -%}
+  {%- for row in run_query("describe " ~ query).rows -%}{%- do columns.append(row[0] ~ ' ' ~ row[1]) -%}{%- endfor -%}
+  {{ return(columns) }}
+{% endmacro %}
