@@ -1,0 +1,37 @@
+"""The embedded Kafka broker: librdkafka's mock cluster, for a laptop where nothing is installed.
+
+It speaks the Kafka protocol to any client, keeps a few megabytes a partition in memory and forgets everything when it
+stops. It is for trying and testing, never for production.
+"""
+
+import json
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from confluent_kafka import Producer
+
+from churn_assets.ingestion.kafka import Cluster
+
+PARTITIONS = 4
+
+
+@contextmanager
+def embedded_broker(broker_file: Path) -> Iterator[Cluster]:
+    """Run a broker while the context lasts and say its address in `broker_file`, where `kafka.locate` finds it."""
+    client = Producer({"test.mock.num.brokers": 1, "log_level": 2})
+    broker = next(iter(client.list_topics(timeout=5).brokers.values()))
+    cluster = Cluster(f"{broker.host}:{broker.port}", f"embedded-{uuid.uuid4()}")
+    broker_file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = broker_file.with_suffix(".tmp")
+    unfinished.write_text(
+        json.dumps({"bootstrap_servers": cluster.bootstrap_servers, "epoch": cluster.epoch, "pid": os.getpid()})
+    )
+    unfinished.replace(broker_file)
+    try:
+        yield cluster
+    finally:
+        broker_file.unlink(missing_ok=True)
+        del client

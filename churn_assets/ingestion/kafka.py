@@ -1,0 +1,179 @@
+"""What is read from Kafka: which cluster, how far its partitions reach, and the messages of an offset range.
+
+Here belong the client and its settings. What the messages mean is `decoding`, what has been stored is `commit`.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from time import monotonic
+
+import pyarrow as pa
+from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from churn_assets.errors import ChurnError
+from churn_assets.ingestion.decoding import MESSAGE_SCHEMA
+from churn_assets.settings import Settings
+
+TIMEOUT_SECONDS = 5.0  # for one question to the cluster
+STALL_SECONDS = 30.0  # without a message while reading a range
+# librdkafka waits this long before it asks for more when its queue is full; the default of 1,000 halves the speed.
+_QUEUE_BACKOFF_MS = 5
+
+
+class KafkaUnavailableError(ChurnError):
+    """The cluster does not answer, or there is none; the message says which address was tried and what to do."""
+
+
+class OffsetsGoneError(ChurnError):
+    """Messages that were asked for are not on the cluster; the message names the missing range."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A reachable cluster. Offsets mean something only within one epoch: one life of one cluster."""
+
+    bootstrap_servers: str
+    epoch: str
+
+
+@dataclass(frozen=True, order=True)
+class OffsetRange:
+    """The messages `[start, end)` of one partition."""
+
+    topic: str
+    partition: int
+    start: int
+    end: int
+
+    def __len__(self) -> int:
+        return max(0, self.end - self.start)
+
+
+@dataclass(frozen=True)
+class Watermarks:
+    """The offsets that a partition holds: from `low` up to but not including `high`."""
+
+    low: int
+    high: int
+
+
+def locate(settings: Settings) -> Cluster:
+    """The cluster that the settings name, else the embedded broker that is running on this home.
+
+    A real cluster's epoch is its cluster id: it survives restarts, so offsets that go back within it are a fault. The
+    embedded broker forgets everything when it stops, so each start is an epoch of its own.
+    """
+    if settings.kafka_bootstrap_servers is None:
+        if not settings.broker_file.exists():
+            raise KafkaUnavailableError(
+                "no broker: KAFKA_BOOTSTRAP_SERVERS is not set and the embedded broker is not running; run `churn broker`"
+            )
+        broker = json.loads(settings.broker_file.read_text())
+        return Cluster(broker["bootstrap_servers"], broker["epoch"])
+    servers = settings.kafka_bootstrap_servers
+    consumer = _consumer(servers)
+    try:
+        return Cluster(servers, consumer.list_topics(timeout=TIMEOUT_SECONDS).cluster_id or servers)
+    except KafkaException as error:
+        raise _unavailable(servers, error) from error
+    finally:
+        consumer.close()
+
+
+def watermarks(cluster: Cluster, topic: str) -> dict[int, Watermarks]:
+    """The offsets each partition of a topic holds; empty where the topic does not exist yet."""
+    consumer = _consumer(cluster.bootstrap_servers)
+    try:
+        found = consumer.list_topics(topic, timeout=TIMEOUT_SECONDS).topics[topic]
+        if found.error is not None and found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            return {}
+        marks: dict[int, Watermarks] = {}
+        for partition in sorted(found.partitions):
+            low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=TIMEOUT_SECONDS)
+            marks[partition] = Watermarks(low, high)
+        return marks
+    except KafkaException as error:
+        raise _unavailable(cluster.bootstrap_servers, error) from error
+    finally:
+        consumer.close()
+
+
+def consume(cluster: Cluster, ranges: Sequence[OffsetRange]) -> pa.Table:
+    """The messages of the ranges (`MESSAGE_SCHEMA`), by manual assignment: no group, no rebalance.
+
+    Only committed messages are read. Offsets without a message (transaction markers, compaction) are passed over.
+    """
+    wanted = {(r.topic, r.partition): r for r in ranges if len(r)}
+    for (topic, partition), wanted_range in wanted.items():
+        marks = watermarks(cluster, topic).get(partition, Watermarks(0, 0))
+        if wanted_range.start < marks.low or wanted_range.end > marks.high:
+            raise OffsetsGoneError(
+                f"{topic}[{partition}]: offsets {wanted_range.start} to {wanted_range.end} were asked for, the cluster"
+                f" holds {marks.low} to {marks.high}"
+            )
+    consumer = _consumer(cluster.bootstrap_servers)
+    messages: list[Message] = []
+    try:
+        consumer.assign([TopicPartition(r.topic, r.partition, r.start) for r in wanted.values()])
+        open_partitions = set(wanted)
+        last_progress = monotonic()
+        while open_partitions:
+            batch = consumer.consume(500, timeout=0.1)
+            for message in batch:
+                place = (message.topic(), message.partition())
+                if place not in open_partitions:
+                    continue
+                error = message.error()
+                end = wanted[place].end
+                if error is not None and error.code() != KafkaError._PARTITION_EOF:
+                    raise KafkaException(error)
+                if error is None and message.offset() < end:
+                    messages.append(message)
+                # The end of a partition also ends its range: what is left of it are markers without a message.
+                if message.offset() >= end - 1 or error is not None:
+                    open_partitions.discard(place)
+            now = monotonic()
+            if batch:
+                last_progress = now
+            elif now - last_progress > STALL_SECONDS:
+                raise KafkaUnavailableError(f"{cluster.bootstrap_servers} sent nothing for {STALL_SECONDS:.0f} s")
+    except KafkaException as error:
+        raise _unavailable(cluster.bootstrap_servers, error) from error
+    finally:
+        consumer.close()
+    return _to_arrow(messages)
+
+
+def _to_arrow(messages: list[Message]) -> pa.Table:
+    return pa.table(
+        [
+            pa.array([message.topic() for message in messages], pa.string()),
+            pa.array([message.partition() for message in messages], pa.int32()),
+            pa.array([message.offset() for message in messages], pa.int64()),
+            pa.array([message.timestamp()[1] for message in messages], pa.int64()).cast(pa.timestamp("ms")).cast(pa.timestamp("us")),
+            pa.array([message.value() for message in messages], pa.binary()),
+        ],
+        schema=MESSAGE_SCHEMA,
+    )
+
+
+def _consumer(bootstrap_servers: str) -> Consumer:
+    return Consumer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "group.id": "churn_assets",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "error",
+            "fetch.queue.backoff.ms": _QUEUE_BACKOFF_MS,
+            "fetch.wait.max.ms": 50,
+            "log_level": 2,  # the caller hears of an unreachable broker by exception, not on stderr
+        }
+    )
+
+
+def _unavailable(servers: str, error: KafkaException) -> KafkaUnavailableError:
+    return KafkaUnavailableError(f"Kafka at {servers} does not answer: {error.args[0]}; is the broker running?")
