@@ -1,0 +1,6 @@
+-- The simulated bank whose history these ledgers hold, as JSON of its parameters, and how much of it has been loaded.
+CREATE TABLE IF NOT EXISTS simulated_bank (
+    parameters VARCHAR NOT NULL,
+    chunks_loaded BIGINT NOT NULL,
+    is_complete BOOLEAN NOT NULL
+);
