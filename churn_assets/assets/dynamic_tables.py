@@ -1,0 +1,131 @@
+"""Stage 2 and 3: the dynamic tables, as dbt declares them. An asset refreshes its table and runs the model's dbt tests.
+
+Specs, columns, tests and target lags come from the dbt manifest; how a refresh works is the warehouse's affair. Tests run
+as their compiled SQL, so that no refresh pays for a dbt start.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster_dbt import DagsterDbtTranslator, build_dbt_asset_specs
+
+from churn_assets.assets.ledgers import row_count
+from churn_assets.clock import utc_now
+from churn_assets.dynamic_tables.engine import Refresh, parse_target_lag
+from churn_assets.warehouse.protocol import Warehouse
+
+LAG_CHECK = "lag_stayed_under_target"
+
+
+class ChurnDbtTranslator(DagsterDbtTranslator):
+    """How a dbt node becomes an asset: keys are bare table names, so that sources are the ledgers."""
+
+    def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
+        """The table's name."""
+        return dg.AssetKey(dbt_resource_props["name"])
+
+    def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
+        """The dbt group."""
+        return dbt_resource_props["config"].get("group")
+
+    def get_owners(self, dbt_resource_props: Mapping[str, Any]) -> list[str]:
+        """The team that owns features and predictions."""
+        return ["team:data-science" if dbt_resource_props["config"].get("group") == "predictions" else "team:data-engineering"]
+
+    def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: Any) -> dg.AssetSpec:
+        """dagster-dbt's spec with a freshness policy: materialized at least once in each target lag."""
+        spec = super().get_asset_spec(manifest, unique_id, project)
+        target_lag = self.get_resource_props(manifest, unique_id)["config"].get("target_lag")
+        if target_lag is None:
+            return spec
+        return spec.replace_attributes(
+            kinds={"ducklake", "dbt", "dynamic_table"},
+            freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(seconds=parse_target_lag(target_lag))),
+        )
+
+
+@dataclass(frozen=True)
+class _DataTest:
+    """A dbt test of one model: its SQL returns the rows that break it."""
+
+    name: str
+    sql: str
+
+
+def dynamic_table_assets(manifest_path: Path) -> list[dg.AssetsDefinition]:
+    """One asset for each dynamic table in the dbt manifest."""
+    manifest = json.loads(manifest_path.read_text())
+    specs = build_dbt_asset_specs(
+        manifest=manifest, dagster_dbt_translator=ChurnDbtTranslator(), select="config.materialized:dynamic_table"
+    )
+    return [_dynamic_table_asset(spec, _data_tests(manifest, spec.key.path[-1])) for spec in specs]
+
+
+def _data_tests(manifest: Mapping[str, Any], model: str) -> list[_DataTest]:
+    return [
+        _DataTest(node["name"], node["compiled_code"])
+        for node in manifest["nodes"].values()
+        if node["resource_type"] == "test" and (node.get("attached_node") or "").endswith(f".{model}")
+    ]
+
+
+def _dynamic_table_asset(spec: dg.AssetSpec, tests: list[_DataTest]) -> dg.AssetsDefinition:
+    name = spec.key.path[-1]
+    check_specs = [
+        *(dg.AssetCheckSpec(test.name, asset=spec.key, blocking=True, description="dbt test") for test in tests),
+        dg.AssetCheckSpec(
+            LAG_CHECK, asset=spec.key, description="The oldest change waiting for this refresh was younger than the target lag."
+        ),
+    ]
+
+    @dg.multi_asset(name=name, specs=[spec], check_specs=check_specs, pool="refresh")
+    def refresh(warehouse: dg.ResourceParam[Warehouse]) -> Iterator[dg.MaterializeResult[Any]]:
+        result = warehouse.refresh(name, utc_now())
+        yield dg.MaterializeResult(
+            metadata=refresh_metadata(warehouse, spec, result),
+            check_results=[*(_run_test(warehouse, test) for test in tests), _lag_check(result)],
+        )
+
+    return refresh
+
+
+def refresh_metadata(warehouse: Warehouse, spec: dg.AssetSpec, result: Refresh) -> dict[str, Any]:
+    """What the UI shows of one refresh."""
+    described = spec.metadata.get("dagster/column_schema")
+    descriptions = {column.name: column.description for column in described.columns} if described else {}
+    return {
+        "refresh_action": result.action,
+        "reason": result.reason,
+        "rows_inserted": result.rows_inserted,
+        "rows_updated": result.rows_updated,
+        "rows_deleted": result.rows_deleted,
+        "lag_seconds_before": result.lag_seconds_before,
+        "duration_seconds": result.duration_seconds,
+        "source_snapshot": result.position,
+        "dagster/row_count": row_count(warehouse, result.name),
+        "dagster/column_schema": dg.TableSchema(
+            [
+                dg.TableColumn(column.name, column.type, descriptions.get(column.name))
+                for column in warehouse.columns(result.name)
+            ]
+        ),
+    }
+
+
+def _run_test(warehouse: Warehouse, test: _DataTest) -> dg.AssetCheckResult:
+    failing = warehouse.query(f"SELECT count(*) AS failing FROM ({test.sql}) AS failing_rows")["failing"][0].as_py()
+    return dg.AssetCheckResult(check_name=test.name, passed=failing == 0, metadata={"failing_rows": failing})
+
+
+def _lag_check(result: Refresh) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name=LAG_CHECK,
+        passed=result.action == "INITIAL" or result.lag_seconds_before <= result.target_lag_seconds,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"lag_seconds_before": result.lag_seconds_before, "target_lag_seconds": result.target_lag_seconds},
+    )

@@ -1,0 +1,211 @@
+"""What starts runs: jobs and the sensors that request them. Nothing here does the work.
+
+Every sensor compares states (high watermark and committed offset, change and refresh, queue and log) that are kept in
+the warehouse; none keeps a cursor or a run key of its own. So a failed or lost run is taken up by a later tick, an update
+cannot fall between two ticks, and an idle system starts no run. A sensor requests nothing while a run of its job is
+queued or started.
+"""
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+
+from churn_assets.assets.ledgers import INGEST_CHECKS, REJECTS, ingest_config
+from churn_assets.checks import BLOCKING_LEDGER_CHECKS
+from churn_assets.clock import utc_now
+from churn_assets.dynamic_tables.engine import DynamicTable
+from churn_assets.ingestion import kafka
+from churn_assets.ingestion.events import LEDGERS
+from churn_assets.ingestion.commit import committed_offsets, waiting_ranges
+from churn_assets.retention.emails import eligible_count, unfinished_days
+from churn_assets.retention.queue import STREAM
+from churn_assets.settings import (
+    EVENTS_TOPIC,
+    INGEST_MESSAGES,
+    INGEST_SECONDS,
+    LEDGER_CHECK_SECONDS,
+    REFRESH_ALLOWANCE_SECONDS,
+    RETRY_AFTER_FAILURE_SECONDS,
+    Settings,
+)
+from churn_assets.warehouse.protocol import Warehouse
+
+_UNDER_WAY = [
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
+BLOCKING_CHECKS = (*INGEST_CHECKS, *BLOCKING_LEDGER_CHECKS)
+_TICK_SECONDS = 5  # the daemon's own loop is no faster
+
+ingest_job = dg.define_asset_job(
+    "ingest_events",
+    dg.AssetSelection.assets(*LEDGERS, REJECTS).without_checks() | dg.AssetSelection.checks(*INGEST_CHECKS),
+    description="Store an offset range of Kafka messages in the ledgers.",
+)
+refresh_job = dg.define_asset_job(
+    "refresh_dynamic_tables",
+    dg.AssetSelection.groups("features", "predictions") | dg.AssetSelection.assets(STREAM),
+    description="Refresh features and predictions, then move who came into HIGH to the retention queue.",
+)
+emails_job = dg.define_asset_job(
+    "write_retention_emails", dg.AssetSelection.assets("retention_emails"), description="Write the emails of one day."
+)
+ledger_checks_job = dg.define_asset_job(
+    "check_ledgers",
+    dg.AssetSelection.checks_for_assets(*LEDGERS),
+    description="Check keys over whole ledgers.",
+)
+
+
+@dg.sensor(
+    job=ingest_job,
+    minimum_interval_seconds=_TICK_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        f"Requests a run for what waits in Kafka: {INGEST_MESSAGES} messages, or any that has waited {INGEST_SECONDS:g} s."
+        " It compares high watermarks with the offsets committed in the warehouse and never reads a message."
+    ),
+)
+def kafka_sensor(
+    context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse], settings: dg.ResourceParam[Settings]
+) -> dg.RunRequest | dg.SkipReason:
+    """One look at the watermarks."""
+    if skip := _not_now(context, ingest_job.name):
+        return skip
+    try:
+        cluster = kafka.locate(settings)
+        marks = kafka.watermarks(cluster, EVENTS_TOPIC)
+    except kafka.KafkaUnavailableError as error:
+        return dg.SkipReason(str(error))
+    ranges = waiting_ranges(EVENTS_TOPIC, marks, committed_offsets(warehouse, cluster.epoch))
+    waiting = sum(map(len, ranges))
+    if not waiting:
+        context.update_cursor("")
+        return dg.SkipReason("nothing waits")
+    # The cursor only remembers since when something has been waiting; losing it costs one tick.
+    now = utc_now()
+    since = datetime.fromisoformat(context.cursor) if context.cursor else now
+    if waiting < INGEST_MESSAGES and (now - since).total_seconds() < INGEST_SECONDS * 0.9:
+        context.update_cursor(since.isoformat())
+        return dg.SkipReason(f"{waiting} messages wait, for less than {INGEST_SECONDS:g} s")
+    context.update_cursor("")
+    return dg.RunRequest(run_config=dg.RunConfig(ops={"ingest": ingest_config(cluster.epoch, ranges)}))
+
+
+@dg.sensor(
+    job=refresh_job,
+    minimum_interval_seconds=_TICK_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        "Requests a refresh in time for every dynamic table to stay under its target lag (CHURN_REFRESH=eager: as soon as"
+        " something changed). Tables with nothing to show are recorded as NO_DATA without a run."
+    ),
+)
+def refresh_sensor(
+    context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse], settings: dg.ResourceParam[Settings]
+) -> dg.RunRequest | dg.SensorResult | dg.SkipReason:
+    """One look at the lags."""
+    if skip := _not_now(context, refresh_job.name) or _blocked(context):
+        return skip
+    tables = warehouse.dynamic_tables(utc_now())
+    due = [table.name for table in tables if is_due(table, eager=settings.refresh == "eager")]
+    if due or warehouse.stream_has_data(STREAM):
+        return dg.RunRequest(tags={"churn/due": ", ".join(due) or STREAM})
+    idle = [table for table in tables if table.lag_seconds == 0 and _materialization_is_old(context, table)]
+    return dg.SensorResult(
+        skip_reason="every dynamic table is within its target lag",
+        asset_events=[
+            dg.AssetMaterialization(
+                table.name, description="nothing has changed", metadata={"refresh_action": "NO_DATA", "lag_seconds": 0.0}
+            )
+            for table in idle
+        ],
+    )
+
+
+def is_due(table: DynamicTable, *, eager: bool) -> bool:
+    """Whether a refresh has to be requested now for its rows to be there before the lag reaches the target."""
+    if eager:
+        return table.lag_seconds > 0
+    return table.lag_seconds + REFRESH_ALLOWANCE_SECONDS >= table.target_lag_seconds
+
+
+@dg.sensor(
+    job=emails_job,
+    minimum_interval_seconds=_TICK_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Requests a run of today's emails while customers wait who may be written to, and of days left unfinished.",
+)
+def emails_sensor(
+    context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse]
+) -> dg.RunRequest | dg.SkipReason:
+    """One look at the queue."""
+    if skip := _not_now(context, emails_job.name) or _blocked(context):
+        return skip
+    now = utc_now()
+    if unfinished := unfinished_days(warehouse):
+        return dg.RunRequest(partition_key=unfinished[0].isoformat())
+    if eligible_count(warehouse, now):
+        return dg.RunRequest(partition_key=now.date().isoformat())
+    return dg.SkipReason("nobody waits who may be written to")
+
+
+@dg.sensor(
+    job=ledger_checks_job,
+    minimum_interval_seconds=_TICK_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=f"Checks the ledgers every {LEDGER_CHECK_SECONDS / 60:g} minutes while rows arrive.",
+)
+def ledger_checks_sensor(
+    context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse]
+) -> dg.RunRequest | dg.SkipReason:
+    """One look at whether anything was stored since the last check."""
+    if skip := _not_now(context, ledger_checks_job.name):
+        return skip
+    last = context.instance.get_run_records(dg.RunsFilter(job_name=ledger_checks_job.name), limit=1)
+    checked_at = last[0].create_timestamp.astimezone(UTC).replace(tzinfo=None) if last else datetime.min
+    if utc_now() - checked_at < timedelta(seconds=LEDGER_CHECK_SECONDS):
+        return dg.SkipReason("checked a short while ago")
+    newest = warehouse.query("SELECT max(stored_at) AS newest FROM ingest_ranges")["newest"][0].as_py()
+    if newest is None or newest < checked_at:
+        return dg.SkipReason("nothing was stored since the last check")
+    return dg.RunRequest()
+
+
+SENSORS = [kafka_sensor, refresh_sensor, emails_sensor, ledger_checks_sensor]
+JOBS = [ingest_job, refresh_job, emails_job, ledger_checks_job]
+
+
+def _not_now(context: dg.SensorEvaluationContext, job: str) -> dg.SkipReason | None:
+    """Why no run of `job` may be requested now: one is under way, or the last one failed a moment ago."""
+    if context.instance.get_runs(dg.RunsFilter(job_name=job, statuses=_UNDER_WAY), limit=1):
+        return dg.SkipReason(f"a run of {job} is queued or started")
+    last = context.instance.get_run_records(dg.RunsFilter(job_name=job), limit=1)
+    if last and last[0].dagster_run.status == dg.DagsterRunStatus.FAILURE:
+        failed_for = (datetime.now(UTC) - last[0].update_timestamp.astimezone(UTC)).total_seconds()
+        if failed_for < RETRY_AFTER_FAILURE_SECONDS:
+            return dg.SkipReason(f"the last run failed; trying again in {RETRY_AFTER_FAILURE_SECONDS - failed_for:.0f} s")
+    return None
+
+
+def _blocked(context: dg.SensorEvaluationContext) -> dg.SkipReason | None:
+    """The failed check that stands between the ledgers and everything made from them, if there is one.
+
+    Dagster lets a blocking check gate what follows in its own run; here what follows are other runs.
+    """
+    for key in BLOCKING_CHECKS:
+        records = context.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])
+        if (record := records.get(key)) and record.status == AssetCheckExecutionRecordStatus.FAILED:
+            return dg.SkipReason(f"stopped by the failed check {key.name} of {key.asset_key.to_user_string()}")
+    return None
+
+
+def _materialization_is_old(context: dg.SensorEvaluationContext, table: DynamicTable) -> bool:
+    event = context.instance.get_latest_materialization_event(dg.AssetKey(table.name))
+    if event is None:
+        return True
+    return datetime.now(UTC).timestamp() - event.timestamp > table.target_lag_seconds / 2

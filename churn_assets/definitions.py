@@ -1,0 +1,45 @@
+"""Assembly of the Dagster definitions, and nothing else."""
+
+from typing import Any
+
+import dagster as dg
+
+from churn_assets.assets.dynamic_tables import dynamic_table_assets
+from churn_assets.assets.interventions import retention_emails, stream_high_risk_customers
+from churn_assets.assets.ledgers import events_topic, ledgers
+from churn_assets.automation import JOBS, SENSORS
+from churn_assets.checks import ledger_checks
+from churn_assets.deployment import manifest_path
+from churn_assets.retention.writer import TemplateWriter
+from churn_assets.settings import Settings, load_settings
+from churn_assets.warehouse.lake import LakeWarehouse
+
+
+def build_defs(settings: Settings, resource_overrides: dict[str, Any] | None = None) -> dg.Definitions:
+    """The whole graph for `settings`; tests replace resources (`settings`, `warehouse`, `writer`) by name."""
+    return dg.Definitions(
+        assets=[
+            events_topic,
+            ledgers,
+            *dynamic_table_assets(manifest_path(settings)),
+            stream_high_risk_customers,
+            retention_emails,
+        ],
+        asset_checks=ledger_checks(),
+        jobs=JOBS,
+        sensors=SENSORS,
+        # A step of this graph takes less than the start of a process of its own.
+        executor=dg.in_process_executor,
+        resources={
+            "settings": settings,
+            "warehouse": LakeWarehouse(settings.lake_path),
+            "writer": TemplateWriter(),
+            **(resource_overrides or {}),
+        },
+    )
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """What Dagster loads: the graph for the settings in the environment."""
+    return build_defs(load_settings())
