@@ -1,0 +1,235 @@
+"""The `churn` command. Here belong arguments, progress and messages; the work is done by the modules it calls."""
+
+import json
+import signal
+import sys
+from contextlib import nullcontext
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import duckdb
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from churn_assets.clock import utc_now
+from churn_assets.dynamic_tables.engine import DynamicTableError
+from churn_assets.errors import ChurnError
+from churn_assets.settings import Settings, load_settings
+from churn_assets.warehouse.lake import LakeWarehouse
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+console = Console()
+errors = Console(stderr=True)
+
+QUERY_ROWS = 1000
+
+
+class OutputFormat(StrEnum):
+    """How `churn query` prints."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+def main() -> None:
+    """Run the command; an error is one line on stderr and exit code 1 (2 for wrong usage)."""
+    try:
+        app()
+    except (ChurnError, DynamicTableError) as error:
+        errors.print(f"churn: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except duckdb.Error as error:
+        errors.print(f"churn: {str(error).strip()}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+def _warehouse(settings: Settings, *, read_only: bool = False) -> LakeWarehouse:
+    return LakeWarehouse(settings.lake_path, read_only=read_only)
+
+
+def _say(message: str) -> None:
+    console.print(message, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def deploy() -> None:
+    """Create the tables and declare the dynamic tables; safe to repeat."""
+    from churn_assets import deployment
+
+    settings = load_settings()
+    deployment.deploy(settings, _warehouse(settings), _say)
+    _say(f"deployed to {settings.lake_path}")
+
+
+@app.command()
+def seed(
+    customers: Annotated[int, typer.Option(min=1, help="How many customers the bank has.")] = 20_000,
+    days: Annotated[int, typer.Option(min=1, max=3650, help="How many days of history.")] = 180,
+    number: Annotated[int, typer.Option("--seed", min=0, help="Another number gives another bank.")] = 1,
+) -> None:
+    """Fill the ledgers with the history of a simulated bank, up to now."""
+    from churn_assets.simulator import seeding
+
+    settings = load_settings()
+    warehouse = _warehouse(settings)
+    warehouse.deploy()
+    bank = seeding.seeded_bank(warehouse) or seeding.new_bank(customers, days, number, utc_now())
+    if (bank.customers, bank.days, bank.seed) != (customers, days, number):
+        raise seeding.SeedError(
+            f"{settings.home} holds another bank ({bank.customers} customers, {bank.days} days, seed {bank.seed});"
+            " set CHURN_HOME to a new folder"
+        )
+    rows: dict[str, int] = {}
+    with console.status("seeding") as progress:
+
+        def report(ledger: str, count: int) -> None:
+            rows[ledger] = rows.get(ledger, 0) + count
+            progress.update(f"seeding: {sum(rows.values()):,} rows")
+
+        seeding.seed(warehouse, bank, utc_now(), report)
+    _say("; ".join(f"{ledger}: {count:,} rows" for ledger, count in rows.items()) or "this bank is seeded already")
+
+
+@app.command()
+def broker() -> None:
+    """Run the embedded Kafka broker until Ctrl-C. It keeps messages in memory only: for trying, not for production."""
+    from churn_assets.ingestion.broker import embedded_broker
+
+    settings = load_settings()
+    with embedded_broker(settings.broker_file) as cluster:
+        _say(f"broker on {cluster.bootstrap_servers}; Ctrl-C stops it, and its messages are gone then")
+        _wait_for_stop()
+
+
+@app.command()
+def produce(
+    rate: Annotated[str, typer.Option(help="Events a minute, or 'max'.")] = "200",
+    events: Annotated[int | None, typer.Option(min=1, help="How many events, with --rate max.")] = None,
+) -> None:
+    """Continue the seeded bank live over Kafka until Ctrl-C (with --rate max: until --events are sent)."""
+    from churn_assets.ingestion import kafka
+    from churn_assets.simulator import seeding
+    from churn_assets.simulator.live import LiveBank
+    from churn_assets.simulator.producer import EventProducer, produce_at_once, produce_steadily
+
+    if (rate == "max") != (events is not None):
+        raise typer.BadParameter("--rate max and --events go together")
+    if rate != "max" and not (rate.replace(".", "", 1).isdigit() and float(rate) > 0):
+        raise typer.BadParameter("--rate is a number of events a minute, or 'max'")
+    settings = load_settings()
+    warehouse = _warehouse(settings, read_only=True)
+    bank = seeding.seeded_bank(warehouse)
+    if bank is None:
+        raise seeding.SeedError("there is no bank to continue; run `churn seed` first")
+    producer = EventProducer(kafka.locate(settings))
+    producer.wait_for_broker(_say)
+    live = LiveBank(bank)
+    if events is not None:
+        with console.status("producing") as progress:
+            produce_at_once(live, producer, events, utc_now, lambda sent: progress.update(f"{sent:,} events"))
+        _say(f"{events:,} events sent")
+        return
+    stop = _StopFlag()
+    since = max(seeding.newest_event_time(warehouse), live.start)
+    with console.status("producing") if console.is_terminal else nullcontext() as progress:
+        produce_steadily(
+            live, producer, float(rate), since, utc_now, stop.is_set,
+            lambda sent: progress.update(f"{sent:,} events sent") if progress else None,
+        )  # fmt: skip
+
+
+@app.command()
+def status(as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False) -> None:
+    """Show rows, lags, risk classes, queue and emails."""
+    from churn_assets.status import status as read_status
+
+    settings = load_settings()
+    state = read_status(settings, _warehouse(settings, read_only=True), utc_now())
+    if as_json:
+        print(json.dumps(state, indent=2))  # noqa: T201
+        return
+    table = Table("what", "state", box=None)
+    for ledger, rows in state["ledgers"].items():
+        table.add_row(ledger, f"{rows:,} rows")
+    table.add_row("event_rejects", f"{state['rejects']:,} rows")
+    table.add_row("kafka", state["kafka"] or f"{sum(o['lag'] for o in state['offsets']):,} messages wait")
+    for dynamic_table in state["dynamic_tables"]:
+        lag, target = dynamic_table["lag_seconds"], dynamic_table["target_lag_seconds"]
+        table.add_row(dynamic_table["name"], f"{lag:.0f} s behind (target {target} s), {dynamic_table['refresh_action']}")
+    table.add_row("risk", ", ".join(f"{name} {count:,}" for name, count in state["risk"].items()))
+    table.add_row("queue", f"{state['queue']:,} customers wait")
+    table.add_row("emails", f"{state['emails']['total']:,}, {state['emails']['last_7_days']:,} in the last 7 days")
+    console.print(table)
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(help="One statement that only reads.")],
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON array of rows.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV with a header.")] = False,
+) -> None:
+    """Run SQL on the warehouse, read-only."""
+    settings = load_settings()
+    result = _warehouse(settings, read_only=True).query(sql)
+    if as_json:
+        print(json.dumps(result.to_pylist(), default=str))  # noqa: T201
+    elif as_csv:
+        print(result.to_pandas().to_csv(index=False), end="")  # noqa: T201
+    else:
+        table = Table(*result.column_names, box=None)
+        for row in result.slice(0, QUERY_ROWS).to_pylist():
+            table.add_row(*("NULL" if value is None else str(value) for value in row.values()))
+        console.print(table)
+        if result.num_rows > QUERY_ROWS:
+            _say(f"... {QUERY_ROWS:,} of {result.num_rows:,} rows; --csv prints all")
+
+
+@app.command()
+def check() -> None:
+    """Run the whole graph on a small bank in a temporary home; exit code 1 if an asset check fails."""
+    from churn_assets.rehearsal import rehearse
+
+    failed = rehearse(_say)
+    if failed:
+        raise ChurnError(f"{len(failed)} checks failed: {', '.join(failed)}")
+
+
+@app.command()
+def demo(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Dagster UI.")] = 3000,
+    customers: Annotated[int, typer.Option(min=1, help="Customers of the bank, at the first start.")] = 2000,
+    days: Annotated[int, typer.Option(min=1, help="Days of history, at the first start.")] = 90,
+    rate: Annotated[float, typer.Option(min=1, help="Events a minute.")] = 200,
+) -> None:
+    """Run everything on this machine until Ctrl-C: broker, bank, producer, Dagster. A second start goes on from there."""
+    from churn_assets.demo import run_demo
+
+    run_demo(load_settings(), port=port, customers=customers, days=days, rate=rate, say=_say)
+
+
+class _StopFlag:
+    """Set by Ctrl-C or SIGTERM."""
+
+    def __init__(self) -> None:
+        self._set = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._stop)
+
+    def _stop(self, *_: object) -> None:
+        self._set = True
+
+    def is_set(self) -> bool:
+        return self._set
+
+
+def _wait_for_stop() -> None:
+    stop = _StopFlag()
+    while not stop.is_set():
+        signal.pause()
+
+
+if __name__ == "__main__":
+    main()

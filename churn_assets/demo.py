@@ -1,0 +1,175 @@
+"""`churn demo`: everything on one machine, and stopped cleanly.
+
+Here belongs the supervision of processes. The demo runs the same commands and the same graph as any other deployment.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from churn_assets.clock import utc_now
+from churn_assets.deployment import deploy
+from churn_assets.errors import ChurnError
+from churn_assets.ingestion import kafka
+from churn_assets.ingestion.broker import embedded_broker
+from churn_assets.ingestion.commit import committed_offsets, ingest, waiting_ranges
+from churn_assets.settings import EVENTS_TOPIC, PROJECT_ROOT, Settings
+from churn_assets.simulator import seeding
+from churn_assets.status import status
+from churn_assets.warehouse.lake import LakeWarehouse
+
+STATE_EVERY_SECONDS = 5.0
+STOP_SECONDS = 15.0  # for a process to end by itself before it is killed
+SEED = 1
+
+
+class DemoError(ChurnError):
+    """The demo cannot start or go on."""
+
+
+def run_demo(
+    settings: Settings, *, port: int, customers: int, days: int, rate: float, say: Callable[[str], None]
+) -> None:
+    """Run broker, producer and Dagster until Ctrl-C or SIGTERM, printing the state every few seconds.
+
+    The bank is made at the first start; later starts go on with it, and `customers` and `days` are then not looked at.
+    """
+    if not _is_free(port):
+        raise DemoError(f"port {port} is taken; choose another with --port")
+    stop = _StopSignal()
+    warehouse = LakeWarehouse(settings.lake_path)
+    warehouse.deploy()
+    bank = seeding.seeded_bank(warehouse) or seeding.new_bank(customers, days, SEED, utc_now())
+    say(f"bank of {bank.customers:,} customers, {bank.days} days of history")
+    seeding.seed(warehouse, bank, utc_now(), lambda ledger, rows: say(f"  {ledger}: {rows:,} rows"))
+    deploy(settings, warehouse, lambda step: say(f"  {step}"))
+    _prepare_dagster_home(settings)
+
+    with ExitStack() as stack:
+        if settings.kafka_bootstrap_servers is None:
+            cluster = stack.enter_context(embedded_broker(settings.broker_file))
+            say(f"Kafka      {cluster.bootstrap_servers} (embedded)")
+        else:
+            say(f"Kafka      {settings.kafka_bootstrap_servers}")
+        dagster = [sys.executable, "-m", "dagster", "dev", "-w", str(PROJECT_ROOT / "workspace.yaml"), "-p", str(port)]
+        processes = [stack.enter_context(_process("dagster", dagster, settings, group=True))]
+        # Leaving the stack goes backwards: the producer ends first, then what it sent is stored, then Dagster ends.
+        stack.callback(_drain, settings, warehouse, say)
+        churn = [sys.executable, "-m", "churn_assets.cli", "produce", "--rate", str(rate)]
+        processes.append(stack.enter_context(_process("producer", churn, settings)))
+        say(f"Dagster    http://127.0.0.1:{port}\nlogs       {_logs(settings)}\nCtrl-C stops everything; the next start goes on from there")
+        while not stop.wait(STATE_EVERY_SECONDS):
+            say(_state_line(settings, warehouse))
+            for process in processes:
+                if process.poll() is not None:
+                    raise DemoError(f"a process ended by itself with code {process.returncode}; see {_logs(settings)}")
+        say("stopping")
+    say("stopped")
+
+
+def _state_line(settings: Settings, warehouse: LakeWarehouse) -> str:
+    state = status(settings, warehouse, utc_now())
+    waiting = sum(offset["lag"] for offset in state["offsets"])
+    stored = sum(offset["committed"] for offset in state["offsets"])
+    lag = max(table["lag_seconds"] for table in state["dynamic_tables"])
+    return (
+        f"{time.strftime('%H:%M:%S', time.gmtime())}Z  events in {stored:,} (waiting {waiting:,}, rejected {state['rejects']:,})"
+        f"  scores {lag:.0f} s behind  HIGH {state['risk']['HIGH']:,}  queue {state['queue']:,}"
+        f"  emails {state['emails']['total']:,}"
+    )
+
+
+def _drain(settings: Settings, warehouse: LakeWarehouse, say: Callable[[str], None]) -> None:
+    """Store what still waits: the embedded broker is about to forget it. A run that does the same does no harm."""
+    if settings.kafka_bootstrap_servers is not None:
+        return
+    cluster = kafka.locate(settings)
+    while ranges := waiting_ranges(
+        EVENTS_TOPIC, kafka.watermarks(cluster, EVENTS_TOPIC), committed_offsets(warehouse, cluster.epoch)
+    ):
+        result = ingest(warehouse, cluster, cluster.epoch, ranges, utc_now())
+        say(f"  {result.messages:,} waiting messages stored")
+
+
+def _prepare_dagster_home(settings: Settings) -> None:
+    settings.dagster_home.mkdir(parents=True, exist_ok=True)
+    shutil.copy(PROJECT_ROOT / "dagster.yaml", settings.dagster_home)
+    _logs(settings).mkdir(exist_ok=True)
+
+
+def _logs(settings: Settings) -> Path:
+    return settings.home.absolute() / "logs"
+
+
+@contextmanager
+def _process(name: str, command: list[str], settings: Settings, *, group: bool = False) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command with its output in a log file; on leaving, ask it to end, and kill it if it does not.
+
+    Each has a session of its own, so that Ctrl-C reaches only the demo, which stops them in order. `group`: what the
+    command leaves behind is ended with it.
+    """
+    environment = os.environ | {
+        "CHURN_HOME": str(settings.home.absolute()),
+        "DAGSTER_HOME": str(settings.dagster_home),
+        "CHURN_REFRESH": os.environ.get("CHURN_REFRESH", "eager"),
+        "PYTHONUNBUFFERED": "1",
+    }
+    with (_logs(settings) / f"{name}.log").open("ab") as log:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd=PROJECT_ROOT, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if group:
+            _end_group(process.pid)
+
+
+def _end_group(group: int) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(group, number)
+        except ProcessLookupError:
+            return
+        time.sleep(1.0)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+class _StopSignal:
+    """Ctrl-C or SIGTERM, waited for in the main thread."""
+
+    def __init__(self) -> None:
+        self._stopped = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._stop)
+
+    def _stop(self, *_: object) -> None:
+        self._stopped = True
+
+    def wait(self, seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        while not self._stopped and time.monotonic() < end:
+            time.sleep(0.1)
+        return self._stopped

@@ -1,0 +1,74 @@
+"""The state of the whole system as plain data, for `churn status`, the demo and scripts."""
+
+from datetime import datetime
+from typing import Any
+
+from churn_assets.ingestion import kafka
+from churn_assets.ingestion.commit import committed_offsets
+from churn_assets.ingestion.events import LEDGERS
+from churn_assets.settings import EMAIL_PAUSE_DAYS, EVENTS_TOPIC, Settings
+from churn_assets.warehouse.protocol import Warehouse
+
+
+def status(settings: Settings, warehouse: Warehouse, now: datetime) -> dict[str, Any]:
+    """Rows, offsets, dynamic tables, risk classes, queue and emails at `now` (UTC); JSON-serializable.
+
+    Where Kafka does not answer, `offsets` is empty and `kafka` says why.
+    """
+    counts = _one_row(
+        warehouse,
+        "SELECT "
+        + ", ".join(f"(SELECT count(*) FROM {table}) AS {table}" for table in [*LEDGERS, "event_rejects"])
+        + ", (SELECT count(*) FROM retention_queue WHERE left_at IS NULL) AS queue",
+    )
+    risk = warehouse.query("SELECT risk_class, count(*) AS customers FROM dyn_churn_predictions GROUP BY risk_class")
+    emails = _one_row(
+        warehouse,
+        "SELECT count(*) AS total, count(*) FILTER (WHERE created_at > CAST(? AS TIMESTAMP)"
+        f" - INTERVAL '{EMAIL_PAUSE_DAYS}' DAY) AS last_7_days FROM agent_intervention_log WHERE status = 'READY'",
+        now,
+    )
+    offsets, problem = _offsets(settings, warehouse)
+    return {
+        "ledgers": {ledger: counts[ledger] for ledger in LEDGERS},
+        "rejects": counts["event_rejects"],
+        "kafka": problem,
+        "offsets": offsets,
+        "dynamic_tables": [
+            {
+                "name": table.name,
+                "target_lag_seconds": table.target_lag_seconds,
+                "lag_seconds": round(table.lag_seconds, 3),
+                "last_refresh": table.refreshed_at.isoformat() if table.refreshed_at else None,
+                "refresh_action": table.refresh_action,
+            }
+            for table in warehouse.dynamic_tables(now)
+        ],
+        "risk": {"HIGH": 0, "MEDIUM": 0, "LOW": 0} | {row["risk_class"]: row["customers"] for row in risk.to_pylist()},
+        "queue": counts["queue"],
+        "emails": emails,
+        "model": None,
+    }
+
+
+def _one_row(warehouse: Warehouse, sql: str, *parameters: Any) -> dict[str, Any]:
+    return warehouse.query(sql, parameters).to_pylist()[0]
+
+
+def _offsets(settings: Settings, warehouse: Warehouse) -> tuple[list[dict[str, Any]], str | None]:
+    try:
+        cluster = kafka.locate(settings)
+        marks = kafka.watermarks(cluster, EVENTS_TOPIC)
+    except kafka.KafkaUnavailableError as error:
+        return [], str(error)
+    committed = committed_offsets(warehouse, cluster.epoch)
+    return [
+        {
+            "topic": EVENTS_TOPIC,
+            "partition": partition,
+            "committed": committed.get((EVENTS_TOPIC, partition), mark.low),
+            "high_watermark": mark.high,
+            "lag": mark.high - committed.get((EVENTS_TOPIC, partition), mark.low),
+        }
+        for partition, mark in marks.items()
+    ], None
