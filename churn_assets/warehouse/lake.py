@@ -92,12 +92,13 @@ class LakeWarehouse:
         self._path.mkdir(parents=True, exist_ok=True)
         connection = duckdb.connect(":memory:", config=_NO_DOWNLOADS)
         load_extensions(connection)
-        options = (
-            "READ_ONLY"
-            if self._read_only
-            else f"DATA_PATH '{self._path / 'data'}', META_JOURNAL_MODE 'WAL', DATA_INLINING_ROW_LIMIT {_INLINE_ROWS}"
-        )
-        connection.execute(f"ATTACH 'ducklake:sqlite:{catalog}' AS lake ({options}, META_BUSY_TIMEOUT {BUSY_TIMEOUT_MS})")
+        # The path is given at each attachment, so that a home may be moved or copied: files are found relative to it.
+        options = [f"DATA_PATH '{self._path / 'data'}'", "OVERRIDE_DATA_PATH true", f"META_BUSY_TIMEOUT {BUSY_TIMEOUT_MS}"]
+        if self._read_only:
+            options += ["READ_ONLY"]
+        else:
+            options += ["META_JOURNAL_MODE 'WAL'", f"DATA_INLINING_ROW_LIMIT {_INLINE_ROWS}"]
+        connection.execute(f"ATTACH 'ducklake:sqlite:{catalog}' AS lake ({', '.join(options)})")
         return connection
 
     @contextmanager

@@ -58,7 +58,7 @@
 
 {% macro checked_target_lag(target_lag) %}
   {%- set units = {'second': 1, 'minute': 60, 'hour': 3600, 'day': 86400} -%}
-  {%- set found = modules.re.fullmatch('\s*(\d+)\s+(second|minute|hour|day)s?\s*', target_lag or '') -%}
+  {%- set found = modules.re.fullmatch(' *([0-9]+) +(second|minute|hour|day)s? *', target_lag or '') -%}
   {%- if not found -%}
     {{ exceptions.raise_compiler_error("model " ~ model.name ~ ": target_lag '" ~ target_lag ~ "' is not a number and a unit, such as '5 minutes'") }}
   {%- elif (found.group(1) | int) * units[found.group(2)] < 60 -%}
