@@ -16,8 +16,8 @@ from churn_assets.checks import BLOCKING_LEDGER_CHECKS
 from churn_assets.clock import utc_now
 from churn_assets.dynamic_tables.engine import DynamicTable
 from churn_assets.ingestion import kafka
-from churn_assets.ingestion.events import LEDGERS
 from churn_assets.ingestion.commit import committed_offsets, waiting_ranges
+from churn_assets.ingestion.events import LEDGERS
 from churn_assets.retention.emails import eligible_count, unfinished_days
 from churn_assets.retention.queue import STREAM
 from churn_assets.settings import (
@@ -120,7 +120,9 @@ def refresh_sensor(
         skip_reason="every dynamic table is within its target lag",
         asset_events=[
             dg.AssetMaterialization(
-                table.name, description="nothing has changed", metadata={"refresh_action": "NO_DATA", "lag_seconds": 0.0}
+                table.name,
+                description="nothing has changed",
+                metadata={"refresh_action": "NO_DATA", "lag_seconds": 0.0},
             )
             for table in idle
         ],
@@ -167,11 +169,11 @@ def ledger_checks_sensor(
     if skip := _not_now(context, ledger_checks_job.name):
         return skip
     last = context.instance.get_run_records(dg.RunsFilter(job_name=ledger_checks_job.name), limit=1)
-    checked_at = last[0].create_timestamp.astimezone(UTC).replace(tzinfo=None) if last else datetime.min
-    if utc_now() - checked_at < timedelta(seconds=LEDGER_CHECK_SECONDS):
+    checked_at = last[0].create_timestamp.astimezone(UTC).replace(tzinfo=None) if last else None
+    if checked_at is not None and utc_now() - checked_at < timedelta(seconds=LEDGER_CHECK_SECONDS):
         return dg.SkipReason("checked a short while ago")
     newest = warehouse.query("SELECT max(stored_at) AS newest FROM ingest_ranges")["newest"][0].as_py()
-    if newest is None or newest < checked_at:
+    if newest is None or (checked_at is not None and newest < checked_at):
         return dg.SkipReason("nothing was stored since the last check")
     return dg.RunRequest()
 
@@ -188,7 +190,9 @@ def _not_now(context: dg.SensorEvaluationContext, job: str) -> dg.SkipReason | N
     if last and last[0].dagster_run.status == dg.DagsterRunStatus.FAILURE:
         failed_for = (datetime.now(UTC) - last[0].update_timestamp.astimezone(UTC)).total_seconds()
         if failed_for < RETRY_AFTER_FAILURE_SECONDS:
-            return dg.SkipReason(f"the last run failed; trying again in {RETRY_AFTER_FAILURE_SECONDS - failed_for:.0f} s")
+            return dg.SkipReason(
+                f"the last run failed; trying again in {RETRY_AFTER_FAILURE_SECONDS - failed_for:.0f} s"
+            )
     return None
 
 

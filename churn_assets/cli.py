@@ -5,7 +5,6 @@ import signal
 import sys
 from contextlib import nullcontext
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import duckdb
@@ -136,9 +135,14 @@ def produce(
     since = max(seeding.newest_event_time(warehouse), live.start)
     with console.status("producing") if console.is_terminal else nullcontext() as progress:
         produce_steadily(
-            live, producer, float(rate), since, utc_now, stop.is_set,
-            lambda sent: progress.update(f"{sent:,} events sent") if progress else None,
-        )  # fmt: skip
+            live,
+            producer,
+            events_per_minute=float(rate),
+            since=since,
+            clock=utc_now,
+            stopped=stop.is_set,
+            report=lambda sent: progress.update(f"{sent:,} events sent") if progress else None,
+        )
 
 
 @app.command()
@@ -158,7 +162,9 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Machine-readabl
     table.add_row("kafka", state["kafka"] or f"{sum(o['lag'] for o in state['offsets']):,} messages wait")
     for dynamic_table in state["dynamic_tables"]:
         lag, target = dynamic_table["lag_seconds"], dynamic_table["target_lag_seconds"]
-        table.add_row(dynamic_table["name"], f"{lag:.0f} s behind (target {target} s), {dynamic_table['refresh_action']}")
+        table.add_row(
+            dynamic_table["name"], f"{lag:.0f} s behind (target {target} s), {dynamic_table['refresh_action']}"
+        )
     table.add_row("risk", ", ".join(f"{name} {count:,}" for name, count in state["risk"].items()))
     table.add_row("queue", f"{state['queue']:,} customers wait")
     table.add_row("emails", f"{state['emails']['total']:,}, {state['emails']['last_7_days']:,} in the last 7 days")

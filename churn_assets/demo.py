@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -64,7 +64,10 @@ def run_demo(
         stack.callback(_drain, settings, warehouse, say)
         churn = [sys.executable, "-m", "churn_assets.cli", "produce", "--rate", str(rate)]
         processes.append(stack.enter_context(_process("producer", churn, settings)))
-        say(f"Dagster    http://127.0.0.1:{port}\nlogs       {_logs(settings)}\nCtrl-C stops everything; the next start goes on from there")
+        say(
+            f"Dagster    http://127.0.0.1:{port}\nlogs       {_logs(settings)}\n"
+            "Ctrl-C stops everything; the next start goes on from there"
+        )
         while not stop.wait(STATE_EVERY_SECONDS):
             say(_state_line(settings, warehouse))
             for process in processes:
@@ -109,7 +112,9 @@ def _logs(settings: Settings) -> Path:
 
 
 @contextmanager
-def _process(name: str, command: list[str], settings: Settings, *, group: bool = False) -> Iterator[subprocess.Popen[bytes]]:
+def _process(
+    name: str, command: list[str], settings: Settings, *, group: bool = False
+) -> Generator[subprocess.Popen[bytes]]:
     """Run a command with its output in a log file; on leaving, ask it to end, and kill it if it does not.
 
     Each has a session of its own, so that Ctrl-C reaches only the demo, which stops them in order. `group`: what the
@@ -118,12 +123,19 @@ def _process(name: str, command: list[str], settings: Settings, *, group: bool =
     environment = os.environ | {
         "CHURN_HOME": str(settings.home.absolute()),
         "DAGSTER_HOME": str(settings.dagster_home),
-        "CHURN_REFRESH": os.environ.get("CHURN_REFRESH", "eager"),
+        # Someone is watching: unless told otherwise, the demo does not wait for the target lag.
+        "CHURN_REFRESH": settings.refresh if "refresh" in settings.model_fields_set else "eager",
         "PYTHONUNBUFFERED": "1",
     }
     with (_logs(settings) / f"{name}.log").open("ab") as log:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, cwd=PROJECT_ROOT, start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            cwd=PROJECT_ROOT,
+            start_new_session=True,
         )
     try:
         yield process

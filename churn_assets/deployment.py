@@ -4,13 +4,13 @@ Nothing here knows Dagster. Every step can be repeated, and nothing is ever drop
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from churn_assets.errors import ChurnError
 from churn_assets.clock import utc_now
 from churn_assets.dynamic_tables.engine import Refresh
+from churn_assets.errors import ChurnError
 from churn_assets.settings import PROJECT_ROOT, Settings
 from churn_assets.warehouse.protocol import Warehouse
 
@@ -72,12 +72,14 @@ def _failure(result: object) -> str:
     if exception is not None:
         return str(exception)
     return "; ".join(
-        f"{run.node.name}: {run.message}" for run in getattr(result, "result", []) if str(run.status) in {"error", "fail"}
+        f"{run.node.name}: {run.message}"
+        for run in getattr(result, "result", [])
+        if str(run.status) in {"error", "fail"}
     )
 
 
 @contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
+def _environment(values: dict[str, str]) -> Generator[None]:
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

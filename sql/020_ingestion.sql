@@ -1,6 +1,6 @@
 -- How far each Kafka partition has been stored, and the messages that could not become rows.
 
--- committed_offset is the next offset to read. An epoch is one life of one cluster: offsets of another epoch mean nothing.
+-- committed_offset is the next offset to read. An epoch is one life of one cluster: offsets of another mean nothing.
 CREATE TABLE IF NOT EXISTS kafka_offsets (
     epoch VARCHAR NOT NULL,
     topic VARCHAR NOT NULL,

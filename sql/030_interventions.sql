@@ -27,4 +27,7 @@ SELECT
     'stream_high_risk_customers' AS name,
     'dyn_churn_predictions' AS table_name,
     NULL AS position
-WHERE NOT EXISTS (SELECT name FROM streams WHERE name = 'stream_high_risk_customers');
+WHERE NOT EXISTS (
+    SELECT name FROM streams
+    WHERE name = 'stream_high_risk_customers'
+);

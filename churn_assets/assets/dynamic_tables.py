@@ -35,7 +35,11 @@ class ChurnDbtTranslator(DagsterDbtTranslator):
 
     def get_owners(self, dbt_resource_props: Mapping[str, Any]) -> list[str]:
         """The team that owns features and predictions."""
-        return ["team:data-science" if dbt_resource_props["config"].get("group") == "predictions" else "team:data-engineering"]
+        return [
+            "team:data-science"
+            if dbt_resource_props["config"].get("group") == "predictions"
+            else "team:data-engineering"
+        ]
 
     def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: Any) -> dg.AssetSpec:
         """dagster-dbt's spec with a freshness policy: materialized at least once in each target lag."""
@@ -45,7 +49,9 @@ class ChurnDbtTranslator(DagsterDbtTranslator):
             return spec
         return spec.replace_attributes(
             kinds={"ducklake", "dbt", "dynamic_table"},
-            freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(seconds=parse_target_lag(target_lag))),
+            freshness_policy=dg.FreshnessPolicy.time_window(
+                fail_window=timedelta(seconds=parse_target_lag(target_lag))
+            ),
         )
 
 
@@ -79,7 +85,9 @@ def _dynamic_table_asset(spec: dg.AssetSpec, tests: list[_DataTest]) -> dg.Asset
     check_specs = [
         *(dg.AssetCheckSpec(test.name, asset=spec.key, blocking=True, description="dbt test") for test in tests),
         dg.AssetCheckSpec(
-            LAG_CHECK, asset=spec.key, description="The oldest change waiting for this refresh was younger than the target lag."
+            LAG_CHECK,
+            asset=spec.key,
+            description="The oldest change waiting for this refresh was younger than the target lag.",
         ),
     ]
 

@@ -22,7 +22,7 @@ email_days = dg.DailyPartitionsDefinition(start_date=FIRST_DAY, end_offset=1)  #
 @dg.asset(
     name=STREAM,
     deps=["dyn_churn_predictions"],
-    description="Moves each customer's transition into the class HIGH from the predictions' change stream to the retention queue.",
+    description="Moves each transition into the class HIGH from the predictions' change stream to the retention queue.",
     kinds={"ducklake", "stream"},
     group_name=GROUP,
     owners=[OWNER],

@@ -1,6 +1,7 @@
 """Stage 1: the Kafka topic, the five ledgers and the rejects. The work itself is in `churn_assets.ingestion`."""
 
 import dagster as dg
+import pydantic
 
 from churn_assets.clock import utc_now
 from churn_assets.ingestion import kafka
@@ -39,7 +40,7 @@ class IngestConfig(dg.Config):
     """Exactly what a run reads. Without ranges it reads all that waits."""
 
     epoch: str = ""
-    ranges: list[RangeConfig] = []
+    ranges: list[RangeConfig] = pydantic.Field(default_factory=list)
 
 
 def ingest_config(epoch: str, ranges: list[OffsetRange]) -> IngestConfig:
@@ -52,7 +53,9 @@ def ingest_config(epoch: str, ranges: list[OffsetRange]) -> IngestConfig:
 
 def _ledger_spec(event_type: EventType) -> dg.AssetSpec:
     columns = [
-        dg.TableColumn(field.name, field.type, field.description, dg.TableColumnConstraints(nullable=not field.required))
+        dg.TableColumn(
+            field.name, field.type, field.description, dg.TableColumnConstraints(nullable=not field.required)
+        )
         for field in event_type.fields
     ]
     return dg.AssetSpec(

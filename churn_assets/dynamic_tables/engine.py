@@ -96,7 +96,7 @@ class _Definition:
 
 def schema_script() -> str:
     """The SQL script that creates the engine's own tables where they are missing."""
-    return files(__package__).joinpath("schema.sql").read_text()
+    return files("churn_assets.dynamic_tables").joinpath("schema.sql").read_text()
 
 
 def parse_target_lag(text: str) -> int:
@@ -113,7 +113,9 @@ def parse_target_lag(text: str) -> int:
 def dynamic_tables(tx: LakeTransaction, now: datetime) -> list[DynamicTable]:
     """Every declared table, sources before readers, with its lag at `now` (UTC)."""
     definitions = _definitions(tx)
-    order = TopologicalSorter({name: definition.sources & definitions.keys() for name, definition in definitions.items()})
+    order = TopologicalSorter(
+        {name: definition.sources & definitions.keys() for name, definition in definitions.items()}
+    )
     return [
         DynamicTable(
             name=name,
@@ -157,7 +159,20 @@ def refresh(tx: LakeTransaction, name: str, now: datetime) -> Refresh:
     )
     tx.execute(
         "INSERT INTO dynamic_table_refresh_history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [name, action, reason, now, duration, inserted, updated, deleted, lag_before, position, base_position, now.date()],
+        [
+            name,
+            action,
+            reason,
+            now,
+            duration,
+            inserted,
+            updated,
+            deleted,
+            lag_before,
+            position,
+            base_position,
+            now.date(),
+        ],
     )
     return Refresh(
         name, action, reason, inserted, updated, deleted, lag_before, definition.target_lag_seconds, duration, position
@@ -176,7 +191,11 @@ def consume_stream(tx: LakeTransaction, stream: str, into: str) -> None:
         raise DynamicTableError(f"stream {stream} does not exist; run `churn deploy`")
     table, position = found[0]
     now = f"SELECT * FROM {table}"
-    before = f"SELECT * FROM {table} WHERE false" if position is None else f"SELECT * FROM {table} AT (VERSION => {position})"
+    before = (
+        f"SELECT * FROM {table} WHERE false"
+        if position is None
+        else f"SELECT * FROM {table} AT (VERSION => {position})"
+    )
     tx.execute(
         f"CREATE OR REPLACE TEMPORARY TABLE {into} AS"
         f" SELECT *, 'DELETE' AS change_action FROM ({before} EXCEPT ALL {now})"

@@ -8,7 +8,7 @@ CREATE TABLE IF NOT EXISTS dynamic_tables (
     target_lag VARCHAR NOT NULL,
     declared_at TIMESTAMP NOT NULL,
     position BIGINT,                -- snapshot that the last refresh read; NULL: INITIAL is due
-    base_position BIGINT,           -- snapshot of the base tables that the rows reflect, through all dynamic tables between
+    base_position BIGINT,           -- snapshot of the base tables that the rows reflect, through all tables between
     as_of_day DATE,                 -- last day of the windows at the last refresh
     refreshed_at TIMESTAMP,
     refresh_action VARCHAR

@@ -7,7 +7,7 @@ stops. It is for trying and testing, never for production.
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +19,7 @@ PARTITIONS = 4
 
 
 @contextmanager
-def embedded_broker(broker_file: Path) -> Iterator[Cluster]:
+def embedded_broker(broker_file: Path) -> Generator[Cluster]:
     """Run a broker while the context lasts and say its address in `broker_file`, where `kafka.locate` finds it."""
     client = Producer({"test.mock.num.brokers": 1, "log_level": 2})
     broker = next(iter(client.list_topics(timeout=5).brokers.values()))

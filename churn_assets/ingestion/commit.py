@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from churn_assets.errors import ChurnError
 from churn_assets.ingestion import kafka
@@ -68,7 +69,9 @@ def broken_ranges(warehouse: Warehouse) -> list[str]:
     ]
 
 
-def waiting_ranges(topic: str, marks: dict[int, Watermarks], committed: dict[tuple[str, int], int]) -> list[OffsetRange]:
+def waiting_ranges(
+    topic: str, marks: dict[int, Watermarks], committed: dict[tuple[str, int], int]
+) -> list[OffsetRange]:
     """What waits in a topic: per partition from the committed offset (or the oldest kept) to the high watermark.
 
     Together at most `INGEST_RUN_MESSAGES`, taken evenly from the partitions.
@@ -168,7 +171,10 @@ def _take_offsets(tx: Transaction, epoch: str, ranges: Sequence[OffsetRange], no
     for taken in ranges:
         before = committed.get((taken.topic, taken.partition))
         if before is None:
-            tx.execute("INSERT INTO kafka_offsets VALUES (?, ?, ?, ?, ?)", [epoch, taken.topic, taken.partition, taken.end, now])
+            tx.execute(
+                "INSERT INTO kafka_offsets VALUES (?, ?, ?, ?, ?)",
+                [epoch, taken.topic, taken.partition, taken.end, now],
+            )
         elif before == taken.start:
             tx.execute(
                 "UPDATE kafka_offsets SET committed_offset = ?, updated_at = ?"
@@ -218,6 +224,4 @@ def _store_rows(tx: Transaction, event_type: EventType, decoded: Decoded, now: d
 
 
 def _newest(rows: pa.Table, column: str) -> datetime | None:
-    import pyarrow.compute as pc  # noqa: PLC0415
-
     return pc.max(rows[column]).as_py() if rows.num_rows else None

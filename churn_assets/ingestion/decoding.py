@@ -49,7 +49,8 @@ def decode(messages: pa.Table, now: datetime) -> Decoded:
         rows = {event_type.ledger: _accept(connection, event_type, latest) for event_type in EVENT_TYPES}
         known = ", ".join(f"'{event_type.name}'" for event_type in EVENT_TYPES)
         problems = " ".join(
-            f"WHEN event.event_type = '{event_type.name}' THEN {_problem(event_type, latest)}" for event_type in EVENT_TYPES
+            f"WHEN event.event_type = '{event_type.name}' THEN {_problem(event_type, latest)}"
+            for event_type in EVENT_TYPES
         )
         rejects = connection.execute(
             f"SELECT {_COORDINATES}, kafka_time, reason, value AS original FROM (SELECT *, CASE"

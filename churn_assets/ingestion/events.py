@@ -45,7 +45,10 @@ class EventType:
 
 
 _UPDATED_AT = Field(
-    "updated_at", "TIMESTAMP", "When this state became true (UTC); the time of the Kafka message if absent.", required=False
+    "updated_at",
+    "TIMESTAMP",
+    "When this state became true (UTC); the time of the Kafka message if absent.",
+    required=False,
 )
 
 EVENT_TYPES: tuple[EventType, ...] = (
@@ -59,9 +62,21 @@ EVENT_TYPES: tuple[EventType, ...] = (
             Field("transaction_ref", "VARCHAR", "Reference of the posting, unique for ever."),
             Field("account_id", "VARCHAR", "The account that was posted to."),
             Field("posting_date", "TIMESTAMP", "When it was posted (UTC)."),
-            Field("transaction_code", "VARCHAR", "What kind of posting: POS, ATM, WIRE_OUT, DEPOSIT ...", max_length=20),
-            Field("amount", "DOUBLE", "Amount in the bank's currency; the code gives the direction, a negative amount corrects."),
-            Field("channel_id", "VARCHAR", "Where it was made: CARD, MOBILE, WEB, BRANCH ...", required=False, max_length=20),
+            Field(
+                "transaction_code", "VARCHAR", "What kind of posting: POS, ATM, WIRE_OUT, DEPOSIT ...", max_length=20
+            ),
+            Field(
+                "amount",
+                "DOUBLE",
+                "Amount in the bank's currency; the code gives the direction, a negative amount corrects.",
+            ),
+            Field(
+                "channel_id",
+                "VARCHAR",
+                "Where it was made: CARD, MOBILE, WEB, BRANCH ...",
+                required=False,
+                max_length=20,
+            ),
             Field("merchant", "VARCHAR", "The merchant of a card payment.", required=False),
         ),
     ),
@@ -76,7 +91,13 @@ EVENT_TYPES: tuple[EventType, ...] = (
             Field("customer_id", "VARCHAR", "Who did it."),
             Field("event_type", "VARCHAR", "What was done: LOGIN, VIEW_BALANCE, TRANSFER ...", max_length=40),
             Field("event_timestamp", "TIMESTAMP", "When it was done (UTC)."),
-            Field("error_code", "VARCHAR", "The error the customer met; absent when all went well.", required=False, max_length=40),
+            Field(
+                "error_code",
+                "VARCHAR",
+                "The error the customer met; absent when all went well.",
+                required=False,
+                max_length=40,
+            ),
             Field("device", "VARCHAR", "IOS, ANDROID or WEB.", required=False, max_length=20),
         ),
     ),
@@ -93,7 +114,14 @@ EVENT_TYPES: tuple[EventType, ...] = (
             Field("email", "VARCHAR", "Address for emails.", required=False, max_length=254),
             Field("segment", "VARCHAR", "MASS, AFFLUENT, SMB or STUDENT.", max_length=40),
             Field("join_date", "DATE", "First day as a customer."),
-            Field("risk_profile_score", "DOUBLE", "The bank's credit risk profile, 0 (safe) to 1.", required=False, low=0, high=1),
+            Field(
+                "risk_profile_score",
+                "DOUBLE",
+                "The bank's credit risk profile, 0 (safe) to 1.",
+                required=False,
+                low=0,
+                high=1,
+            ),
             _UPDATED_AT,
         ),
     ),
@@ -126,7 +154,14 @@ EVENT_TYPES: tuple[EventType, ...] = (
             Field("customer_id", "VARCHAR", "Who opened it."),
             Field("open_timestamp", "TIMESTAMP", "When it was opened (UTC)."),
             Field("category", "VARCHAR", "FEES, APP_ISSUE, CARD, FRAUD or SERVICE.", max_length=40),
-            Field("sentiment_score", "DOUBLE", "Tone of the customer, 0 (angry) to 1 (happy).", required=False, low=0, high=1),
+            Field(
+                "sentiment_score",
+                "DOUBLE",
+                "Tone of the customer, 0 (angry) to 1 (happy).",
+                required=False,
+                low=0,
+                high=1,
+            ),
         ),
     ),
 )

@@ -4,13 +4,12 @@ Here belong the client and its settings. What the messages mean is `decoding`, w
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from time import monotonic
 
 import pyarrow as pa
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from churn_assets.errors import ChurnError
 from churn_assets.ingestion.decoding import MESSAGE_SCHEMA
@@ -106,38 +105,19 @@ def consume(cluster: Cluster, ranges: Sequence[OffsetRange]) -> pa.Table:
     Only committed messages are read. Offsets without a message (transaction markers, compaction) are passed over.
     """
     wanted = {(r.topic, r.partition): r for r in ranges if len(r)}
-    for (topic, partition), wanted_range in wanted.items():
-        marks = watermarks(cluster, topic).get(partition, Watermarks(0, 0))
-        if wanted_range.start < marks.low or wanted_range.end > marks.high:
-            raise OffsetsGoneError(
-                f"{topic}[{partition}]: offsets {wanted_range.start} to {wanted_range.end} were asked for, the cluster"
-                f" holds {marks.low} to {marks.high}"
-            )
+    _refuse_what_is_gone(cluster, wanted.values())
     consumer = _consumer(cluster.bootstrap_servers)
     messages: list[Message] = []
     try:
         consumer.assign([TopicPartition(r.topic, r.partition, r.start) for r in wanted.values()])
-        open_partitions = set(wanted)
+        unfinished = dict(wanted)
         last_progress = monotonic()
-        while open_partitions:
+        while unfinished:
             batch = consumer.consume(500, timeout=0.1)
-            for message in batch:
-                place = (message.topic(), message.partition())
-                if place not in open_partitions:
-                    continue
-                error = message.error()
-                end = wanted[place].end
-                if error is not None and error.code() != KafkaError._PARTITION_EOF:
-                    raise KafkaException(error)
-                if error is None and message.offset() < end:
-                    messages.append(message)
-                # The end of a partition also ends its range: what is left of it are markers without a message.
-                if message.offset() >= end - 1 or error is not None:
-                    open_partitions.discard(place)
-            now = monotonic()
+            messages += [message for message in batch if _take(message, unfinished)]
             if batch:
-                last_progress = now
-            elif now - last_progress > STALL_SECONDS:
+                last_progress = monotonic()
+            elif monotonic() - last_progress > STALL_SECONDS:
                 raise KafkaUnavailableError(f"{cluster.bootstrap_servers} sent nothing for {STALL_SECONDS:.0f} s")
     except KafkaException as error:
         raise _unavailable(cluster.bootstrap_servers, error) from error
@@ -146,13 +126,42 @@ def consume(cluster: Cluster, ranges: Sequence[OffsetRange]) -> pa.Table:
     return _to_arrow(messages)
 
 
+def _refuse_what_is_gone(cluster: Cluster, ranges: Iterable[OffsetRange]) -> None:
+    for wanted in ranges:
+        marks = watermarks(cluster, wanted.topic).get(wanted.partition, Watermarks(0, 0))
+        if wanted.start < marks.low or wanted.end > marks.high:
+            raise OffsetsGoneError(
+                f"{wanted.topic}[{wanted.partition}]: offsets {wanted.start} to {wanted.end} were asked for, the cluster"
+                f" holds {marks.low} to {marks.high}"
+            )
+
+
+def _take(message: Message, unfinished: dict[tuple[str, int], OffsetRange]) -> bool:
+    """Whether the message belongs to an unfinished range; a range that it finishes is removed from `unfinished`."""
+    error, topic, partition, offset = message.error(), message.topic(), message.partition(), message.offset()
+    if topic is None or partition is None or offset is None:
+        raise KafkaException(error)
+    is_end_of_partition = error is not None and error.code() == KafkaError._PARTITION_EOF
+    if error is not None and not is_end_of_partition:
+        raise KafkaException(error)
+    wanted = unfinished.get((topic, partition))
+    if wanted is None:
+        return False
+    # The end of a partition also ends its range: what is left of it are markers without a message.
+    if is_end_of_partition or offset >= wanted.end - 1:
+        del unfinished[topic, partition]
+    return not is_end_of_partition and offset < wanted.end
+
+
 def _to_arrow(messages: list[Message]) -> pa.Table:
     return pa.table(
         [
             pa.array([message.topic() for message in messages], pa.string()),
             pa.array([message.partition() for message in messages], pa.int32()),
             pa.array([message.offset() for message in messages], pa.int64()),
-            pa.array([message.timestamp()[1] for message in messages], pa.int64()).cast(pa.timestamp("ms")).cast(pa.timestamp("us")),
+            pa.array([message.timestamp()[1] for message in messages], pa.int64())
+            .cast(pa.timestamp("ms"))
+            .cast(pa.timestamp("us")),
             pa.array([message.value() for message in messages], pa.binary()),
         ],
         schema=MESSAGE_SCHEMA,

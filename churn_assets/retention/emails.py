@@ -61,7 +61,9 @@ def write_emails(warehouse: Warehouse, writer: Writer, day: date, now: datetime)
         [day],
     ).to_pylist()
     texts = {
-        claim["intervention_id"]: writer.write(EmailRequest(claim["full_name"], claim["segment"], claim["reason_codes"]))
+        claim["intervention_id"]: writer.write(
+            EmailRequest(claim["full_name"], claim["segment"], claim["reason_codes"])
+        )
         for claim in owed
     }
     written = warehouse.transact(lambda tx: _store_texts(tx, texts, writer.name)) if texts else 0

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 
-
 @dataclass(frozen=True)
 class EmailRequest:
     """What a writer may know of a customer; `reasons` are the rules that hold, in words, separated by semicolons."""
@@ -36,7 +35,7 @@ _OPENING = "Thank you for being our customer"
 _OFFER = "We would like to hear what we could do better for you."
 # One offer a rule, in the order in which they are worth mentioning.
 _OFFERS = {
-    "unhappy with support": "We were not at our best when you asked us for help, and a senior adviser would like to put that right.",
+    "unhappy with support": "We were not at our best when you asked us for help, and a senior adviser would like to mend that.",
     "many support cases": "You have had to ask us for help too often lately, so you now have one adviser who knows your matters.",
     "many app errors": "Our app has let you down lately, and our technical team would like to mend it together with you.",
     "large wires out": "If you are moving larger sums, an adviser can go through our savings rates with you.",

@@ -4,8 +4,6 @@ The history is a pure function of the bank's parameters. Events that happen afte
 """
 
 # pyarrow ships no types; here its tables are only passed on.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false
 
 from collections.abc import Iterator
 from dataclasses import dataclass

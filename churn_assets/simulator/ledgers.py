@@ -4,8 +4,6 @@ What the rows say is decided in `population` and `behaviour`; the contract is `c
 """
 
 # pyarrow ships no types; only this module builds anything with it.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUnknownVariableType=false
-# pyright: reportUnknownArgumentType=false, reportUnknownParameterType=false, reportAttributeAccessIssue=false
 
 import numpy as np
 import pyarrow as pa

@@ -69,6 +69,7 @@ class EventProducer:
 def produce_steadily(
     bank: LiveBank,
     producer: EventProducer,
+    *,
     events_per_minute: float,
     since: datetime,
     clock: Callable[[], datetime],

@@ -8,8 +8,8 @@ import fcntl
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import cached_property
 from importlib.resources import files
@@ -19,9 +19,9 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from churn_assets.errors import ChurnError
 from churn_assets.dynamic_tables import engine
 from churn_assets.dynamic_tables.engine import DynamicTable, Refresh
+from churn_assets.errors import ChurnError
 from churn_assets.settings import PROJECT_ROOT
 from churn_assets.warehouse.protocol import Column, T, Transaction
 
@@ -29,10 +29,15 @@ BUSY_TIMEOUT_MS = 5000
 MAX_ATTEMPTS = 20
 # Nothing may be fetched while the project runs: the extensions come from wheels of the engine's own version.
 _EXTENSIONS = ("sqlite_scanner", "ducklake")
-_NO_DOWNLOADS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+_NO_DOWNLOADS: dict[str, str | bool | int | float | list[str]] = {
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+}
 # Rows of a small insert stay in the catalog, so that a micro-batch does not leave a tiny Parquet file in each table.
 _INLINE_ROWS = 500
-_CONFLICT = re.compile(r"database is locked|Failed to commit DuckLake transaction|[Tt]ransaction conflict|database table is locked")
+_CONFLICT = re.compile(
+    r"database is locked|Failed to commit DuckLake transaction|[Tt]ransaction conflict|database table is locked"
+)
 # What a SELECT can call to change a lake. On a read-only attachment some of these crash DuckDB 1.5.5 instead of failing.
 _MAINTENANCE = re.compile(
     r"\b(ducklake_\w+|set_option|set_commit_message|expire_snapshots|merge_adjacent_files|cleanup_old_files"
@@ -93,7 +98,11 @@ class LakeWarehouse:
         connection = duckdb.connect(":memory:", config=_NO_DOWNLOADS)
         load_extensions(connection)
         # The path is given at each attachment, so that a home may be moved or copied: files are found relative to it.
-        options = [f"DATA_PATH '{self._path / 'data'}'", "OVERRIDE_DATA_PATH true", f"META_BUSY_TIMEOUT {BUSY_TIMEOUT_MS}"]
+        options = [
+            f"DATA_PATH '{self._path / 'data'}'",
+            "OVERRIDE_DATA_PATH true",
+            f"META_BUSY_TIMEOUT {BUSY_TIMEOUT_MS}",
+        ]
         if self._read_only:
             options += ["READ_ONLY"]
         else:
@@ -102,13 +111,13 @@ class LakeWarehouse:
         return connection
 
     @contextmanager
-    def _cursor(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def _cursor(self) -> Generator[duckdb.DuckDBPyConnection]:
         with self._connection.cursor() as cursor:
             cursor.execute("USE lake")
             yield cursor
 
     @contextmanager
-    def _turn_to_write(self) -> Iterator[None]:
+    def _turn_to_write(self) -> Generator[None]:
         # SQLite refuses the commit of a transaction that another one has overtaken, so writers of one machine take turns
         # instead of running in vain; the kernel ends a dead writer's turn. Correctness does not rest on this: a writer
         # from elsewhere is met by the retry in `transact`.
@@ -151,7 +160,9 @@ class LakeWarehouse:
                     return result
                 except BaseException as error:
                     _roll_back(cursor)
-                    if attempt >= MAX_ATTEMPTS or not (isinstance(error, duckdb.Error) and _CONFLICT.search(str(error))):
+                    if attempt >= MAX_ATTEMPTS or not (
+                        isinstance(error, duckdb.Error) and _CONFLICT.search(str(error))
+                    ):
                         raise
             time.sleep(random.uniform(0, 0.01 * 2 ** min(attempt, 6)))
 
@@ -167,7 +178,7 @@ class LakeWarehouse:
             return engine.stream_has_data(tx, stream)
 
     @contextmanager
-    def _one_snapshot(self) -> Iterator[_LakeTransaction]:
+    def _one_snapshot(self) -> Generator[_LakeTransaction]:
         with self._cursor() as cursor:
             cursor.begin()
             try:
@@ -177,10 +188,8 @@ class LakeWarehouse:
 
 
 def _roll_back(cursor: duckdb.DuckDBPyConnection) -> None:
-    try:
+    with suppress(duckdb.TransactionException):  # a failed commit has ended the transaction already
         cursor.rollback()
-    except duckdb.TransactionException:
-        pass  # a failed commit has ended the transaction already
 
 
 def _refuse_writes(sql: str) -> None:

@@ -36,11 +36,20 @@ cases as (
 ),
 
 customer_days as (
-    select customer_id, event_day from transactions
+    select
+        customer_id,
+        event_day
+    from transactions
     union distinct
-    select customer_id, event_day from activity
+    select
+        customer_id,
+        event_day
+    from activity
     union distinct
-    select customer_id, event_day from cases
+    select
+        customer_id,
+        event_day
+    from cases
 )
 
 select

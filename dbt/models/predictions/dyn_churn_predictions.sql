@@ -5,14 +5,8 @@ with
 scored as (
     select
         customer_id,
-        {% for rule in var('risk_rules') -%}
-        case when {{ rule.feature }} {{ rule.operator }} {{ rule.threshold }} then {{ rule.weight }} else 0.00 end
-        {{- ' + ' if not loop.last }}
-        {% endfor %} as churn_score,
-        {% for rule in var('risk_rules') -%}
-        case when {{ rule.feature }} {{ rule.operator }} {{ rule.threshold }} then '; {{ rule.reason }}' else '' end
-        {{- ' || ' if not loop.last }}
-        {% endfor %} as reasons
+        {{ sum_of_risk_weights() }} as churn_score,
+        {{ list_of_risk_reasons() }} as reasons
     from {{ ref('dyn_customer_features') }}
 )
 

@@ -1,0 +1,59 @@
+# Two commands do everything on a fresh machine with Python 3.11+ and make:
+#   make demo    run the whole system on this machine
+#   make test    run the tests
+
+PYTHON ?= python3
+# uv of this version, unless one is installed; it lives in .tools and nothing outside this folder is touched.
+UV_VERSION := 0.13.9
+UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
+RUN := .venv/bin
+SYNCED := .venv/.synced
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check test-ui lint format dbt-vars screenshots clean
+
+help:  ## Show the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
+
+.tools/bin/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.x")'
+	$(PYTHON) -m venv .tools
+	.tools/bin/pip install --quiet uv==$(UV_VERSION)
+
+$(SYNCED): pyproject.toml uv.lock | $(filter .tools/bin/uv,$(UV))
+	$(UV) sync --frozen --compile-bytecode --python $(PYTHON)
+	@touch $@
+
+install: $(SYNCED)  ## Install what uv.lock pins into .venv
+
+demo: $(SYNCED)  ## Run broker, bank, producer and Dagster on this machine until Ctrl-C
+	$(RUN)/churn demo $(ARGS)
+
+test: $(SYNCED)  ## Run the tests
+	$(RUN)/pytest -n 2 --dist loadfile $(ARGS)
+
+check: $(SYNCED)  ## Run the whole graph on a small bank and fail on any failed asset check
+	$(RUN)/churn check
+
+test-ui: $(SYNCED)  ## Look at a running demo in headless Chromium (needs chromium)
+	$(RUN)/pytest -m ui $(ARGS)
+
+lint: $(SYNCED)  ## Check style and types
+	$(RUN)/ruff format --check .
+	$(RUN)/ruff check .
+	$(RUN)/pyright
+	CHURN_LAKE=$$(mktemp -d) $(RUN)/sqlfluff lint dbt/models
+	$(RUN)/sqlfluff lint --templater raw --config sql/.sqlfluff sql churn_assets/dynamic_tables/schema.sql
+
+format: $(SYNCED)  ## Format the code
+	$(RUN)/ruff format .
+	$(RUN)/ruff check --fix .
+
+dbt-vars: $(SYNCED)  ## Write the rules of settings.py into dbt_project.yml
+	$(RUN)/python -m churn_assets.dbt_vars
+
+screenshots: $(SYNCED)  ## Take the README's screenshots from a running demo (needs chromium)
+	$(RUN)/python docs/take_screenshots.py
+
+clean:  ## Remove what was installed and built, but not .churn, where the lake is
+	rm -rf .venv .tools dbt/target dbt/logs .pytest_cache .ruff_cache .hypothesis

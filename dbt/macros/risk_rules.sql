@@ -1,0 +1,15 @@
+{#- The heuristic score over the columns of dyn_customer_features; the rules are the variable risk_rules. -#}
+{% macro sum_of_risk_weights() %}
+    {%- for rule in var('risk_rules') -%}
+        case when {{ rule.feature }} {{ rule.operator }} {{ rule.threshold }} then {{ rule.weight }} else 0.00 end
+        {{- ' + ' if not loop.last }}
+    {%- endfor -%}
+{% endmacro %}
+
+{#- The reasons of the rules that hold, each with a leading semicolon and space. -#}
+{% macro list_of_risk_reasons() %}
+    {%- for rule in var('risk_rules') -%}
+        case when {{ rule.feature }} {{ rule.operator }} {{ rule.threshold }} then '; {{ rule.reason }}' else '' end
+        {{- ' || ' if not loop.last }}
+    {%- endfor -%}
+{% endmacro %}

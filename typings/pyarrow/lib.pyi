@@ -1,0 +1,6 @@
+from typing import Any
+
+from pyarrow import Table as Table
+
+class RecordBatchReader:
+    def __getattr__(self, name: str) -> Any: ...
