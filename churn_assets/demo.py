@@ -28,6 +28,19 @@ from churn_assets.warehouse.lake import LakeWarehouse
 STATE_EVERY_SECONDS = 5.0
 STOP_SECONDS = 15.0  # for a process to end by itself before it is killed
 SEED = 1
+# On Linux a child asks the kernel for SIGTERM when the demo is killed, so that nothing is left running.
+_ENDS_WITH_THE_DEMO = (
+    [
+        sys.executable,
+        "-c",
+        "import ctypes, os, signal, sys\n"
+        "PR_SET_PDEATHSIG = 1\n"
+        "ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)\n"
+        "os.execv(sys.argv[1], sys.argv[1:])",
+    ]
+    if sys.platform == "linux"
+    else []
+)
 
 
 class DemoError(ChurnError):
@@ -129,7 +142,7 @@ def _process(
     }
     with (_logs(settings) / f"{name}.log").open("ab") as log:
         process = subprocess.Popen(
-            command,
+            [*_ENDS_WITH_THE_DEMO, *command],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -170,11 +183,11 @@ def _is_free(port: int) -> bool:
 
 
 class _StopSignal:
-    """Ctrl-C or SIGTERM, waited for in the main thread."""
+    """Ctrl-C, SIGTERM or a closed terminal, waited for in the main thread."""
 
     def __init__(self) -> None:
         self._stopped = False
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._stop)
 
     def _stop(self, *_: object) -> None:

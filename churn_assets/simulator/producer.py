@@ -12,6 +12,7 @@ from churn_assets.simulator.live import Event, LiveBank, encode
 
 BATCH_EVENTS = 10_000  # of one window at full speed
 RETRY_SECONDS = 2.0
+FLUSH_SECONDS = 10.0  # for a cluster to confirm what it was sent
 
 
 class EventProducer:
@@ -56,8 +57,12 @@ class EventProducer:
                 self._producer.poll(0.1)
 
     def flush(self) -> None:
-        """Return when the cluster has confirmed every event; `KafkaUnavailableError` if it refused some."""
-        self._producer.flush()
+        """Return when the cluster has confirmed every event; `KafkaUnavailableError` if it did not."""
+        unconfirmed = self._producer.flush(FLUSH_SECONDS)
+        if unconfirmed:
+            raise KafkaUnavailableError(
+                f"{self._cluster.bootstrap_servers} did not confirm {unconfirmed} events within {FLUSH_SECONDS:.0f} s"
+            )
         if self._failures:
             raise KafkaUnavailableError(f"{len(self._failures)} events were not delivered: {self._failures[0]}")
 

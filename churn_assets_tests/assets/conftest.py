@@ -1,0 +1,70 @@
+"""The graph over a small bank with events waiting on the embedded broker."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.sensor_definition import SensorExecutionData
+
+from churn_assets.clock import utc_now
+from churn_assets.definitions import build_defs
+from churn_assets.ingestion.broker import embedded_broker
+from churn_assets.ingestion.kafka import Cluster
+from churn_assets.settings import Settings
+from churn_assets.simulator.live import LiveBank
+from churn_assets.simulator.producer import EventProducer, produce_at_once
+from churn_assets.simulator.seeding import new_bank, seed
+from churn_assets.warehouse.lake import LakeWarehouse
+
+
+@dataclass
+class Graph:
+    """The definitions, what they run on, and a way to run a job or a sensor as the daemon would."""
+
+    definitions: dg.Definitions
+    instance: dg.DagsterInstance
+    lake: LakeWarehouse
+    settings: Settings
+
+    def run(self, job: str, request: dg.RunRequest | None = None) -> dg.ExecuteInProcessResult:
+        """Run a job, as a sensor requested it."""
+        return self.definitions.resolve_job_def(job).execute_in_process(
+            instance=self.instance,
+            run_config=request.run_config if request else None,
+            partition_key=request.partition_key if request else None,
+            raise_on_error=False,
+        )
+
+    def tick(self, sensor: str, cursor: str | None = None) -> SensorExecutionData:
+        """Evaluate a sensor once."""
+        repository = self.definitions.get_repository_def()
+        context = dg.build_sensor_context(
+            instance=self.instance,
+            cursor=cursor,
+            repository_def=repository,
+            resources={"warehouse": self.lake, "settings": self.settings},
+        )
+        return repository.get_sensor_def(sensor).evaluate_tick(context)
+
+
+@pytest.fixture
+def graph(settings: Settings, lake: LakeWarehouse) -> Iterator[Graph]:
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Graph(build_defs(settings), instance, lake, settings)
+
+
+@pytest.fixture
+def broker(settings: Settings) -> Iterator[Cluster]:
+    with embedded_broker(settings.broker_file) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def live_bank(lake: LakeWarehouse, broker: Cluster) -> LiveBank:
+    """A seeded bank of 200 customers, of which 600 further events wait on the broker."""
+    bank = new_bank(200, 40, 1, utc_now())
+    seed(lake, bank, utc_now(), lambda ledger, rows: None)
+    live = LiveBank(bank)
+    produce_at_once(live, EventProducer(broker), 600, utc_now, lambda sent: None)
+    return live

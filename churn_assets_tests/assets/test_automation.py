@@ -1,0 +1,145 @@
+from datetime import datetime, timedelta
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.sensor_definition import SensorExecutionData
+
+from churn_assets import automation
+from churn_assets.assets.ledgers import ingest_config
+from churn_assets.automation import BLOCKING_CHECKS, is_due
+from churn_assets.clock import utc_now
+from churn_assets.dynamic_tables.engine import DynamicTable
+from churn_assets.ingestion.kafka import OffsetRange
+from churn_assets.retention.queue import fill_queue
+from churn_assets.settings import EVENTS_TOPIC
+from churn_assets.simulator.producer import EventProducer
+from churn_assets_tests.assets.conftest import Graph
+
+INGESTED = {"dim_customers", "dim_accounts", "fact_transaction_ledger", "app_activity_logs", "support_cases"}
+
+
+def skip_reason(data: SensorExecutionData) -> str:
+    assert not data.run_requests
+    return data.skip_message or ""
+
+
+def test_sensor_by_sensor_waiting_events_become_an_email(graph: Graph, live_bank):
+    graph.settings = graph.settings.model_copy(update={"refresh": "eager"})
+
+    requested = graph.tick("kafka_sensor").run_requests
+    assert requested
+    ranges = requested[0].run_config["ops"]["ingest"]["config"]["ranges"]
+    assert sum(r["end"] - r["start"] for r in ranges) == 600
+    ingested = graph.run("ingest_events", requested[0])
+    assert ingested.success
+    assert {e.asset_key.path[-1] for e in ingested.get_asset_materialization_events() if e.asset_key} <= INGESTED
+    assert skip_reason(graph.tick("kafka_sensor")) == "nothing waits"
+
+    assert graph.tick("refresh_sensor").run_requests
+    assert graph.run("refresh_dynamic_tables").success
+    assert skip_reason(graph.tick("refresh_sensor")) == "every dynamic table is within its target lag"
+
+    requested = graph.tick("emails_sensor").run_requests
+    assert requested
+    assert requested[0].partition_key == utc_now().date().isoformat()
+    assert graph.run("write_retention_emails", requested[0]).success
+    assert skip_reason(graph.tick("emails_sensor")) == "nobody waits who may be written to"
+    assert graph.lake.query("SELECT 1 FROM agent_intervention_log WHERE status = 'READY'").num_rows > 0
+
+
+def test_an_idle_system_requests_no_run(graph: Graph, broker):
+    assert graph.run("refresh_dynamic_tables").success
+
+    for sensor in ("kafka_sensor", "refresh_sensor", "emails_sensor", "ledger_checks_sensor"):
+        assert skip_reason(graph.tick(sensor))
+
+
+def test_few_messages_wait_until_the_oldest_has_waited_long_enough(graph: Graph, broker):
+    producer = EventProducer(broker)
+    producer.send_bytes(b"key", b"one message")
+    producer.flush()
+
+    first = graph.tick("kafka_sensor")
+    assert "1 messages wait" in skip_reason(first)
+    long_ago = (utc_now() - timedelta(seconds=6)).isoformat()
+    assert graph.tick("kafka_sensor", cursor=long_ago).run_requests
+
+
+def test_without_a_broker_the_kafka_sensor_skips_with_the_reason_and_goes_on_when_there_is_one(graph: Graph, request):
+    assert "run `churn broker`" in skip_reason(graph.tick("kafka_sensor"))
+
+    request.getfixturevalue("live_bank")
+    assert graph.tick("kafka_sensor").run_requests
+
+
+@pytest.mark.parametrize(
+    ("sensor", "job"),
+    [
+        ("kafka_sensor", "ingest_events"),
+        ("refresh_sensor", "refresh_dynamic_tables"),
+        ("emails_sensor", "write_retention_emails"),
+        ("ledger_checks_sensor", "check_ledgers"),
+    ],
+)
+def test_nothing_is_requested_while_a_run_is_queued_or_has_just_failed(graph: Graph, live_bank, sensor, job):
+    run = graph.instance.create_run_for_job(
+        graph.definitions.resolve_job_def(job),
+        status=dg.DagsterRunStatus.STARTED,
+        tags={"dagster/partition": "2026-01-01"},
+    )
+    assert skip_reason(graph.tick(sensor)) == f"a run of {job} is queued or started"
+
+    graph.instance.report_run_failed(run)
+    assert "the last run failed; trying again in" in skip_reason(graph.tick(sensor))
+
+
+def test_a_failed_run_is_taken_up_again_by_a_later_tick(graph: Graph, live_bank, monkeypatch):
+    monkeypatch.setattr(automation, "RETRY_AFTER_FAILURE_SECONDS", 0)
+    wrong = ingest_config("another epoch", [OffsetRange(EVENTS_TOPIC, 0, 0, 5)])
+
+    failed = graph.run("ingest_events", dg.RunRequest(run_config=dg.RunConfig(ops={"ingest": wrong}).to_config_dict()))
+
+    assert not failed.success
+    assert graph.tick("kafka_sensor").run_requests
+
+
+def test_a_failed_blocking_check_stops_refreshes_and_emails_until_it_passes(graph: Graph, live_bank):
+    graph.settings = graph.settings.model_copy(update={"refresh": "eager"})
+    graph.lake.transact(
+        lambda tx: tx.execute("INSERT INTO fact_transaction_ledger SELECT * FROM fact_transaction_ledger LIMIT 1")
+    )
+    assert not graph.run("check_ledgers").success
+    assert "primary_key_is_unique of fact_transaction_ledger" in skip_reason(graph.tick("refresh_sensor"))
+    assert "primary_key_is_unique of fact_transaction_ledger" in skip_reason(graph.tick("emails_sensor"))
+
+    graph.lake.transact(
+        lambda tx: tx.execute(
+            "DELETE FROM fact_transaction_ledger WHERE transaction_ref IN"
+            " (SELECT transaction_ref FROM fact_transaction_ledger GROUP BY 1 HAVING count(*) > 1)"
+        )
+    )
+    graph.run("check_ledgers")
+    assert graph.tick("refresh_sensor").run_requests
+
+
+def test_the_blocking_checks_exist(graph: Graph):
+    assert set(BLOCKING_CHECKS) <= set(graph.definitions.resolve_asset_graph().asset_check_keys)
+
+
+def table(lag_seconds: float) -> DynamicTable:
+    return DynamicTable("t", frozenset(), 300, lag_seconds, datetime(2026, 1, 1), "FULL")
+
+
+def test_a_refresh_is_requested_in_time_for_the_lag_to_stay_under_its_target():
+    assert not is_due(table(200), eager=False)
+    assert is_due(table(271), eager=False)
+    assert is_due(table(1), eager=True)
+    assert not is_due(table(0), eager=True)
+
+
+def test_an_idle_table_is_recorded_as_fresh_without_a_run(graph: Graph):
+    graph.lake.transact(lambda tx: fill_queue(tx, utc_now()))
+    tick = graph.tick("refresh_sensor")
+    recorded = {event.asset_key.path[-1] for event in tick.asset_events}
+
+    assert recorded == {"customer_day", "dyn_customer_features", "dyn_churn_predictions"}

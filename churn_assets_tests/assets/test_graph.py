@@ -1,0 +1,79 @@
+"""What a person sees of the graph in the UI, before anything has run."""
+
+import dagster as dg
+import pytest
+
+from churn_assets.ingestion.events import EVENT_TYPES
+from churn_assets_tests.assets.conftest import Graph
+
+
+def specs(graph: Graph) -> list[dg.AssetSpec]:
+    return list(graph.definitions.resolve_all_asset_specs())
+
+
+def test_every_asset_has_description_owner_group_and_kinds(graph: Graph):
+    for spec in specs(graph):
+        assert spec.description, spec.key
+        assert spec.owners, spec.key
+        assert spec.group_name not in (None, "default"), spec.key
+        assert spec.kinds, spec.key
+
+
+def test_the_graph_leads_from_the_topic_to_the_emails(graph: Graph):
+    asset_graph = graph.definitions.resolve_asset_graph()
+    reached = {dg.AssetKey("bank_transactions")}
+    for key in asset_graph.toposorted_asset_keys:
+        if asset_graph.get(key).parent_keys & reached:
+            reached.add(key)
+
+    assert reached == {spec.key for spec in specs(graph)}
+    assert dg.AssetKey("retention_emails") in reached
+
+
+def test_the_freshness_policy_of_a_dynamic_table_is_its_target_lag(graph: Graph):
+    targets = {table.name: table.target_lag_seconds for table in graph.lake.dynamic_tables(graph_now())}
+    policies = {spec.key.path[-1]: spec.freshness_policy for spec in specs(graph) if spec.key.path[-1] in targets}
+
+    assert {name: policy.fail_window.to_timedelta().total_seconds() for name, policy in policies.items()} == targets
+
+
+def graph_now():
+    from churn_assets.clock import utc_now
+
+    return utc_now()
+
+
+def test_dbt_tests_are_blocking_asset_checks_and_fail_on_bad_rows(graph: Graph, live_bank):
+    assert graph.run("refresh_dynamic_tables").success
+    graph.lake.transact(lambda tx: tx.execute("UPDATE dyn_churn_predictions SET risk_class = 'LOW', churn_score = 2"))
+    # The rows of a table whose sources did not change are left alone, so the damage is still there to be seen.
+    evaluations = {e.check_name: e for e in graph.run("refresh_dynamic_tables").get_asset_check_evaluations()}
+
+    for name in ("churn_score_is_within_0_and_1", "risk_class_matches_churn_score"):
+        assert not evaluations[name].passed
+        assert evaluations[name].blocking
+    assert evaluations["unique_dyn_churn_predictions_customer_id"].passed
+
+
+def test_a_refreshed_table_shows_its_rows_columns_and_what_the_refresh_did(graph: Graph, live_bank):
+    result = graph.run("refresh_dynamic_tables")
+    (event,) = [
+        e for e in result.get_asset_materialization_events() if e.asset_key == dg.AssetKey("dyn_churn_predictions")
+    ]
+    metadata = event.step_materialization_data.materialization.metadata
+    predictions = graph.lake.query("SELECT * FROM dyn_churn_predictions")
+
+    assert metadata["dagster/row_count"].value == predictions.num_rows > 0
+    assert [column.name for column in metadata["dagster/column_schema"].value.columns] == predictions.column_names
+    assert all(column.description for column in metadata["dagster/column_schema"].value.columns)
+    assert metadata["refresh_action"].value == "FULL"
+    assert metadata["rows_inserted"].value == predictions.num_rows
+
+
+@pytest.mark.parametrize("event_type", EVENT_TYPES, ids=lambda event_type: event_type.name)
+def test_a_ledger_shows_its_columns_with_their_meaning(graph: Graph, event_type):
+    (spec,) = [spec for spec in specs(graph) if spec.key.path[-1] == event_type.ledger]
+
+    columns = spec.metadata["dagster/column_schema"].columns
+
+    assert {column.name: column.description for column in columns} == {f.name: f.description for f in event_type.fields}

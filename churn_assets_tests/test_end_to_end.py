@@ -1,0 +1,123 @@
+"""The demo as a user runs it: real processes, the Kafka protocol, runs that the Dagster daemon launches."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from churn_assets.clock import utc_now
+from churn_assets.settings import load_settings
+from churn_assets.status import status
+from churn_assets.warehouse.lake import LakeWarehouse
+
+CHURN = [sys.executable, "-m", "churn_assets.cli"]
+PATIENCE_SECONDS = 170.0
+
+
+class Demo:
+    """A running `churn demo`."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.address = f"http://127.0.0.1:{port}"
+        options = ["--port", str(port), "--customers", "300", "--days", "40", "--rate", "1200"]
+        self._output = (home.parent / f"demo-{port}.log").open("a+")
+        self._process = subprocess.Popen(
+            [*CHURN, "demo", *options],
+            stdout=self._output,
+            stderr=self._output,
+            env=os.environ | {"CHURN_HOME": str(home)},
+        )
+
+    def wait_until(self, reached: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The first status that satisfies `reached`, as soon as there is anything to say."""
+        settings = load_settings(CHURN_HOME=self._home)
+        lake = LakeWarehouse(settings.lake_path, read_only=True)
+        end = time.monotonic() + PATIENCE_SECONDS
+        state = None
+        while time.monotonic() < end:
+            assert self._process.poll() is None, self.output()
+            if "Ctrl-C stops everything" in self.output():
+                state = status(settings, lake, utc_now())
+                if reached(state):
+                    return state
+            time.sleep(2)
+        pytest.fail(f"not reached: {state}\n{self.output()}")
+
+    def stop(self) -> int:
+        """Ctrl-C, and wait for the end."""
+        self._process.send_signal(signal.SIGINT)
+        return self._process.wait(60)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def output(self) -> str:
+        self._output.seek(0)
+        return self._output.read()
+
+    def processes_left(self) -> list[str]:
+        """Command lines of processes that still work on this home."""
+        found: list[str] = []
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                if str(self._home).encode() in (process / "environ").read_bytes() and int(process.name) != os.getpid():
+                    found.append((process / "cmdline").read_text().replace("\0", " "))
+            except OSError:
+                continue
+        return found
+
+
+def committed(state: dict[str, Any]) -> int:
+    return sum(offset["committed"] for offset in state["offsets"])
+
+
+def test_events_become_emails_by_themselves_and_a_second_start_goes_on(tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    monkeypatch.setenv("DAGSTER_HOME", str(home / "dagster"))
+
+    demo = Demo(home)
+    try:
+        state = demo.wait_until(lambda s: s["emails"]["total"] > 0 and committed(s) > 0)
+        assert demo.stop() == 0, demo.output()
+    finally:
+        demo.kill()
+    assert demo.processes_left() == []
+    runs = dg.DagsterInstance.from_config(str(home / "dagster")).get_runs()
+    launched_by = {(run.job_name, run.tags.get("dagster/sensor_name")) for run in runs if run.is_success}
+    assert launched_by >= {
+        ("ingest_events", "kafka_sensor"),
+        ("refresh_dynamic_tables", "refresh_sensor"),
+        ("write_retention_emails", "emails_sensor"),
+    }
+
+    demo = Demo(home)
+    try:
+        again = demo.wait_until(lambda s: committed(s) > 0)
+        assert demo.stop() == 0, demo.output()
+    finally:
+        demo.kill()
+    assert again["emails"]["total"] >= state["emails"]["total"]
+    assert again["ledgers"]["app_activity_logs"] > state["ledgers"]["app_activity_logs"]
+    assert "dim_customers:" not in demo.output()  # not seeded again
+    for sql in (
+        "SELECT transaction_ref FROM fact_transaction_ledger GROUP BY 1 HAVING count(*) > 1",
+        "SELECT customer_id FROM agent_intervention_log GROUP BY 1 HAVING count(*) > 1",
+    ):
+        found = subprocess.run(
+            [*CHURN, "query", "--json", sql], capture_output=True, text=True, env=os.environ | {"CHURN_HOME": str(home)}
+        )
+        assert json.loads(found.stdout) == []
