@@ -10,7 +10,7 @@ RUN := .venv/bin
 SYNCED := .venv/.synced
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check test-ui lint format dbt-vars screenshots clean
+.PHONY: help install demo test test-slow check test-ui lint format dbt-vars screenshots clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -31,6 +31,9 @@ demo: $(SYNCED)  ## Run broker, bank, producer and Dagster on this machine until
 
 test: $(SYNCED)  ## Run the tests
 	$(RUN)/pytest -n 2 --dist loadfile $(ARGS)
+
+test-slow: $(SYNCED)  ## Run the slower tests: killed processes, many random histories
+	$(RUN)/pytest -n 2 --dist load -m slow $(ARGS)
 
 check: $(SYNCED)  ## Run the whole graph on a small bank and fail on any failed asset check
 	$(RUN)/churn check
@@ -53,7 +56,7 @@ dbt-vars: $(SYNCED)  ## Write the rules of settings.py into dbt_project.yml
 	$(RUN)/python -m churn_assets.dbt_vars
 
 screenshots: $(SYNCED)  ## Take the README's screenshots from a running demo (needs chromium)
-	$(RUN)/python docs/take_screenshots.py
+	PYTHONPATH=. $(RUN)/python docs/take_screenshots.py
 
 clean:  ## Remove what was installed and built, but not .churn, where the lake is
 	rm -rf .venv .tools dbt/target dbt/logs .pytest_cache .ruff_cache .hypothesis

@@ -10,6 +10,7 @@ from typing import Annotated
 import duckdb
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from churn_assets.clock import utc_now
@@ -41,7 +42,10 @@ def main() -> None:
         errors.print(f"churn: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
     except duckdb.Error as error:
-        errors.print(f"churn: {str(error).strip()}", style="red", markup=False, highlight=False, soft_wrap=True)
+        # Its further lines repeat the statement.
+        errors.print(
+            f"churn: {str(error).strip().splitlines()[0]}", style="red", markup=False, highlight=False, soft_wrap=True
+        )
         sys.exit(1)
 
 
@@ -121,8 +125,8 @@ def produce(
     settings = load_settings()
     warehouse = _warehouse(settings, read_only=True)
     bank = seeding.seeded_bank(warehouse)
-    if bank is None:
-        raise seeding.SeedError("there is no bank to continue; run `churn seed` first")
+    if bank is None or not seeding.is_complete(warehouse):
+        raise seeding.SeedError("there is no bank to continue, or its seeding was interrupted; run `churn seed` first")
     producer = EventProducer(kafka.locate(settings))
     producer.wait_for_broker(_say)
     live = LiveBank(bank)
@@ -185,9 +189,10 @@ def query(
     elif as_csv:
         print(result.to_pandas().to_csv(index=False), end="")  # noqa: T201
     else:
-        table = Table(*result.column_names, box=None)
-        for row in result.slice(0, QUERY_ROWS).to_pylist():
-            table.add_row(*("NULL" if value is None else str(value) for value in row.values()))
+        table = Table(*(escape(name) for name in result.column_names), box=None)
+        shown = result.slice(0, QUERY_ROWS)
+        for row in zip(*(column.to_pylist() for column in shown.columns), strict=True):
+            table.add_row(*(escape("NULL" if value is None else str(value)) for value in row))
         console.print(table)
         if result.num_rows > QUERY_ROWS:
             _say(f"... {QUERY_ROWS:,} of {result.num_rows:,} rows; --csv prints all")

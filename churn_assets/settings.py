@@ -5,11 +5,12 @@ variables of the dbt project are generated from them (`dbt_vars`), so that SQL a
 Nothing is read from the environment at import: call `load_settings`.
 """
 
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from churn_assets.errors import ChurnError
@@ -74,7 +75,6 @@ class Settings(BaseSettings):
     kafka_bootstrap_servers: str | None = Field(
         None,
         alias="KAFKA_BOOTSTRAP_SERVERS",
-        pattern=r"^[^\s:,]+:\d+(,[^\s:,]+:\d+)*$",
         description="Brokers as host:port, comma-separated; the embedded broker of `churn broker` when unset.",
     )
 
@@ -83,6 +83,13 @@ class Settings(BaseSettings):
         alias="CHURN_REFRESH",
         description="Refresh as late as the target lag allows, or as soon as something changed.",
     )
+
+    @field_validator("kafka_bootstrap_servers")
+    @classmethod
+    def _names_host_and_port(cls, servers: str | None) -> str | None:
+        if servers is not None and not re.fullmatch(r"[^\s:,]+:\d+(,[^\s:,]+:\d+)*", servers):
+            raise ValueError("must be host:port, several of them comma-separated")
+        return servers
 
     @property
     def lake_path(self) -> Path:

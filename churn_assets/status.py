@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Any
 
+from churn_assets.errors import ChurnError
 from churn_assets.ingestion import kafka
 from churn_assets.ingestion.commit import committed_offsets
 from churn_assets.ingestion.events import LEDGERS
@@ -15,6 +16,8 @@ def status(settings: Settings, warehouse: Warehouse, now: datetime) -> dict[str,
 
     Where Kafka does not answer, `offsets` is empty and `kafka` says why.
     """
+    if not warehouse.query("SELECT 1 FROM dynamic_tables LIMIT 1").num_rows:
+        raise ChurnError("no dynamic table is declared yet; run `churn deploy`")
     counts = _one_row(
         warehouse,
         "SELECT "

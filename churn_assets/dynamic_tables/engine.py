@@ -145,6 +145,7 @@ def refresh(tx: LakeTransaction, name: str, now: datetime) -> Refresh:
     if any(base is None for base in upstream):
         raise DynamicTableError(f"{name} reads a dynamic table that was never refreshed; refresh that one first")
     base_position = min([position, *(base for base in upstream if base is not None)])
+    as_of_day = min([now.date(), *_days_beneath(definitions, name)])
     lag_before = _lag_seconds(tx, definitions, name, now)
 
     action, reason = _next_action(tx, definition, now)
@@ -155,7 +156,7 @@ def refresh(tx: LakeTransaction, name: str, now: datetime) -> Refresh:
     tx.execute(
         "UPDATE dynamic_tables SET position = ?, base_position = ?, as_of_day = ?, refreshed_at = ?, refresh_action = ?"
         " WHERE name = ?",
-        [position, base_position, now.date(), now, action, name],
+        [position, base_position, as_of_day, now, action, name],
     )
     tx.execute(
         "INSERT INTO dynamic_table_refresh_history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -171,7 +172,7 @@ def refresh(tx: LakeTransaction, name: str, now: datetime) -> Refresh:
             lag_before,
             position,
             base_position,
-            now.date(),
+            as_of_day,
         ],
     )
     return Refresh(
@@ -183,19 +184,17 @@ def consume_stream(tx: LakeTransaction, stream: str, into: str) -> None:
     """Move the net change of the stream's table since its position into the temporary table `into`.
 
     The rows have the table's columns and `change_action`: DELETE for a row as it was, INSERT for a row as it is. They come
-    from comparing two snapshots, not from the change feed, whose labels vary between reads. A stream that was never read
-    returns the whole table as INSERT.
+    from comparing two snapshots, not from the change feed, whose labels vary between reads. A stream that was never read,
+    or whose table has other columns since, returns the whole table as INSERT.
     """
     found = tx.rows("SELECT table_name, position FROM streams WHERE name = ?", [stream])
     if not found:
         raise DynamicTableError(f"stream {stream} does not exist; run `churn deploy`")
     table, position = found[0]
     now = f"SELECT * FROM {table}"
-    before = (
-        f"SELECT * FROM {table} WHERE false"
-        if position is None
-        else f"SELECT * FROM {table} AT (VERSION => {position})"
-    )
+    before = f"SELECT * FROM {table} AT (VERSION => {position})"
+    if position is None or _columns(tx, before) != _columns(tx, now):
+        before = f"{now} WHERE false"
     tx.execute(
         f"CREATE OR REPLACE TEMPORARY TABLE {into} AS"
         f" SELECT *, 'DELETE' AS change_action FROM ({before} EXCEPT ALL {now})"
@@ -233,6 +232,12 @@ def _definitions(tx: LakeTransaction) -> dict[str, _Definition]:
     }
 
 
+def _columns(tx: LakeTransaction, query: str) -> list[tuple[Any, ...]]:
+    # DESCRIBE alone shows today's columns, whatever version the query asks for.
+    tx.execute(f"CREATE OR REPLACE TEMPORARY TABLE columns_of AS {query} LIMIT 0")
+    return [row[:2] for row in tx.rows("DESCRIBE columns_of")]
+
+
 def _current_snapshot(tx: LakeTransaction) -> int:
     return tx.rows("SELECT max(snapshot_id) FROM __ducklake_metadata_lake.ducklake_snapshot")[0][0]
 
@@ -240,7 +245,8 @@ def _current_snapshot(tx: LakeTransaction) -> int:
 def _oldest_change(tx: LakeTransaction, tables: Iterable[str], after: int) -> datetime | None:
     """When the first snapshot after `after` was made that wrote rows of one of `tables` (UTC), if there is one.
 
-    Compaction rewrites files, not rows, and does not count. A table that was created anew does.
+    A table that was created anew counts. Compaction, which rewrites files and not rows, does not; flushing inlined
+    deletions does, because the lake records it like a deletion: it costs one refresh that finds nothing to write.
     """
     names = list(tables)
     known = tx.rows(
@@ -251,7 +257,11 @@ def _oldest_change(tx: LakeTransaction, tables: Iterable[str], after: int) -> da
     ids = "|".join(str(row[0]) for row in known)
     if not ids:
         return None
-    written = rf"(inserted_into_table|deleted_from_table|inlined_insert|inlined_delete):({ids})(,|$)"
+    anew = "|".join(re.escape(name) for name in names)
+    written = (
+        rf"(inserted_into_table|deleted_from_table|inlined_insert|inlined_delete):({ids})(,|$)"
+        rf'|created_table:"[^"]*"\."({anew})"'
+    )
     return tx.rows(
         "SELECT min(make_timestamp(epoch_us(CAST(snapshot.snapshot_time AS TIMESTAMPTZ))))"
         " FROM __ducklake_metadata_lake.ducklake_snapshot_changes AS change"
@@ -269,12 +279,24 @@ def _base_tables(definitions: dict[str, _Definition], name: str) -> set[str]:
     return bases
 
 
+def _days_beneath(definitions: dict[str, _Definition], name: str) -> list[date]:
+    """The days that the dynamic tables beneath `name` show, of those that move with the day."""
+    days: list[date] = []
+    for source in definitions[name].sources & definitions.keys():
+        days += _days_beneath(definitions, source)
+        day = definitions[source].as_of_day
+        if definitions[source].moves_with_the_day and day is not None:
+            days.append(day)
+    return days
+
+
 def _lag_seconds(tx: LakeTransaction, definitions: dict[str, _Definition], name: str, now: datetime) -> float:
     definition = definitions[name]
     if definition.base_position is None:
         return max(0.0, (now - definition.declared_at).total_seconds())
     waiting = [_oldest_change(tx, _base_tables(definitions, name), definition.base_position)]
-    if definition.moves_with_the_day and definition.as_of_day is not None and definition.as_of_day < now.date():
+    moves_with_the_day = definition.moves_with_the_day or bool(_days_beneath(definitions, name))
+    if moves_with_the_day and definition.as_of_day is not None and definition.as_of_day < now.date():
         waiting.append(datetime.combine(definition.as_of_day + timedelta(days=1), datetime.min.time()))
     return max([0.0, *((now - oldest).total_seconds() for oldest in waiting if oldest is not None)])
 
@@ -291,19 +313,20 @@ def _next_action(tx: LakeTransaction, definition: _Definition, now: datetime) ->
 
 def _write_difference(tx: LakeTransaction, definition: _Definition, now: datetime) -> tuple[int, int, int]:
     """Recompute the query and write the rows that differ; the numbers of rows inserted, updated and deleted."""
-    name, key = definition.name, ", ".join(definition.refresh_key)
+    name, key_columns = _quoted(definition.name), [_quoted(column) for column in definition.refresh_key]
+    key = ", ".join(key_columns)
     tx.execute(f"SET VARIABLE as_of_day = DATE '{now.date()}'")
     tx.execute(f"CREATE OR REPLACE TEMPORARY TABLE refresh_next AS {definition.query}")
-    columns = ", ".join(row[0] for row in tx.rows("DESCRIBE refresh_next"))
+    columns = ", ".join(_quoted(row[0]) for row in tx.rows("DESCRIBE refresh_next"))
 
-    absent = " OR ".join(f"{column} IS NULL" for column in definition.refresh_key)
+    absent = " OR ".join(f"{column} IS NULL" for column in key_columns)
     rows, keys, missing = tx.rows(
         f"SELECT count(*), count(DISTINCT ({key})), count(*) FILTER (WHERE {absent}) FROM refresh_next"
     )[0]
     if rows != keys or missing:
         raise DynamicTableError(
-            f"{name}: its refresh key ({key}) is not unique or is NULL in the query's result"
-            f" ({rows} rows, {keys} keys, {missing} with NULL); mend the model"
+            f"{definition.name}: its refresh key ({', '.join(definition.refresh_key)}) is not unique or is NULL in the"
+            f" query's result ({rows} rows, {keys} keys, {missing} with NULL); mend the model"
         )
 
     tx.execute(
@@ -320,7 +343,11 @@ def _write_difference(tx: LakeTransaction, definition: _Definition, now: datetim
     if stale:
         tx.execute(f"DELETE FROM {name} WHERE ({key}) IN (SELECT ({key}) FROM refresh_stale)")
     if fresh:
-        stamp = f", {definition.row_timestamp}" if definition.row_timestamp else ""
+        stamp = f", {_quoted(definition.row_timestamp)}" if definition.row_timestamp else ""
         value = f", TIMESTAMP '{now.isoformat(sep=' ')}'" if definition.row_timestamp else ""
         tx.execute(f"INSERT INTO {name} ({columns}{stamp}) SELECT {columns}{value} FROM refresh_fresh")
     return fresh - updated, updated, stale - updated
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'

@@ -9,7 +9,7 @@ import uuid
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-from churn_assets.retention.queue import drop_from_queue
+from churn_assets.retention.queue import drop_from_queue, fill_queue
 from churn_assets.retention.writer import EmailRequest, Writer
 from churn_assets.settings import EMAIL_PAUSE_DAYS, EMAILS_PER_RUN
 from churn_assets.warehouse.protocol import Transaction, Warehouse
@@ -90,6 +90,8 @@ def _pause_start(now: datetime) -> datetime:
 
 
 def _claim(tx: Transaction, day: date, now: datetime) -> tuple[int, int]:
+    # The stream is read first: who is dropped by predictions that it has not been read up to would come back unseen.
+    fill_queue(tx, now)
     dropped = drop_from_queue(tx, now)
     taken = tx.rows(
         f"SELECT queue.customer_id, predictions.churn_score, predictions.reason_codes {_ELIGIBLE}"

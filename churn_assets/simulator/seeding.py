@@ -26,6 +26,11 @@ def seeded_bank(warehouse: Warehouse) -> Bank | None:
     return Bank.from_parameters(json.loads(rows[0])) if rows else None
 
 
+def is_complete(warehouse: Warehouse) -> bool:
+    """Whether the ledgers hold the whole history of the seeded bank."""
+    return warehouse.query("SELECT is_complete FROM simulated_bank")["is_complete"].to_pylist() == [True]
+
+
 def seed(warehouse: Warehouse, bank: Bank, now: datetime, report: Callable[[str, int], None]) -> None:
     """Load the history of `bank`, calling `report(ledger, rows)` for each chunk.
 

@@ -94,12 +94,11 @@ class LakeWarehouse:
         catalog = self._path / "catalog.sqlite"
         if self._read_only and not catalog.exists():
             raise LakeNotFoundError(f"there is no lake in {self._path}; run `churn deploy` first")
-        self._path.mkdir(parents=True, exist_ok=True)
         connection = duckdb.connect(":memory:", config=_NO_DOWNLOADS)
         load_extensions(connection)
         # The path is given at each attachment, so that a home may be moved or copied: files are found relative to it.
         options = [
-            f"DATA_PATH '{self._path / 'data'}'",
+            f"DATA_PATH {_literal(self._path / 'data')}",
             "OVERRIDE_DATA_PATH true",
             f"META_BUSY_TIMEOUT {BUSY_TIMEOUT_MS}",
         ]
@@ -107,7 +106,15 @@ class LakeWarehouse:
             options += ["READ_ONLY"]
         else:
             options += ["META_JOURNAL_MODE 'WAL'", f"DATA_INLINING_ROW_LIMIT {_INLINE_ROWS}"]
-        connection.execute(f"ATTACH 'ducklake:sqlite:{catalog}' AS lake ({', '.join(options)})")
+        attach = f"ATTACH {_literal(f'ducklake:sqlite:{catalog}')} AS lake ({', '.join(options)})"
+        is_made = self._path / "is_made"
+        if self._read_only or is_made.exists():
+            connection.execute(attach)
+        else:
+            self._path.mkdir(parents=True, exist_ok=True)
+            with self._turn_to_write():  # the first attachment makes the catalog, and no two may make it at once
+                connection.execute(attach)
+                is_made.touch()
         return connection
 
     @contextmanager
@@ -187,6 +194,10 @@ class LakeWarehouse:
                 cursor.rollback()
 
 
+def _literal(text: object) -> str:
+    return "'" + str(text).replace("'", "''") + "'"
+
+
 def _roll_back(cursor: duckdb.DuckDBPyConnection) -> None:
     with suppress(duckdb.TransactionException):  # a failed commit has ended the transaction already
         cursor.rollback()
@@ -196,9 +207,12 @@ def _refuse_writes(sql: str) -> None:
     try:
         statements = duckdb.extract_statements(sql)
     except duckdb.Error as error:
-        raise ReadOnlyError(str(error)) from error
+        raise ReadOnlyError(str(error).splitlines()[0]) from error
     allowed = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
     if len(statements) != 1 or statements[0].type not in allowed:
         raise ReadOnlyError("only one statement that reads is allowed: SELECT, FROM, WITH, DESCRIBE, SHOW or EXPLAIN")
-    if found := _MAINTENANCE.search(sql):
+    bare = re.sub(r"--[^\n]*|/\*.*?\*/", " ", sql, flags=re.DOTALL)
+    if statements[0].type == duckdb.StatementType.EXPLAIN and re.search(r"\bANALY[ZS]E\b", bare, re.IGNORECASE):
+        raise ReadOnlyError("EXPLAIN ANALYZE runs its statement and is not allowed; use EXPLAIN")
+    if found := _MAINTENANCE.search(bare):
         raise ReadOnlyError(f"{found[1]}() is not allowed in a query that only reads")

@@ -147,6 +147,7 @@ def test_two_processes_that_ingest_the_same_messages_at_once_store_them_once(bro
     assert_stored_exactly_once(lake, broker, rejects, refs)
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_ingestion_loses_nothing_and_doubles_nothing(broker, send: Send, waiting, lake):
     luck = random.Random(2)
     all_rejects: Counter[str] = Counter()

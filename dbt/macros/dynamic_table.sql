@@ -23,8 +23,8 @@
   {%- set declared = run_query("select query, refresh_key, row_timestamp from " ~ definitions ~ " where name = '" ~ name ~ "'") -%}
   {%- set is_declared = declared.rows | length > 0 and load_cached_relation(this) is not none -%}
   {%- set wanted -%}
-    select {% for column in get_column_schema_from_query(sql) %}{{ column.name }}{{ ", " if not loop.last }}{% endfor -%}
-    {%- if row_timestamp %}, cast(null as timestamp) as {{ row_timestamp }}{% endif %} from ({{ sql }}) as query where false
+    select {% for column in get_column_schema_from_query(sql) %}{{ adapter.quote(column.name) }}{{ ", " if not loop.last }}{% endfor -%}
+    {%- if row_timestamp %}, cast(null as timestamp) as {{ adapter.quote(row_timestamp) }}{% endif %} from ({{ sql }}) as query where false
   {%- endset -%}
 
   {%- set same_query = is_declared and declared.rows[0][0] == sql and declared.rows[0][2] == row_timestamp -%}

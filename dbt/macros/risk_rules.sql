@@ -9,7 +9,7 @@
 {#- The reasons of the rules that hold, each with a leading semicolon and space. -#}
 {% macro list_of_risk_reasons() %}
     {%- for rule in var('risk_rules') -%}
-        case when {{ rule.feature }} {{ rule.operator }} {{ rule.threshold }} then '; {{ rule.reason }}' else '' end
+        case when {{ rule.feature }} {{ rule.operator }} {{ rule.threshold }} then '; {{ rule.reason | replace("'", "''") }}' else '' end
         {{- ' || ' if not loop.last }}
     {%- endfor -%}
 {% endmacro %}

@@ -1,0 +1,374 @@
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from datetime import date, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from churn_assets import cli
+from churn_assets.clock import utc_now
+from churn_assets.ingestion import kafka
+from churn_assets.ingestion.broker import embedded_broker
+from churn_assets.ingestion.events import LEDGERS
+from churn_assets.settings import EVENTS_TOPIC, Settings, load_settings
+from churn_assets.simulator import seeding
+from churn_assets.simulator.bank import Bank
+from churn_assets.warehouse.lake import LakeWarehouse
+
+CHURN = Path(sys.executable).with_name("churn")
+
+
+class Outcome(NamedTuple):
+    """How a command ended and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+
+Churn = Callable[..., Outcome]
+
+
+@pytest.fixture
+def churn(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Churn:
+    """The command as the shell would run it, without the second that a process takes to start."""
+    monkeypatch.chdir(tmp_path)  # no .env
+
+    def run(*arguments: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["churn", *arguments])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        said = capsys.readouterr()
+        return Outcome(code, said.out, said.err)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def home_with_two_customers(deployed_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For tests that only read, or are refused."""
+    home = tmp_path_factory.mktemp("two_customers") / "home"
+    shutil.copytree(deployed_home, home)
+    LakeWarehouse(load_settings(CHURN_HOME=home).lake_path).transact(
+        lambda tx: tx.execute(
+            "INSERT INTO dim_customers (customer_id, full_name, segment, join_date, updated_at, ingested_at)"
+            " SELECT unnest(['C1', 'C2']), unnest(['Ann, B', 'Zoë']), 'MASS', DATE '2020-01-01', now(), now()"
+        )
+    )
+    return home
+
+
+@pytest.fixture
+def bank_with_two_customers(home_with_two_customers: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home of a deployed bank with Ann and Zoë."""
+    monkeypatch.setenv("CHURN_HOME", str(home_with_two_customers))
+    return home_with_two_customers
+
+
+def fails_in_one_line(outcome: Outcome, *words: str) -> bool:
+    """Exit code 1, nothing on stdout, and one line on stderr that has all the words."""
+    one_line = outcome.err.count("\n") == 1 and outcome.err.startswith("churn: ")
+    return (outcome.code, outcome.out) == (1, "") and one_line and all(word in outcome.err for word in words)
+
+
+CUSTOMERS = "SELECT customer_id, full_name, email FROM dim_customers ORDER BY customer_id"
+
+
+@pytest.mark.usefixtures("bank_with_two_customers")
+def test_query_prints_a_table_json_or_csv(churn: Churn):
+    table = churn("query", CUSTOMERS)
+    as_json = churn("query", "--json", CUSTOMERS)
+    as_csv = churn("query", "--csv", CUSTOMERS)
+
+    lines = [line.split() for line in table.out.splitlines()]
+    assert lines == [["customer_id", "full_name", "email"], ["C1", "Ann,", "B", "NULL"], ["C2", "Zoë", "NULL"]]
+    assert json.loads(as_json.out) == [
+        {"customer_id": "C1", "full_name": "Ann, B", "email": None},
+        {"customer_id": "C2", "full_name": "Zoë", "email": None},
+    ]
+    assert list(csv.reader(io.StringIO(as_csv.out))) == [
+        ["customer_id", "full_name", "email"], ["C1", "Ann, B", ""], ["C2", "Zoë", ""],
+    ]  # fmt: skip
+    assert {table.code, as_json.code, as_csv.code} == {0}
+    assert {table.err, as_json.err, as_csv.err} == {""}
+
+
+@pytest.mark.usefixtures("bank_with_two_customers")
+def test_query_says_that_a_long_table_is_cut(churn: Churn):
+    outcome = churn("query", "SELECT * FROM range(1500)")
+
+    assert len(outcome.out.splitlines()) == 1 + cli.QUERY_ROWS + 1
+    assert "1,000 of 1,500 rows" in outcome.out
+    assert len(churn("query", "--csv", "SELECT * FROM range(1500)").out.splitlines()) == 1501
+
+
+@pytest.mark.usefixtures("bank_with_two_customers")
+def test_query_prints_brackets_as_they_are(churn: Churn):
+    assert "[bold]Ann[/x]" in churn("query", "SELECT '[bold]Ann[/x]' AS full_name").out
+
+
+@pytest.mark.usefixtures("bank_with_two_customers")
+def test_query_prints_every_column_even_if_two_have_the_same_name(churn: Churn):
+    assert churn("query", "SELECT 1 AS a, 2 AS a").out.split() == ["a", "a", "1", "2"]
+
+
+TEXT_LOOKS_LIKE_A_COMMENT = pytest.mark.xfail(
+    strict=True,
+    reason="_refuse_writes strips comments by pattern, and with them what follows '--' in a text or a comment",
+)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT INTO ingest_commits VALUES (1)",
+        "DROP TABLE dim_customers",
+        "SELECT 1; DROP TABLE dim_customers",
+        "COPY (SELECT 1) TO 'stolen.csv'",
+        "ATTACH 'other.db'",
+        "SET threads = 1",
+        "FROM ducklake_flush_inlined_data('lake')",
+        "EXPLAIN ANALYZE DELETE FROM dim_customers",
+        "EXPLAIN ANALYZE COPY (SELECT 1) TO 'stolen.csv'",
+        "FROM ducklake_flush_inlined_data/**/('lake')",
+        pytest.param("SELECT '--', * FROM ducklake_flush_inlined_data('lake')", marks=TEXT_LOOKS_LIKE_A_COMMENT),
+        pytest.param("EXPLAIN /* /* */ -- */ ANALYZE COPY (SELECT 1) TO 'stolen.csv'", marks=TEXT_LOOKS_LIKE_A_COMMENT),
+    ],
+)
+def test_query_refuses_what_writes_in_one_line_and_writes_nothing(
+    churn: Churn, bank_with_two_customers: Path, tmp_path: Path, sql: str
+):
+    before = files_of(bank_with_two_customers)
+
+    assert fails_in_one_line(churn("query", sql))
+
+    assert files_of(bank_with_two_customers) == before
+    assert files_of(tmp_path) == {}
+
+
+def files_of(folder: Path) -> dict[Path, bytes]:
+    """Every file that says something, with its content; SQLite leaves an empty log and an index of it after a reader."""
+    files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {path: content for path, content in files.items() if content and path.suffix != ".sqlite-shm"}
+
+
+@pytest.mark.usefixtures("bank_with_two_customers")
+@pytest.mark.parametrize(
+    ("sql", "word"), [("SELECT nope FROM dim_customers", "nope"), ("SELECT * FROM nope", "nope"), ("SELCT 1", "SELCT")]
+)
+def test_a_mistake_in_sql_is_one_line(churn: Churn, sql: str, word: str):
+    assert fails_in_one_line(churn("query", sql), word)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["query"],
+        ["no-such-command"],
+        ["seed", "--days", "0"],
+        ["produce", "--rate", "fast"],
+        ["produce", "--events", "5"],
+    ],
+)
+def test_wrong_usage_exits_with_2_and_does_nothing(churn: Churn, arguments: list[str]):
+    outcome = churn(*arguments)
+
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "Usage: churn" in outcome.err
+    assert not load_settings().home.exists()
+
+
+@pytest.mark.parametrize("command", [["status"], ["query", "SELECT 1"], ["produce"], ["broker"], ["seed"]])
+def test_a_wrong_setting_is_one_line(churn: Churn, monkeypatch: pytest.MonkeyPatch, command: list[str]):
+    monkeypatch.setenv("CHURN_TARGET", "oracle")
+
+    assert fails_in_one_line(churn(*command), "CHURN_TARGET", "'local'", "'oracle'")
+
+
+@pytest.mark.parametrize("command", [["query", "SELECT 1"], ["status"], ["status", "--json"], ["produce"]])
+def test_before_the_deployment_a_command_says_how_to_deploy_and_makes_nothing(churn: Churn, command: list[str]):
+    assert fails_in_one_line(churn(*command), "churn deploy")
+    assert not load_settings().home.exists()
+
+
+@pytest.mark.usefixtures("bank_with_two_customers")
+def test_status_is_there_for_people_and_for_scripts(churn: Churn):
+    table, as_json = churn("status"), churn("status", "--json")
+
+    assert (table.code, as_json.code, table.err, as_json.err) == (0, 0, "", "")
+    state = json.loads(as_json.out)
+    shown = [line.split()[0] for line in table.out.splitlines() if line[1:2].isalpha()]
+    assert set(state["ledgers"]) <= set(shown)
+    assert {table["name"] for table in state["dynamic_tables"]} <= set(shown)
+    assert {"event_rejects", "kafka", "risk", "queue", "emails"} <= set(shown)
+
+
+@pytest.fixture
+def seeded(churn: Churn) -> LakeWarehouse:
+    """A home where `churn seed` has run, and nothing else."""
+    assert churn("seed", "--customers", "300", "--days", "40").code == 0
+    return LakeWarehouse(load_settings().lake_path)
+
+
+def test_a_seeded_bank_is_not_seeded_again_and_not_mixed_with_another(churn: Churn, seeded: LakeWarehouse):
+    rows = contents(seeded)
+    assert all(count for count, _ in rows.values())
+
+    again = churn("seed", "--customers", "300", "--days", "40")
+    assert (again.code, again.out) == (0, "this bank is seeded already\n")
+    for other in (["--customers", "301", "--days", "40"], ["--customers", "300", "--days", "40", "--seed", "2"]):
+        assert fails_in_one_line(churn("seed", *other), "CHURN_HOME", "300 customers", "40 days")
+
+    assert contents(seeded) == rows
+
+
+def test_status_of_a_seeded_bank_that_is_not_deployed_says_how_to_deploy(churn: Churn):
+    LakeWarehouse(load_settings().lake_path).deploy()
+
+    assert fails_in_one_line(churn("status"), "churn deploy")
+
+
+NOW = datetime.fromisoformat("2026-02-04T12:00:00")
+BANK = Bank(300, 5, date.fromisoformat("2026-01-01"), 34, until=NOW)
+SEED_AND_DIE = """
+import os, sys
+from pathlib import Path
+from churn_assets.simulator import seeding
+from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets_tests.test_cli import BANK, NOW
+
+chunks, place = int(sys.argv[2]), sys.argv[3]
+store = seeding._store_chunk
+
+def die():
+    os.kill(os.getpid(), 9)
+
+def store_and_die(*arguments):
+    global chunks
+    store(*arguments)
+    chunks -= 1
+    if not chunks and place == "before the commit":
+        die()
+
+seeding._store_chunk = store_and_die
+seeding.seed(LakeWarehouse(Path(sys.argv[1])), BANK, NOW, lambda *_: None if chunks else die())
+"""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, int]]:
+    """What the ledgers hold when nothing interrupts the seeding of BANK."""
+    lake = LakeWarehouse(tmp_path_factory.mktemp("undisturbed") / "lake")
+    lake.deploy()
+    chunks: list[str] = []
+    seeding.seed(lake, BANK, NOW, lambda ledger, _: chunks.append(ledger))
+    assert len(chunks) == 2 + 2 * 3, "BANK is too small to be killed between two chunks of a ledger"
+    return contents(lake)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("chunks", "place"), [(4, "before the commit"), (6, "after the commit")])
+def test_a_seeding_that_is_killed_and_run_again_ends_with_the_rows_of_an_undisturbed_one(
+    tmp_path: Path, undisturbed: dict[str, tuple[int, int]], chunks: int, place: str
+):
+    lake = LakeWarehouse(tmp_path / "lake")
+    lake.deploy()
+    killed = subprocess.run([sys.executable, "-c", SEED_AND_DIE, tmp_path / "lake", str(chunks), place], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert seeding.seeded_bank(lake) == BANK
+    assert contents(lake) != undisturbed
+
+    seeding.seed(lake, BANK, NOW, lambda *_: None)
+
+    assert contents(lake) == undisturbed
+
+
+def contents(lake: LakeWarehouse) -> dict[str, tuple[int, int]]:
+    """Of each ledger the number of rows and a sum over the hashes of what they say."""
+    return {
+        ledger: (row["rows"], row["hash"])
+        for ledger, event_type in LEDGERS.items()
+        for row in lake.query(
+            f"SELECT count(*) AS rows, sum(hash(row({', '.join(field.name for field in event_type.fields)}))) AS hash"
+            f" FROM {ledger}"
+        ).to_pylist()
+    }
+
+
+@pytest.fixture
+def bank_without_history(settings: Settings, lake: LakeWarehouse) -> Settings:
+    """A home whose seeding was interrupted before the first posting."""
+    bank = json.dumps(BANK.parameters())
+    lake.transact(lambda tx: tx.execute("INSERT INTO simulated_bank VALUES (?, 0, false)", [bank]))
+    return settings
+
+
+@pytest.fixture
+def bank_to_continue(settings: Settings, lake: LakeWarehouse) -> Settings:
+    """A home that knows its bank; the rows of its history are not needed."""
+    bank = json.dumps(seeding.new_bank(300, 3, 1, utc_now()).parameters())
+    lake.transact(lambda tx: tx.execute("INSERT INTO simulated_bank VALUES (?, 99, true)", [bank]))
+    return settings
+
+
+@pytest.mark.usefixtures("bank_with_two_customers")
+def test_produce_without_a_bank_says_how_to_seed_one(churn: Churn):
+    assert fails_in_one_line(churn("produce"), "churn seed")
+
+
+@pytest.mark.usefixtures("bank_to_continue")
+def test_produce_without_a_broker_says_how_to_start_one(churn: Churn):
+    assert fails_in_one_line(churn("produce"), "churn broker", "KAFKA_BOOTSTRAP_SERVERS")
+
+
+def test_produce_after_an_interrupted_seeding_says_to_seed_to_the_end(
+    churn: Churn, bank_without_history: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    class Stopped:
+        def is_set(self) -> bool:
+            return True
+
+    monkeypatch.setattr(cli, "_StopFlag", Stopped)
+    with embedded_broker(bank_without_history.broker_file):
+        assert fails_in_one_line(churn("produce"), "churn seed")
+
+
+@pytest.fixture
+def broker_process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """`churn broker` in a process of its own."""
+    with subprocess.Popen([CHURN, "broker"], cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.kill()
+
+
+def test_produce_sends_exactly_as_many_events_as_asked_and_ctrl_c_ends_the_broker(
+    bank_to_continue: Settings, broker_process: subprocess.Popen[str], tmp_path: Path
+):
+    assert broker_process.stdout
+    assert broker_process.stdout.readline().startswith("broker on ")
+
+    produced = subprocess.run(
+        [CHURN, "produce", "--rate", "max", "--events", "2000"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (produced.returncode, produced.stdout, produced.stderr) == (0, "2,000 events sent\n", "")
+    marks = kafka.watermarks(kafka.locate(bank_to_continue), EVENTS_TOPIC)
+    assert sum(mark.high - mark.low for mark in marks.values()) == 2000
+
+    os.kill(broker_process.pid, signal.SIGINT)
+    assert broker_process.wait(timeout=30) == 0
+    assert not bank_to_continue.broker_file.exists()

@@ -1,0 +1,408 @@
+"""The dbt project: what its models compute from ledgers, and what becomes of a model that changes or is wrong."""
+
+import itertools
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+import yaml
+
+from churn_assets import deployment
+from churn_assets.dynamic_tables.engine import Refresh
+from churn_assets.settings import (
+    FEATURE_WINDOW_DAYS,
+    HIGH_FROM,
+    MEDIUM_FROM,
+    MONEY_OUT_CODES,
+    RISK_RULES,
+    Settings,
+    dbt_vars,
+    load_settings,
+)
+from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.warehouse.protocol import Transaction
+
+NOW = datetime.fromisoformat("2026-06-30T15:00:00")
+DAY = timedelta(days=1)
+MODELS = ("customer_day", "dyn_customer_features", "dyn_churn_predictions")
+
+
+@dataclass
+class Bank:
+    """A deployed lake whose ledgers are written by hand. Every test has customers of its own, all in one lake."""
+
+    lake: LakeWarehouse
+    _customers: "itertools.count[int]" = field(default_factory=itertools.count)
+    _rows: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+    def customer(self, *accounts: str) -> str:
+        """A new customer with accounts of these statuses, named `<customer>-0` and so on; their id."""
+        customer = f"C{next(self._customers)}"
+        self._add(
+            "dim_customers", customer_id=customer, full_name="N", segment="S", join_date=NOW.date(), updated_at=NOW
+        )
+        for number, status in enumerate(accounts):
+            self.account(customer, f"{customer}-{number}", status)
+        return customer
+
+    def account(self, customer: str, account: str, status: str = "ACTIVE") -> None:
+        self._add(
+            "dim_accounts",
+            account_id=account,
+            customer_id=customer,
+            product_code="P",
+            account_status=status,
+            updated_at=NOW,
+        )
+
+    def posting(self, account: str, code: str, amount: float, at: datetime = NOW) -> None:
+        self._add(
+            "fact_transaction_ledger",
+            transaction_ref="T",
+            account_id=account,
+            posting_date=at,
+            transaction_code=code,
+            amount=amount,
+        )
+
+    def log(self, customer: str, at: datetime = NOW, error: str | None = None) -> None:
+        self._add(
+            "app_activity_logs",
+            log_id="L",
+            customer_id=customer,
+            event_type="LOGIN",
+            event_timestamp=at,
+            error_code=error,
+        )
+
+    def case(self, customer: str, sentiment: float | None = 0.5, at: datetime = NOW) -> None:
+        self._add(
+            "support_cases",
+            case_id="K",
+            customer_id=customer,
+            open_timestamp=at,
+            category="app",
+            sentiment_score=sentiment,
+        )
+
+    def features(self, customer: str, now: datetime = NOW) -> dict[str, Any] | None:
+        """The customer's features at `now`, without the id, from all that was written; None without a row."""
+        self.store()
+        for name in ("customer_day", "dyn_customer_features"):
+            self.lake.refresh(name, now)
+        found = self.lake.query(
+            "SELECT * EXCLUDE customer_id FROM dyn_customer_features WHERE customer_id = ?", [customer]
+        )
+        return found.to_pylist()[0] if found.num_rows else None
+
+    def store(self) -> None:
+        written, self._rows = self._rows, {}
+
+        def insert(tx: Transaction) -> None:
+            for ledger in written:
+                tx.execute(f"INSERT INTO {ledger} BY NAME SELECT * FROM new_{ledger}")
+
+        if written:
+            self.lake.transact(insert, {f"new_{ledger}": staged(rows) for ledger, rows in written.items()})
+
+    def _add(self, ledger: str, **row: Any) -> None:
+        self._rows.setdefault(ledger, []).append({**row, "ingested_at": NOW})
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory: pytest.TempPathFactory, deployed_home: Path) -> Bank:
+    home = tmp_path_factory.mktemp("bank") / "home"
+    shutil.copytree(deployed_home, home)
+    return Bank(LakeWarehouse(load_settings(CHURN_HOME=home).lake_path))
+
+
+def staged(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.table({column: [row[column] for row in rows] for column in rows[0]})
+
+
+# Features
+
+
+def test_facts_of_one_customer_do_not_multiply_one_another(bank: Bank) -> None:
+    customer = bank.customer("ACTIVE", "ACTIVE")
+    for account, amount in (("0", 10.10), ("0", 20.20), ("1", 30.30)):
+        bank.posting(f"{customer}-{account}", "POS", amount)
+    for error in (None, None, "E1", "E2"):
+        bank.log(customer, error=error)
+    for sentiment in (0.1, 0.2, 0.3, None, 0.8):
+        bank.case(customer, sentiment)
+    assert bank.features(customer) == {
+        "total_spend_30d": 60.60,
+        "wire_out_30d": 0,
+        "txn_count_30d": 3,
+        "error_count_30d": 2,
+        "support_cases_30d": 5,
+        "avg_sentiment": 0.35,
+        "active_days_30d": 1,
+    }
+
+
+def test_a_customer_who_does_nothing_has_neutral_features(bank: Bank) -> None:
+    assert bank.features(bank.customer("ACTIVE")) == {
+        "total_spend_30d": 0,
+        "wire_out_30d": 0,
+        "txn_count_30d": 0,
+        "error_count_30d": 0,
+        "support_cases_30d": 0,
+        "avg_sentiment": 0.5,
+        "active_days_30d": 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("postings", "spend", "wires"),
+    [
+        *(([(code, 100.0)], 100, 100 if code == "WIRE_OUT" else 0) for code in MONEY_OUT_CODES),
+        ([("DEPOSIT", 500.0), ("POS", 20.0)], 20, 0),
+        ([("POS", 50.0), ("REVERSAL", 30.0)], 20, 0),
+        ([("POS", 50.0), ("POS", -30.0)], 20, 0),
+        ([("WIRE_OUT", 80.0), ("POS", 20.0)], 100, 80),
+        ([("WIRE_OUT", 80.0), ("REVERSAL", 80.0)], 0, 80),
+        ([("POS", 0.1)] * 10, 1, 0),
+    ],
+)
+def test_spend_is_money_out_less_what_was_taken_back(
+    bank: Bank, postings: list[tuple[str, float]], spend: float, wires: float
+) -> None:
+    customer = bank.customer("ACTIVE")
+    for code, amount in postings:
+        bank.posting(f"{customer}-0", code, amount)
+    features = bank.features(customer)
+    assert features is not None
+    assert (features["total_spend_30d"], features["wire_out_30d"]) == (spend, wires)
+    assert features["txn_count_30d"] == len(postings)
+
+
+def test_active_days_are_distinct_days_with_a_posting_or_an_action_but_not_a_case(bank: Bank) -> None:
+    customer = bank.customer("ACTIVE")
+    bank.posting(f"{customer}-0", "DEPOSIT", 1)
+    bank.log(customer, NOW - timedelta(hours=2))
+    bank.log(customer, NOW - 3 * DAY)
+    bank.posting(f"{customer}-0", "POS", 1, NOW - 5 * DAY)
+    bank.case(customer, at=NOW - 7 * DAY)
+    features = bank.features(customer)
+    assert features is not None
+    assert (features["active_days_30d"], features["support_cases_30d"]) == (3, 1)
+
+
+def test_the_window_is_thirty_days_that_end_with_the_day_of_the_refresh(bank: Bank) -> None:
+    customer = bank.customer("ACTIVE")
+    midnight = datetime.combine(NOW.date(), datetime.min.time())
+    instant = timedelta(microseconds=1)
+    first = midnight - (FEATURE_WINDOW_DAYS - 1) * DAY
+    for number, at in enumerate((first - instant, first, midnight + DAY - instant, midnight + DAY)):
+        bank.posting(f"{customer}-0", "POS", 10**number, at)
+        bank.log(customer, at, error="E")
+        bank.case(customer, sentiment=number / 10, at=at)
+
+    def window(now: datetime) -> list[float]:
+        features = bank.features(customer, now)
+        assert features is not None
+        return [features[name] for name in ("total_spend_30d", "error_count_30d", "support_cases_30d", "avg_sentiment")]
+
+    assert window(midnight) == window(midnight + DAY - instant) == [110, 2, 2, 0.15]
+    assert window(midnight - DAY) == [11, 2, 2, 0.05]
+    assert window(midnight + DAY) == [1100, 2, 2, 0.25]
+
+
+@pytest.mark.parametrize(
+    ("accounts", "has_features"),
+    [(["ACTIVE"], True), (["CLOSED", "ACTIVE"], True), (["FROZEN"], True), (["CLOSED"], False), ([], False)],
+)
+def test_only_a_customer_with_an_open_account_has_features(bank: Bank, accounts: list[str], has_features: bool) -> None:
+    assert (bank.features(bank.customer(*accounts)) is not None) == has_features
+
+
+def test_a_customer_who_closes_the_last_account_leaves_the_features(bank: Bank) -> None:
+    customer = bank.customer("ACTIVE")
+    assert bank.features(customer) is not None
+    bank.lake.transact(
+        lambda tx: tx.execute("UPDATE dim_accounts SET account_status = 'CLOSED' WHERE customer_id = ?", [customer])
+    )
+    assert bank.features(customer) is None
+
+
+def test_postings_on_a_closed_account_count_while_another_is_open(bank: Bank) -> None:
+    customer = bank.customer("ACTIVE", "CLOSED")
+    bank.posting(f"{customer}-1", "POS", 7)
+    features = bank.features(customer)
+    assert features is not None
+    assert features["total_spend_30d"] == 7
+
+
+def test_postings_of_an_account_that_arrives_later_count_once_it_is_there(bank: Bank) -> None:
+    customer = bank.customer("ACTIVE")
+    bank.posting(f"{customer}-late", "WIRE_OUT", 70)
+    before = bank.features(customer)
+    bank.account(customer, f"{customer}-late")
+    after = bank.features(customer)
+    assert before is not None
+    assert after is not None
+    assert (before["total_spend_30d"], before["txn_count_30d"]) == (0, 0)
+    assert (after["total_spend_30d"], after["wire_out_30d"], after["txn_count_30d"]) == (70, 70, 1)
+
+
+# Score
+
+
+def score(features: dict[str, float]) -> tuple[float, str, str | None]:
+    """Score, class and reasons by the rules in `settings`, computed exactly."""
+    fired = [
+        rule
+        for rule in RISK_RULES
+        if (
+            features[rule.feature] > rule.threshold if rule.operator == ">" else features[rule.feature] < rule.threshold
+        )
+    ]
+    total = sum((Decimal(str(rule.weight)) for rule in fired), Decimal(0))
+    is_high, is_medium = (total >= Decimal(str(limit)) for limit in (HIGH_FROM, MEDIUM_FROM))
+    reasons = "; ".join(rule.reason for rule in fired) or None
+    return float(total), "HIGH" if is_high else "MEDIUM" if is_medium else "LOW", reasons
+
+
+def test_score_class_and_reasons_follow_the_rules_in_every_combination(settings: Settings, lake: LakeWarehouse) -> None:
+    # Each feature just on the wrong side of its threshold, exactly at it, and on the other side: 3^5 customers.
+    around = {"wire_out_30d": 0.01, "avg_sentiment": 0.001}
+    choices = [[rule.threshold + step * around.get(rule.feature, 1) for step in (-1, 0, 1)] for rule in RISK_RULES]
+    customers = {
+        f"C{number}": dict(zip((rule.feature for rule in RISK_RULES), values, strict=True))
+        for number, values in enumerate(itertools.product(*choices))
+    }
+    rows = [
+        {"customer_id": customer, "total_spend_30d": 0.0, "txn_count_30d": 0, **features}
+        for customer, features in customers.items()
+    ]
+    lake.transact(
+        lambda tx: tx.execute("INSERT INTO dyn_customer_features BY NAME SELECT * FROM made"),
+        {"made": staged(rows)},
+    )
+    lake.refresh("dyn_churn_predictions", NOW)
+    found = {row["customer_id"]: row for row in lake.query("FROM dyn_churn_predictions").to_pylist()}
+    assert found == {
+        customer: {
+            "customer_id": customer,
+            "churn_score": expected[0],
+            "risk_class": expected[1],
+            "reason_codes": expected[2],
+            "computed_at": NOW,
+        }
+        for customer, features in customers.items()
+        for expected in [score(features)]
+    }
+    # The combinations are worth something only if they reach every class and both of MEDIUM's boundaries.
+    assert {row["risk_class"] for row in found.values()} == {"LOW", "MEDIUM", "HIGH"}
+    assert {MEDIUM_FROM, 1.0, 0.0} <= {row["churn_score"] for row in found.values()}
+
+
+# The project's files
+
+
+def test_the_variables_of_the_dbt_project_are_those_of_the_settings() -> None:
+    project = yaml.safe_load((deployment.DBT_PROJECT / "dbt_project.yml").read_text())
+    assert project["vars"] == dbt_vars()
+
+
+def test_every_column_of_a_model_is_described_and_every_described_column_exists(bank: Bank) -> None:
+    described = {
+        model["name"]: {column["name"] for column in model["columns"] if column["description"]}
+        for file in (deployment.DBT_PROJECT / "models").rglob("*.yml")
+        for model in yaml.safe_load(file.read_text()).get("models", [])
+        if model["description"]
+    }
+    assert described == {name: {column.name for column in bank.lake.columns(name)} for name in MODELS}
+
+
+# Changing the project
+
+
+@pytest.fixture
+def dbt_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the dbt project, which deployments of this test use."""
+    project = tmp_path / "dbt"
+    shutil.copytree(deployment.DBT_PROJECT, project, ignore=shutil.ignore_patterns("target", "logs"))
+    monkeypatch.setattr(deployment, "DBT_PROJECT", project)
+    return project
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert text.count(old) == 1
+    file.write_text(text.replace(old, new))
+
+
+def positions(lake: LakeWarehouse) -> dict[str, Any]:
+    table = lake.query("SELECT name, position FROM dynamic_tables")
+    return dict(zip(table["name"].to_pylist(), table["position"].to_pylist(), strict=True))
+
+
+@pytest.fixture
+def refresh_all(lake: LakeWarehouse) -> Callable[[], dict[str, Refresh]]:
+    return lambda: {name: lake.refresh(name, NOW) for name in MODELS}
+
+
+@pytest.mark.slow
+def test_a_deployment_keeps_what_is_unchanged_and_declares_anew_what_changed(
+    settings: Settings, lake: LakeWarehouse, dbt_project: Path, refresh_all: Callable[[], dict[str, Refresh]]
+) -> None:
+    ledgers = Bank(lake)
+    customer = ledgers.customer("ACTIVE")
+    ledgers.posting(f"{customer}-0", "POS", 5)
+    ledgers.store()
+    refresh_all()
+    before = positions(lake)
+    predictions = lake.query("FROM dyn_churn_predictions").to_pylist()
+    # Other words for a reason: a new body, the same columns. One more feature: a new column set.
+    edit(dbt_project / "dbt_project.yml", "reason: rarely active", "reason: seldom here")
+    edit(
+        dbt_project / "models" / "features" / "dyn_customer_features.sql",
+        "    customers.customer_id,\n",
+        "    customers.customer_id,\n    customers.segment,\n",
+    )
+
+    deployment._declare(settings)
+
+    assert positions(lake) == {**before, "dyn_customer_features": None, "dyn_churn_predictions": None}
+    assert lake.query("FROM dyn_churn_predictions").to_pylist() == predictions
+    assert lake.query("FROM dyn_customer_features").to_pylist() == []
+    assert [(result.name, result.action) for result in deployment.refresh_new(lake)] == [
+        ("dyn_customer_features", "INITIAL"),
+        ("dyn_churn_predictions", "INITIAL"),
+    ]
+    refresh_all()  # `refresh_new` has moved the window to the real today
+    features = lake.query("SELECT segment, total_spend_30d FROM dyn_customer_features").to_pylist()
+    assert features == [{"segment": "S", "total_spend_30d": 5.0}]
+    assert lake.query("SELECT reason_codes FROM dyn_churn_predictions").to_pylist() == [{"reason_codes": "seldom here"}]
+
+
+@pytest.mark.slow
+def test_models_that_are_declared_wrongly_are_errors_that_name_them(
+    settings: Settings, lake: LakeWarehouse, dbt_project: Path
+) -> None:
+    models = dbt_project / "models" / "features"
+    for name, config in {
+        "keyless": "target_lag='5 minutes'",
+        "vague": "target_lag='soon', refresh_key='one'",
+        "hasty": "target_lag='30 seconds', refresh_key='one'",
+        "lagless": "refresh_key='one'",
+    }.items():
+        (models / f"{name}.sql").write_text("{{ config(" + config + ") }}\nselect 1 as one\n")
+    before = positions(lake)
+    with pytest.raises(deployment.DeploymentError) as raised:
+        deployment._declare(settings)
+    message = str(raised.value)
+    assert "model keyless: a dynamic_table needs a refresh_key" in message
+    assert "model vague: target_lag 'soon' is not a number and a unit" in message
+    assert "model hasty: target_lag '30 seconds' is under the least, 60 seconds" in message
+    assert "model lagless: target_lag 'None' is not a number and a unit" in message
+    assert positions(lake) == before

@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import pytest
+
+from churn_assets.settings import RISK_RULES, SettingsError, load_settings
+
+
+@pytest.fixture
+def env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The `.env` of the folder that the user stands in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / ".env"
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "allowed"),
+    [
+        pytest.param("KAFKA_BOOTSTRAP_SERVERS", "localhost", ["host:port"]),
+        pytest.param("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092,b", ["host:port"]),
+        pytest.param("CHURN_TARGET", "oracle", ["'local'"]),
+        pytest.param("CHURN_REFRESH", "sometimes", ["'lag'", "'eager'"]),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it_and_says_what_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, name: str, wrong: str, allowed: list[str]
+):
+    monkeypatch.setenv(name, wrong)
+
+    with pytest.raises(SettingsError) as error:
+        load_settings()
+
+    message = str(error.value)
+    assert "\n" not in message
+    assert name in message
+    assert repr(wrong) in message
+    assert all(value in message for value in allowed)
+
+
+@pytest.mark.parametrize("servers", ["localhost:9092", "kafka-1.bank.example:9092,10.0.0.2:9093"])
+def test_brokers_are_hosts_with_ports(monkeypatch: pytest.MonkeyPatch, servers: str):
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", servers)
+
+    assert load_settings().kafka_bootstrap_servers == servers
+
+
+def test_settings_are_read_from_the_env_file(env_file: Path):
+    env_file.write_text("CHURN_REFRESH=eager\nKAFKA_BOOTSTRAP_SERVERS=localhost:9092\nSOMETHING_ELSE=1\n")
+
+    assert load_settings().refresh == "eager"
+    assert load_settings().kafka_bootstrap_servers == "localhost:9092"
+
+
+def test_the_environment_wins_over_the_env_file(env_file: Path, monkeypatch: pytest.MonkeyPatch):
+    env_file.write_text("CHURN_REFRESH=sometimes\n")
+    monkeypatch.setenv("CHURN_REFRESH", "eager")
+
+    assert load_settings().refresh == "eager"
+
+
+def test_a_relative_home_is_one_folder_wherever_its_parts_are_asked_for(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("CHURN_HOME", "mine")
+
+    settings = load_settings()
+
+    home = env_file.parent / "mine"
+    assert {settings.lake_path.parent, settings.dagster_home.parent, settings.broker_file.parent} == {home}
+
+
+def test_the_weights_of_the_risk_rules_sum_to_one():
+    assert sum(rule.weight for rule in RISK_RULES) == pytest.approx(1)
