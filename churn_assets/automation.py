@@ -31,7 +31,7 @@ from churn_assets.settings import (
 )
 from churn_assets.warehouse.protocol import Warehouse
 
-_UNDER_WAY = [
+UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
     dg.DagsterRunStatus.STARTING,
@@ -184,7 +184,7 @@ JOBS = [ingest_job, refresh_job, emails_job, ledger_checks_job]
 
 def _not_now(context: dg.SensorEvaluationContext, job: str) -> dg.SkipReason | None:
     """Why no run of `job` may be requested now: one is under way, or the last one failed a moment ago."""
-    if context.instance.get_runs(dg.RunsFilter(job_name=job, statuses=_UNDER_WAY), limit=1):
+    if context.instance.get_runs(dg.RunsFilter(job_name=job, statuses=UNDER_WAY), limit=1):
         return dg.SkipReason(f"a run of {job} is queued or started")
     last = context.instance.get_run_records(dg.RunsFilter(job_name=job), limit=1)
     if last and last[0].dagster_run.status == dg.DagsterRunStatus.FAILURE:

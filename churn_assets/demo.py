@@ -20,12 +20,15 @@ from churn_assets.errors import ChurnError
 from churn_assets.ingestion import kafka
 from churn_assets.ingestion.broker import embedded_broker
 from churn_assets.ingestion.commit import committed_offsets, ingest, waiting_ranges
+from churn_assets.retention.emails import eligible_count
+from churn_assets.retention.queue import STREAM
 from churn_assets.settings import EVENTS_TOPIC, PROJECT_ROOT, Settings
 from churn_assets.simulator import seeding
 from churn_assets.status import status
 from churn_assets.warehouse.lake import LakeWarehouse
 
 STATE_EVERY_SECONDS = 5.0
+WORK_OFF_SECONDS = 60.0  # for runs under way to end by themselves
 STOP_SECONDS = 15.0  # for a process to end by itself before it is killed
 SEED = 1
 # On Linux a child asks the kernel for SIGTERM when the demo is killed, so that nothing is left running.
@@ -73,7 +76,9 @@ def run_demo(
             say(f"Kafka      {settings.kafka_bootstrap_servers}")
         dagster = [sys.executable, "-m", "dagster", "dev", "-w", str(PROJECT_ROOT / "workspace.yaml"), "-p", str(port)]
         processes = [stack.enter_context(_process("dagster", dagster, settings, group=True))]
-        # Leaving the stack goes backwards: the producer ends first, then what it sent is stored, then Dagster ends.
+        # Leaving the stack goes backwards: the producer ends first, then what it sent is stored and worked off, then
+        # Dagster ends, so that no run is cut off.
+        stack.callback(_work_off, settings, warehouse, stop, say)
         stack.callback(_drain, settings, warehouse, say)
         churn = [sys.executable, "-m", "churn_assets.cli", "produce", "--rate", str(rate)]
         processes.append(stack.enter_context(_process("producer", churn, settings)))
@@ -86,7 +91,7 @@ def run_demo(
             for process in processes:
                 if process.poll() is not None:
                     raise DemoError(f"a process ended by itself with code {process.returncode}; see {_logs(settings)}")
-        say("stopping")
+        say("stopping, after what is under way; Ctrl-C again stops at once")
     say("stopped")
 
 
@@ -112,6 +117,27 @@ def _drain(settings: Settings, warehouse: LakeWarehouse, say: Callable[[str], No
     ):
         result = ingest(warehouse, cluster, cluster.epoch, ranges, utc_now())
         say(f"  {result.messages:,} waiting messages stored")
+
+
+def _work_off(settings: Settings, warehouse: LakeWarehouse, stop: "_StopSignal", say: Callable[[str], None]) -> None:
+    """Wait until no run is under way and no sensor has a reason to start one."""
+    from dagster import DagsterInstance, RunsFilter  # noqa: PLC0415  # a second of imports, needed only here
+
+    from churn_assets.automation import UNDER_WAY  # noqa: PLC0415
+
+    stopped_before = stop.count
+    end = time.monotonic() + WORK_OFF_SECONDS
+    with DagsterInstance.from_config(str(settings.dagster_home)) as instance:
+        while time.monotonic() < end and stop.count == stopped_before:
+            idle = (
+                not any(table.lag_seconds for table in warehouse.dynamic_tables(utc_now()))
+                and not warehouse.stream_has_data(STREAM)
+                and not eligible_count(warehouse, utc_now())
+            )
+            if idle and not instance.get_runs(RunsFilter(statuses=UNDER_WAY), limit=1):
+                return
+            time.sleep(0.5)
+    say("  some runs are cut off; the next start takes their work up again")
 
 
 def _prepare_dagster_home(settings: Settings) -> None:
@@ -186,15 +212,15 @@ class _StopSignal:
     """Ctrl-C, SIGTERM or a closed terminal, waited for in the main thread."""
 
     def __init__(self) -> None:
-        self._stopped = False
+        self.count = 0
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._stop)
 
     def _stop(self, *_: object) -> None:
-        self._stopped = True
+        self.count += 1
 
     def wait(self, seconds: float) -> bool:
         end = time.monotonic() + seconds
-        while not self._stopped and time.monotonic() < end:
+        while not self.count and time.monotonic() < end:
             time.sleep(0.1)
-        return self._stopped
+        return self.count > 0

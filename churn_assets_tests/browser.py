@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
+from urllib.parse import quote
 
 from playwright.sync_api import Page, Playwright
 
@@ -24,7 +25,7 @@ def open_browser(playwright: Playwright) -> Generator[Page]:
     path = next(path for name in _BROWSERS if (path := shutil.which(name)))
     browser = playwright.chromium.launch(executable_path=path, args=_FLAGS)
     try:
-        page = browser.new_page(viewport={"width": 1920, "height": 1000})
+        page = browser.new_page(viewport={"width": 2400, "height": 1250})
         page.set_default_timeout(PATIENCE_MS)
         yield page
     finally:
@@ -33,9 +34,7 @@ def open_browser(playwright: Playwright) -> Generator[Page]:
 
 def open_asset_graph(page: Page, address: str) -> None:
     """Show the graph of all assets with every group unfolded."""
-    page.goto(f"{address}/asset-groups", timeout=PATIENCE_MS)
-    for group in GROUPS:
-        page.locator("svg").get_by_text(group, exact=True).first.click()
-        page.wait_for_timeout(2_000)  # the graph is laid out anew
+    unfolded = ",".join(f"global@global:{group}" for group in GROUPS)
+    page.goto(f"{address}/asset-groups?expanded={quote(unfolded, safe='')}")
     page.get_by_text("retention_emails").first.wait_for()
-    page.wait_for_timeout(4_000)
+    page.wait_for_timeout(6_000)  # the graph is laid out and its states are loaded after the names are there

@@ -59,7 +59,7 @@ class Demo:
     def stop(self) -> int:
         """Ctrl-C, and wait for the end."""
         self._process.send_signal(signal.SIGINT)
-        return self._process.wait(60)
+        return self._process.wait(120)
 
     def kill(self) -> None:
         self._process.kill()
@@ -97,6 +97,7 @@ def test_events_become_emails_by_themselves_and_a_second_start_goes_on(tmp_path,
         demo.kill()
     assert demo.processes_left() == []
     runs = dg.DagsterInstance.from_config(str(home / "dagster")).get_runs()
+    assert [run.status for run in runs if not run.is_success] == []
     launched_by = {(run.job_name, run.tags.get("dagster/sensor_name")) for run in runs if run.is_success}
     assert launched_by >= {
         ("ingest_events", "kafka_sensor"),

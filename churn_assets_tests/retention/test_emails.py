@@ -3,14 +3,16 @@ import os
 import signal
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import date, datetime
 from itertools import pairwise
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -300,58 +302,82 @@ def test_a_name_is_only_text_and_the_writer_sees_no_id_or_score(lake: LakeWareho
     assert lake.query("SELECT full_name FROM dim_customers")["full_name"].to_pylist() == [name]
 
 
-LIMIT = 2
-CUSTOMERS = ("Ann", "Bob", "Cat")
-SCORES = st.fixed_dictionaries({}, optional={customer: st.sampled_from([HIGH, HIGH, LOW]) for customer in CUSTOMERS})
+LIMIT = 1
+
+
+class Step(NamedTuple):
+    """Who turns HIGH or back, whether the refresh job lives to fill the queue, how a run goes, and then days pass."""
+
+    turn: Sequence[str] = ()
+    queue_is_filled: bool = True
+    run: Literal["completes", "dies"] | None = None
+    days: int = 0
+
+
 STEPS = st.lists(
-    st.one_of(
-        st.tuples(st.sampled_from(["refresh", "refresh, then die"]), SCORES),
-        st.tuples(st.just("run"), st.none() | st.integers(0, LIMIT - 1)),
-        st.tuples(st.just("days pass"), st.integers(1, EMAIL_PAUSE_DAYS)),
+    st.builds(
+        Step,
+        turn=st.sampled_from([[], ["Ann"], ["Bob"], ["Ann", "Bob"]]),
+        queue_is_filled=st.sampled_from([True, True, False]),
+        run=st.sampled_from([None, "completes", "dies"]),
+        days=st.sampled_from([0, 1, EMAIL_PAUSE_DAYS - 1, EMAIL_PAUSE_DAYS]),
     ),
     min_size=2,
-    max_size=6,
+    max_size=5,
 )
+COMES_BACK_TOO_EARLY = [
+    Step(["Ann"], run="completes"),
+    Step(["Ann"]),
+    Step(["Ann"], days=EMAIL_PAUSE_DAYS - 1),
+    Step(run="completes"),
+]
+IS_DROPPED_BEFORE_THE_QUEUE_IS_FILLED = [
+    Step(["Ann"]),
+    Step(["Ann"], queue_is_filled=False, run="completes"),
+    Step(["Ann"]),
+]
 
 
 @pytest.fixture
-def at_most_two_emails_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def at_most_one_email_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(emails, "EMAILS_PER_RUN", LIMIT)
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("at_most_two_emails_a_run")
+@pytest.mark.usefixtures("at_most_one_email_a_run")
 @hypothesis_settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
-def test_whatever_happens_nobody_gets_two_emails_within_the_pause_and_nobody_waits_for_ever(lake: LakeWarehouse, steps):
+@example(steps=COMES_BACK_TOO_EARLY)
+@example(steps=IS_DROPPED_BEFORE_THE_QUEUE_IS_FILLED)
+def test_whatever_happens_nobody_gets_two_emails_within_the_pause_and_nobody_waits_for_ever(
+    lake: LakeWarehouse, steps: list[Step]
+):
     forget_everybody(lake)
-    now, scores, scores_read, came_in = NOW, dict[str, float](), dict[str, float](), dict[str, datetime]()
-    for step, argument in [*steps, ("days pass", EMAIL_PAUSE_DAYS), ("fill", None)]:
+    now, scores = NOW, {"Ann": LOW, "Bob": LOW}
+    scores_read, came_in = scores, dict[str, datetime]()
+    for step in [*steps, Step(days=EMAIL_PAUSE_DAYS), Step()]:
         now += MINUTE
-        reads_the_stream = step in ("refresh", "fill")
-        if step in ("refresh", "refresh, then die"):
-            scores = argument
+        scores = scores | {name: LOW if scores[name] == HIGH else HIGH for name in step.turn}
+        if step.turn:
             predict(lake, scores)
-        elif step == "days pass":
-            now += argument * DAY
-        elif step == "run":
-            reads_the_stream = day_of_the_next_run(lake, now) == now.date()
-            run_as_the_sensor_would(lake, now, dies_after=argument)
-        if step in ("refresh", "fill"):
+        if step.queue_is_filled:
             fill(lake, now)
-        if reads_the_stream:
-            came_in |= {name: now for name in scores if scores[name] == HIGH != scores_read.get(name)}
+        if step.queue_is_filled or (step.run and day_of_the_next_run(lake, now) == now.date()):
+            came_in |= {name: now for name in scores if scores[name] == HIGH != scores_read[name]}
             scores_read = scores
+        if step.run:
+            run_as_the_sensor_would(lake, now, dies=step.run == "dies")
+        now += step.days * DAY
     while unfinished_days(lake) or eligible_count(lake, now):
         now += MINUTE
         assert run_as_the_sensor_would(lake, now), "the sensor asks for a run that has nothing to do"
 
     log = [(line["customer_id"], line["created_at"]) for line in interventions(lake)]
     assert len(written_to(lake)) == len(log)
-    for name in CUSTOMERS:
+    for name in scores:
         mine = [at for customer, at in log if customer == name]
         assert all(later - earlier >= PAUSE for earlier, later in pairwise(mine))
-        if scores.get(name) == HIGH:
+        if scores[name] == HIGH:
             assert any(at >= came_in[name] for at in mine), f"{name} was forgotten"
     assert customers_written_to_twice(lake) == []
     assert max(Counter(at for _, at in log).values(), default=0) <= LIMIT
@@ -362,13 +388,10 @@ def day_of_the_next_run(lake: LakeWarehouse, now: datetime) -> date:
     return next(iter(unfinished_days(lake)), now.date())
 
 
-def run_as_the_sensor_would(lake: LakeWarehouse, now: datetime, dies_after: int | None = None) -> bool:
+def run_as_the_sensor_would(lake: LakeWarehouse, now: datetime, *, dies: bool = False) -> bool:
     """Whether the run did anything."""
     day = day_of_the_next_run(lake, now)
-    if dies_after is None:
-        return write_emails(lake, TemplateWriter(), day, now) != EmailRun(0, 0, 0)
     try:
-        write_emails(lake, DyingWriter(dies_after), day, now)
+        return write_emails(lake, DyingWriter() if dies else TemplateWriter(), day, now) != EmailRun(0, 0, 0)
     except ConnectionError:
         return True
-    return False
