@@ -85,7 +85,7 @@ def committed(state: dict[str, Any]) -> int:
     return sum(offset["committed"] for offset in state["offsets"])
 
 
-def test_events_become_emails_by_themselves_and_a_second_start_goes_on(tmp_path, monkeypatch):
+def test_events_become_emails_by_runs_that_the_daemon_launches(tmp_path, monkeypatch):
     home = tmp_path / "home"
     monkeypatch.setenv("DAGSTER_HOME", str(home / "dagster"))
 
@@ -104,6 +104,17 @@ def test_events_become_emails_by_themselves_and_a_second_start_goes_on(tmp_path,
         ("refresh_dynamic_tables", "refresh_sensor"),
         ("write_retention_emails", "emails_sensor"),
     }
+
+
+@pytest.mark.slow
+def test_a_second_start_goes_on_where_the_first_stopped(tmp_path):
+    home = tmp_path / "home"
+    demo = Demo(home)
+    try:
+        state = demo.wait_until(lambda s: s["emails"]["total"] > 0 and committed(s) > 0)
+        assert demo.stop() == 0, demo.output()
+    finally:
+        demo.kill()
 
     demo = Demo(home)
     try:
