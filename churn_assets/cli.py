@@ -3,6 +3,7 @@
 import json
 import signal
 import sys
+import time
 from contextlib import nullcontext
 from enum import StrEnum
 from typing import Annotated
@@ -102,9 +103,11 @@ def broker() -> None:
     from churn_assets.ingestion.broker import embedded_broker
 
     settings = load_settings()
+    stop = _StopFlag()
     with embedded_broker(settings.broker_file) as cluster:
         _say(f"broker on {cluster.bootstrap_servers}; Ctrl-C stops it, and its messages are gone then")
-        _wait_for_stop()
+        while not stop.is_set():
+            time.sleep(0.2)
 
 
 @app.command()
@@ -234,12 +237,6 @@ class _StopFlag:
 
     def is_set(self) -> bool:
         return self._set
-
-
-def _wait_for_stop() -> None:
-    stop = _StopFlag()
-    while not stop.is_set():
-        signal.pause()
 
 
 if __name__ == "__main__":

@@ -68,7 +68,7 @@ EMAIL_PAUSE_DAYS = 7  # no customer gets two emails within this many days
 class Settings(BaseSettings):
     """What a user may set, by environment variable or in `.env`. Immutable."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
 
     home: Path = Field(Path(".churn"), alias="CHURN_HOME", description="Folder of all state.")
     target: Literal["local"] = Field("local", alias="CHURN_TARGET", description="Which warehouse.")

@@ -91,7 +91,7 @@ def test_events_become_emails_by_runs_that_the_daemon_launches(tmp_path, monkeyp
 
     demo = Demo(home)
     try:
-        state = demo.wait_until(lambda s: s["emails"]["total"] > 0 and committed(s) > 0)
+        demo.wait_until(lambda s: s["emails"]["total"] > 0 and committed(s) > 0)
         assert demo.stop() == 0, demo.output()
     finally:
         demo.kill()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from confluent_kafka import Producer
 
-from churn_assets.ingestion.kafka import Cluster
+from churn_assets.ingestion.kafka import Cluster, KafkaUnavailableError, is_running
 
 PARTITIONS = 4
 
@@ -21,6 +21,8 @@ PARTITIONS = 4
 @contextmanager
 def embedded_broker(broker_file: Path) -> Generator[Cluster]:
     """Run a broker while the context lasts and say its address in `broker_file`, where `kafka.locate` finds it."""
+    if broker_file.exists() and is_running(broker_file):
+        raise KafkaUnavailableError(f"an embedded broker runs on this home already; its address is in {broker_file}")
     client = Producer({"test.mock.num.brokers": 1, "log_level": 2})
     broker = next(iter(client.list_topics(timeout=5).brokers.values()))
     cluster = Cluster(f"{broker.host}:{broker.port}", f"embedded-{uuid.uuid4()}")

@@ -4,8 +4,10 @@ Here belong the client and its settings. What the messages mean is `decoding`, w
 """
 
 import json
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic
 
 import pyarrow as pa
@@ -65,7 +67,7 @@ def locate(settings: Settings) -> Cluster:
     embedded broker forgets everything when it stops, so each start is an epoch of its own.
     """
     if settings.kafka_bootstrap_servers is None:
-        if not settings.broker_file.exists():
+        if not settings.broker_file.exists() or not is_running(settings.broker_file):
             raise KafkaUnavailableError(
                 "no broker: KAFKA_BOOTSTRAP_SERVERS is not set and the embedded broker is not running; run `churn broker`"
             )
@@ -79,6 +81,15 @@ def locate(settings: Settings) -> Cluster:
         raise _unavailable(servers, error) from error
     finally:
         consumer.close()
+
+
+def is_running(broker_file: Path) -> bool:
+    """Whether the process that wrote the broker's file is alive; one that was killed leaves its file behind."""
+    try:
+        os.kill(json.loads(broker_file.read_text())["pid"], 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def watermarks(cluster: Cluster, topic: str) -> dict[int, Watermarks]:

@@ -90,35 +90,37 @@ def _pause_start(now: datetime) -> datetime:
 
 
 def _claim(tx: Transaction, day: date, now: datetime) -> tuple[int, int]:
-    # The stream is read first: who is dropped by predictions that it has not been read up to would come back unseen.
-    fill_queue(tx, now)
+    fill_queue(tx, now)  # who is dropped below must come into HIGH anew, so the stream has to have seen them leave
     dropped = drop_from_queue(tx, now)
     taken = tx.rows(
         f"SELECT queue.customer_id, predictions.churn_score, predictions.reason_codes {_ELIGIBLE}"
         f" ORDER BY predictions.churn_score DESC, queue.queued_at, queue.customer_id LIMIT {EMAILS_PER_RUN}",
         [_pause_start(now)],
     )
-    for customer_id, score, reasons in taken:
-        # Updating the queue's row makes two runs that take the same customer conflict; one of them starts over.
+    if taken:
+        # Updating the queue's rows makes two runs that take the same customer conflict; one of them starts over.
         tx.execute(
-            "UPDATE retention_queue SET left_at = ?, left_reason = 'email' WHERE customer_id = ? AND left_at IS NULL",
-            [now, customer_id],
+            "UPDATE retention_queue SET left_at = ?, left_reason = 'email' WHERE left_at IS NULL"
+            f" AND customer_id IN ({', '.join('?' * len(taken))})",
+            [now, *(customer_id for customer_id, _, _ in taken)],
         )
+        lines = [
+            (intervention_id(customer_id, day), customer_id, score, now, reasons, day)
+            for customer_id, score, reasons in taken
+        ]
         tx.execute(
             "INSERT INTO agent_intervention_log"
-            " (intervention_id, customer_id, churn_score, created_at, status, reason_codes, partition_day)"
-            " VALUES (?, ?, ?, ?, 'CLAIMED', ?, ?)",
-            [intervention_id(customer_id, day), customer_id, score, now, reasons, day],
+            " (intervention_id, customer_id, churn_score, created_at, status, reason_codes, partition_day) VALUES "
+            + ", ".join(["(?, ?, ?, ?, 'CLAIMED', ?, ?)"] * len(lines)),
+            [value for line in lines for value in line],
         )
     return len(taken), dropped
 
 
 def _store_texts(tx: Transaction, texts: dict[str, str], writer: str) -> int:
-    return sum(
-        tx.execute(
-            "UPDATE agent_intervention_log SET generated_email = ?, writer = ?, status = 'READY'"
-            " WHERE intervention_id = ? AND status = 'CLAIMED'",
-            [text, writer, claim],
-        )
-        for claim, text in texts.items()
+    return tx.execute(
+        "UPDATE agent_intervention_log SET generated_email = texts.text, writer = texts.writer, status = 'READY'"
+        f" FROM (VALUES {', '.join(['(?, ?, ?)'] * len(texts))}) AS texts (intervention_id, text, writer)"
+        " WHERE agent_intervention_log.intervention_id = texts.intervention_id AND status = 'CLAIMED'",
+        [value for claim, text in texts.items() for value in (claim, text, writer)],
     )

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import cached_property
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,8 @@ _CONFLICT = re.compile(
 )
 # What a SELECT can call to change a lake. On a read-only attachment some of these crash DuckDB 1.5.5 instead of failing.
 _MAINTENANCE = re.compile(
-    r"\b(ducklake_\w+|set_option|set_commit_message|expire_snapshots|merge_adjacent_files|cleanup_old_files"
-    r"|delete_orphaned_files|rewrite_data_files|flush_inlined_data|add_data_files|query|query_table)\b[\s\"]*\(",
+    r"\"?(ducklake_\w+|set_option|set_commit_message|expire_snapshots|merge_adjacent_files|cleanup_old_files"
+    r"|delete_orphaned_files|rewrite_data_files|flush_inlined_data|add_data_files|query|query_table)\b",
     re.IGNORECASE,
 )
 
@@ -211,8 +212,16 @@ def _refuse_writes(sql: str) -> None:
     allowed = {duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN}
     if len(statements) != 1 or statements[0].type not in allowed:
         raise ReadOnlyError("only one statement that reads is allowed: SELECT, FROM, WITH, DESCRIBE, SHOW or EXPLAIN")
-    bare = re.sub(r"--[^\n]*|/\*.*?\*/", " ", sql, flags=re.DOTALL)
-    if statements[0].type == duckdb.StatementType.EXPLAIN and re.search(r"\bANALY[ZS]E\b", bare, re.IGNORECASE):
+    words = _words(sql)
+    if statements[0].type == duckdb.StatementType.EXPLAIN and re.match(r"ANALY[SZ]E|\(", words[1], re.IGNORECASE):
         raise ReadOnlyError("EXPLAIN ANALYZE runs its statement and is not allowed; use EXPLAIN")
-    if found := _MAINTENANCE.search(bare):
-        raise ReadOnlyError(f"{found[1]}() is not allowed in a query that only reads")
+    for word, following in pairwise(words):
+        if following.startswith("(") and (found := _MAINTENANCE.match(word)):
+            raise ReadOnlyError(f"{found[1]}() is not allowed in a query that only reads")
+
+
+def _words(sql: str) -> list[str]:
+    """The statement from each token to the next; a comment follows the token before it."""
+    text = sql.encode()  # the tokenizer counts bytes
+    starts = [start for start, _ in duckdb.tokenize(sql)]
+    return [text[start:end].decode() for start, end in pairwise([*starts, len(text)])]
