@@ -5,7 +5,6 @@ import signal
 import sys
 import time
 from contextlib import nullcontext
-from enum import StrEnum
 from typing import Annotated
 
 import duckdb
@@ -25,14 +24,6 @@ console = Console()
 errors = Console(stderr=True)
 
 QUERY_ROWS = 1000
-
-
-class OutputFormat(StrEnum):
-    """How `churn query` prints."""
-
-    TABLE = "table"
-    JSON = "json"
-    CSV = "csv"
 
 
 def main() -> None:

@@ -15,8 +15,6 @@ from confluent_kafka import Producer
 
 from churn_assets.ingestion.kafka import Cluster, KafkaUnavailableError, is_running
 
-PARTITIONS = 4
-
 
 @contextmanager
 def embedded_broker(broker_file: Path) -> Generator[Cluster]:

@@ -6,7 +6,7 @@ checking messages is `decoding`; `ingest` puts the three together.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 
 import pyarrow as pa
@@ -43,7 +43,7 @@ class Ingested:
     rejected: dict[str, int]
     bytes: int = 0
     newest_event_time: datetime | None = None
-    messages: int = field(default=0)
+    messages: int = 0
 
 
 def committed_offsets(warehouse: Warehouse, epoch: str) -> dict[tuple[str, int], int]:

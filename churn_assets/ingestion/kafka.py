@@ -5,7 +5,7 @@ Here belong the client and its settings. What the messages mean is `decoding`, w
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -137,9 +137,10 @@ def consume(cluster: Cluster, ranges: Sequence[OffsetRange]) -> pa.Table:
     return _to_arrow(messages)
 
 
-def _refuse_what_is_gone(cluster: Cluster, ranges: Iterable[OffsetRange]) -> None:
+def _refuse_what_is_gone(cluster: Cluster, ranges: Collection[OffsetRange]) -> None:
+    held = {topic: watermarks(cluster, topic) for topic in {wanted.topic for wanted in ranges}}
     for wanted in ranges:
-        marks = watermarks(cluster, wanted.topic).get(wanted.partition, Watermarks(0, 0))
+        marks = held[wanted.topic].get(wanted.partition, Watermarks(0, 0))
         if wanted.start < marks.low or wanted.end > marks.high:
             raise OffsetsGoneError(
                 f"{wanted.topic}[{wanted.partition}]: offsets {wanted.start} to {wanted.end} were asked for, the cluster"
