@@ -10,7 +10,7 @@ RUN := .venv/bin
 SYNCED := .venv/.synced
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check test-ui lint format dbt-vars screenshots clean
+.PHONY: help install demo test test-slow test-kafka check test-ui lint format dbt-vars screenshots clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -37,6 +37,14 @@ test-slow: $(SYNCED)  ## Run the slower tests: killed processes, many random his
 
 check: $(SYNCED)  ## Run the whole graph on a small bank and fail on any failed asset check
 	$(RUN)/churn check
+
+# Jars of Apache Kafka for the tests, through Maven; it needs Java 17.
+.tools/kafka: churn_assets_tests/ingestion/apache_kafka.pom.xml
+	mvn --batch-mode --quiet --file $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$@
+	@touch $@
+
+test-kafka: $(SYNCED) .tools/kafka  ## Run the ingestion tests against Apache Kafka (needs Java 17 and Maven)
+	$(RUN)/pytest --kafka .tools/kafka -m "not slow" churn_assets_tests/ingestion $(ARGS)
 
 test-ui: $(SYNCED)  ## Look at a running demo in headless Chromium (needs chromium)
 	$(RUN)/pytest -m ui $(ARGS)

@@ -1,7 +1,7 @@
 """What starts runs: jobs and the sensors that request them. Nothing here does the work.
 
 Every sensor compares states (high watermark and committed offset, change and refresh, queue and log) that are kept in
-the warehouse; none keeps a cursor or a run key of its own. So a failed or lost run is taken up by a later tick, an update
+the warehouse; none rests on a cursor or a run key. So a failed or lost run is taken up by a later tick, an update
 cannot fall between two ticks, and an idle system starts no run. A sensor requests nothing while a run of its job is
 queued or started.
 """
@@ -11,17 +11,17 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
-from churn_assets.assets.ledgers import INGEST_CHECKS, REJECTS, ingest_config
+from churn_assets.assets.ledgers import COMPLETE_CHECK, INGEST_CHECKS, REJECTS, ingest_config
 from churn_assets.checks import BLOCKING_LEDGER_CHECKS
 from churn_assets.clock import utc_now
 from churn_assets.dynamic_tables.engine import DynamicTable
 from churn_assets.ingestion import kafka
-from churn_assets.ingestion.commit import committed_offsets, waiting_ranges
+from churn_assets.ingestion.backlog import PartitionLag, lags
 from churn_assets.ingestion.events import LEDGERS
+from churn_assets.ingestion.kafka import OffsetRange
 from churn_assets.retention.emails import eligible_count, unfinished_days
 from churn_assets.retention.queue import STREAM
 from churn_assets.settings import (
-    EVENTS_TOPIC,
     INGEST_MESSAGES,
     INGEST_SECONDS,
     LEDGER_CHECK_SECONDS,
@@ -77,11 +77,13 @@ def kafka_sensor(
     if skip := _not_now(context, ingest_job.name):
         return skip
     try:
-        cluster = kafka.locate(settings)
-        marks = kafka.watermarks(cluster, EVENTS_TOPIC)
+        found = lags(warehouse, kafka.connect(settings), settings.topics)
     except kafka.KafkaUnavailableError as error:
         return dg.SkipReason(str(error))
-    ranges = waiting_ranges(EVENTS_TOPIC, marks, committed_offsets(warehouse, cluster.epoch))
+    gaps = [lag for lag in found if lag.is_blocked(settings.on_gap)]
+    ranges = [lag.waiting for lag in found if lag.waiting and lag not in gaps]
+    if gaps and not ranges:
+        return _report_gaps(context, gaps)
     waiting = sum(map(len, ranges))
     if not waiting:
         context.update_cursor("")
@@ -93,7 +95,18 @@ def kafka_sensor(
         context.update_cursor(since.isoformat())
         return dg.SkipReason(f"{waiting} messages wait, for less than {INGEST_SECONDS:g} s")
     context.update_cursor("")
-    return dg.RunRequest(run_config=dg.RunConfig(ops={"ingest": ingest_config(cluster.epoch, ranges)}))
+    return dg.RunRequest(run_config=_ingest_run(ranges))
+
+
+def _report_gaps(context: dg.SensorEvaluationContext, gaps: list[PartitionLag]) -> dg.RunRequest | dg.SkipReason:
+    """A run says by a failed check what is missing; that it still is need not be said again."""
+    if _has_failed(context, COMPLETE_CHECK):
+        return dg.SkipReason("; ".join(str(lag.gap) for lag in gaps))
+    return dg.RunRequest(run_config=_ingest_run([lag.waiting for lag in gaps]))
+
+
+def _ingest_run(ranges: list[OffsetRange]) -> dg.RunConfig:
+    return dg.RunConfig(ops={"ingest": ingest_config(ranges)})
 
 
 @dg.sensor(
@@ -202,10 +215,14 @@ def _blocked(context: dg.SensorEvaluationContext) -> dg.SkipReason | None:
     Dagster lets a blocking check gate what follows in its own run; here what follows are other runs.
     """
     for key in BLOCKING_CHECKS:
-        records = context.instance.event_log_storage.get_latest_asset_check_execution_by_key([key])
-        if (record := records.get(key)) and record.status == AssetCheckExecutionRecordStatus.FAILED:
+        if _has_failed(context, key):
             return dg.SkipReason(f"stopped by the failed check {key.name} of {key.asset_key.to_user_string()}")
     return None
+
+
+def _has_failed(context: dg.SensorEvaluationContext, check: dg.AssetCheckKey) -> bool:
+    record = context.instance.event_log_storage.get_latest_asset_check_execution_by_key([check]).get(check)
+    return record is not None and record.status == AssetCheckExecutionRecordStatus.FAILED
 
 
 def _materialization_is_old(context: dg.SensorEvaluationContext, table: DynamicTable) -> bool:

@@ -1,9 +1,7 @@
 """The `churn` command. Here belong arguments, progress and messages; the work is done by the modules it calls."""
 
 import json
-import signal
 import sys
-import time
 from contextlib import nullcontext
 from typing import Annotated
 
@@ -17,6 +15,7 @@ from churn_assets.clock import utc_now
 from churn_assets.dynamic_tables.engine import DynamicTableError
 from churn_assets.errors import ChurnError
 from churn_assets.settings import Settings, load_settings
+from churn_assets.stop import StopSignal
 from churn_assets.warehouse.lake import LakeWarehouse
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -94,11 +93,11 @@ def broker() -> None:
     from churn_assets.ingestion.broker import embedded_broker
 
     settings = load_settings()
-    stop = _StopFlag()
+    stop = StopSignal()
     with embedded_broker(settings.broker_file) as cluster:
         _say(f"broker on {cluster.bootstrap_servers}; Ctrl-C stops it, and its messages are gone then")
-        while not stop.is_set():
-            time.sleep(0.2)
+        while not stop.wait(60):
+            pass
 
 
 @app.command()
@@ -107,10 +106,10 @@ def produce(
     events: Annotated[int | None, typer.Option(min=1, help="How many events, with --rate max.")] = None,
 ) -> None:
     """Continue the seeded bank live over Kafka until Ctrl-C (with --rate max: until --events are sent)."""
-    from churn_assets.ingestion import kafka
+    from churn_assets.ingestion.publisher import Publisher, wait_for_cluster
     from churn_assets.simulator import seeding
     from churn_assets.simulator.live import LiveBank
-    from churn_assets.simulator.producer import EventProducer, produce_at_once, produce_steadily
+    from churn_assets.simulator.producer import produce_at_once, produce_steadily
 
     if (rate == "max") != (events is not None):
         raise typer.BadParameter("--rate max and --events go together")
@@ -121,20 +120,19 @@ def produce(
     bank = seeding.seeded_bank(warehouse)
     if bank is None or not seeding.is_complete(warehouse):
         raise seeding.SeedError("there is no bank to continue, or its seeding was interrupted; run `churn seed` first")
-    producer = EventProducer(kafka.locate(settings))
-    producer.wait_for_broker(_say)
+    publisher = Publisher(wait_for_cluster(settings, _say), settings.topics[0])
     live = LiveBank(bank)
     if events is not None:
         with console.status("producing") as progress:
-            produce_at_once(live, producer, events, utc_now, lambda sent: progress.update(f"{sent:,} events"))
+            produce_at_once(live, publisher, events, utc_now, lambda sent: progress.update(f"{sent:,} events"))
         _say(f"{events:,} events sent")
         return
-    stop = _StopFlag()
+    stop = StopSignal()
     since = max(seeding.newest_event_time(warehouse), live.start)
     with console.status("producing") if console.is_terminal else nullcontext() as progress:
         produce_steadily(
             live,
-            producer,
+            publisher,
             events_per_minute=float(rate),
             since=since,
             clock=utc_now,
@@ -213,21 +211,6 @@ def demo(
     from churn_assets.demo import run_demo
 
     run_demo(load_settings(), port=port, customers=customers, days=days, rate=rate, say=_say)
-
-
-class _StopFlag:
-    """Set by Ctrl-C or SIGTERM."""
-
-    def __init__(self) -> None:
-        self._set = False
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._stop)
-
-    def _stop(self, *_: object) -> None:
-        self._set = True
-
-    def is_set(self) -> bool:
-        return self._set
 
 
 if __name__ == "__main__":

@@ -18,13 +18,14 @@ from churn_assets.clock import utc_now
 from churn_assets.deployment import deploy
 from churn_assets.errors import ChurnError
 from churn_assets.ingestion import kafka
+from churn_assets.ingestion.backlog import ingest, lags
 from churn_assets.ingestion.broker import embedded_broker
-from churn_assets.ingestion.commit import committed_offsets, ingest, waiting_ranges
 from churn_assets.retention.emails import eligible_count
 from churn_assets.retention.queue import STREAM
-from churn_assets.settings import EVENTS_TOPIC, PROJECT_ROOT, Settings
+from churn_assets.settings import PROJECT_ROOT, Settings
 from churn_assets.simulator import seeding
 from churn_assets.status import status
+from churn_assets.stop import StopSignal
 from churn_assets.warehouse.lake import LakeWarehouse
 
 STATE_EVERY_SECONDS = 5.0
@@ -59,7 +60,7 @@ def run_demo(
     """
     if not _is_free(port):
         raise DemoError(f"port {port} is taken; choose another with --port")
-    stop = _StopSignal()
+    stop = StopSignal()
     warehouse = LakeWarehouse(settings.lake_path)
     warehouse.deploy()
     bank = seeding.seeded_bank(warehouse) or seeding.new_bank(customers, days, SEED, utc_now())
@@ -109,17 +110,16 @@ def _state_line(settings: Settings, warehouse: LakeWarehouse) -> str:
 
 def _drain(settings: Settings, warehouse: LakeWarehouse, say: Callable[[str], None]) -> None:
     """Store what still waits: the embedded broker is about to forget it. A run that does the same does no harm."""
-    if settings.kafka_bootstrap_servers is not None:
-        return
-    cluster = kafka.locate(settings)
-    while ranges := waiting_ranges(
-        EVENTS_TOPIC, kafka.watermarks(cluster, EVENTS_TOPIC), committed_offsets(warehouse, cluster.epoch)
-    ):
-        result = ingest(warehouse, cluster, cluster.epoch, ranges, utc_now())
+    if settings.kafka_bootstrap_servers is None:
+        cluster = kafka.connect(settings)
+        waiting = [lag.waiting for lag in lags(warehouse, cluster, settings.topics)]
+        result = ingest(
+            warehouse, cluster, waiting, on_gap="skip", group=settings.kafka_group, clock=utc_now, report=lambda _: None
+        )
         say(f"  {result.messages:,} waiting messages stored")
 
 
-def _work_off(settings: Settings, warehouse: LakeWarehouse, stop: "_StopSignal", say: Callable[[str], None]) -> None:
+def _work_off(settings: Settings, warehouse: LakeWarehouse, stop: StopSignal, say: Callable[[str], None]) -> None:
     """Wait until no run is under way and no sensor has a reason to start one."""
     from dagster import DagsterInstance, RunsFilter  # noqa: PLC0415  # a second of imports, needed only here
 
@@ -206,21 +206,3 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
         return True
-
-
-class _StopSignal:
-    """Ctrl-C, SIGTERM or a closed terminal, waited for in the main thread."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._stop)
-
-    def _stop(self, *_: object) -> None:
-        self.count += 1
-
-    def wait(self, seconds: float) -> bool:
-        end = time.monotonic() + seconds
-        while not self.count and time.monotonic() < end:
-            time.sleep(0.1)
-        return self.count > 0

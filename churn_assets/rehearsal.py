@@ -9,17 +9,17 @@ from pathlib import Path
 
 import dagster as dg
 
-from churn_assets.assets.ledgers import row_count
 from churn_assets.clock import utc_now
 from churn_assets.definitions import build_defs
 from churn_assets.deployment import deploy
 from churn_assets.ingestion.broker import embedded_broker
-from churn_assets.settings import load_settings
+from churn_assets.ingestion.publisher import Publisher
+from churn_assets.settings import EVENTS_TOPIC, load_settings
 from churn_assets.simulator.live import LiveBank
-from churn_assets.simulator.producer import EventProducer, produce_at_once
+from churn_assets.simulator.producer import produce_at_once
 from churn_assets.simulator.seeding import new_bank, seed
 from churn_assets.warehouse.lake import LakeWarehouse
-from churn_assets.warehouse.protocol import Warehouse
+from churn_assets.warehouse.protocol import Warehouse, row_count
 
 CUSTOMERS, DAYS, EVENTS, POISON = 500, 60, 5000, 50
 
@@ -27,18 +27,18 @@ CUSTOMERS, DAYS, EVENTS, POISON = 500, 60, 5000, 50
 def rehearse(report: Callable[[str], None]) -> list[str]:
     """Run everything once; the names of the asset checks that failed."""
     with tempfile.TemporaryDirectory(prefix="churn-check-") as home:
-        settings = load_settings(CHURN_HOME=Path(home), KAFKA_BOOTSTRAP_SERVERS=None)
+        settings = load_settings(CHURN_HOME=Path(home), KAFKA_BOOTSTRAP_SERVERS=None, CHURN_TOPICS=EVENTS_TOPIC)
         warehouse = LakeWarehouse(settings.lake_path)
         warehouse.deploy()
         bank = new_bank(CUSTOMERS, DAYS, 1, utc_now())
         seed(warehouse, bank, utc_now(), lambda ledger, rows: report(f"{ledger}: {rows:,} rows"))
         deploy(settings, warehouse, report)
         with embedded_broker(settings.broker_file) as cluster:
-            producer = EventProducer(cluster)
-            produce_at_once(LiveBank(bank), producer, EVENTS, utc_now, lambda _: None)
+            publisher = Publisher(cluster, EVENTS_TOPIC)
+            produce_at_once(LiveBank(bank), publisher, EVENTS, utc_now, lambda _: None)
             for number in range(POISON):
-                producer.send_bytes(b"poison", b"not JSON %d" % number)
-            producer.flush()
+                publisher.send(b"poison", b"not JSON %d" % number)
+            publisher.flush()
             report(f"{EVENTS:,} events and {POISON} poisoned messages produced")
             definitions = build_defs(settings)
             with dg.DagsterInstance.ephemeral() as instance:

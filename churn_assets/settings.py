@@ -5,17 +5,22 @@ variables of the dbt project are generated from them (`dbt_vars`), so that SQL a
 Nothing is read from the environment at import: call `load_settings`.
 """
 
+import os
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
-from pydantic import Field, ValidationError, field_validator
+from dotenv import dotenv_values
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from churn_assets.errors import ChurnError
 
+ENV_FILE = ".env"  # in the folder that a command runs in
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+OnGap: TypeAlias = Literal["fail", "skip"]
 
 
 @dataclass(frozen=True)
@@ -49,10 +54,11 @@ MONEY_OUT_CODES = ("POS", "ATM", "BILL_PAY", "WIRE_OUT", "FEE")
 REVERSAL_CODE = "REVERSAL"
 WIRE_OUT_CODE = "WIRE_OUT"
 
-EVENTS_TOPIC = "bank_transactions"
+EVENTS_TOPIC = "bank_transactions"  # unless CHURN_TOPICS names others
 INGEST_MESSAGES = 500  # messages that make a batch ...
 INGEST_SECONDS = 5.0  # ... or the age of the oldest waiting one, whichever comes first
-INGEST_RUN_MESSAGES = 200_000  # at most this many messages in one run, so that its memory stays bounded
+INGEST_CHUNK_MESSAGES = 200_000  # a run stores a backlog in transactions of at most so many messages ...
+INGEST_CHUNK_BYTES = 128 * 1024 * 1024  # ... or bytes, whichever comes first, so that its memory stays bounded
 FUTURE_TOLERANCE_HOURS = 24  # an event that claims to be later than this is impossible (clocks and time zones differ)
 EARLIEST_EVENT = "2000-01-01"
 
@@ -65,10 +71,13 @@ EMAILS_PER_RUN = 50
 EMAIL_PAUSE_DAYS = 7  # no customer gets two emails within this many days
 
 
+_KAFKA_SECURITY = ("KAFKA_SECURITY_", "KAFKA_SASL_", "KAFKA_SSL_", "KAFKA_ENABLE_SSL_", "KAFKA_ENABLE_SASL_")
+
+
 class Settings(BaseSettings):
     """What a user may set, by environment variable or in `.env`. Immutable."""
 
-    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_file=ENV_FILE, env_ignore_empty=True, extra="ignore", frozen=True)
 
     home: Path = Field(Path(".churn"), alias="CHURN_HOME", description="Folder of all state.")
     target: Literal["local"] = Field("local", alias="CHURN_TARGET", description="Which warehouse.")
@@ -77,6 +86,25 @@ class Settings(BaseSettings):
         alias="KAFKA_BOOTSTRAP_SERVERS",
         description="Brokers as host:port, comma-separated; the embedded broker of `churn broker` when unset.",
     )
+    topics_setting: str = Field(
+        EVENTS_TOPIC,
+        alias="CHURN_TOPICS",
+        description="Topics that events are read from, comma-separated; the simulator writes to the first.",
+    )
+    on_gap: OnGap = Field(
+        "fail",
+        alias="CHURN_ON_GAP",
+        description="What to do where Kafka no longer holds messages that were never stored: fail, or skip them.",
+    )
+    kafka_group: str = Field(
+        "churn_assets",
+        alias="CHURN_KAFKA_GROUP",
+        description="Consumer group that is told what has been stored, for lag exporters. It decides nothing.",
+    )
+    kafka_security: dict[str, SecretStr] = Field(
+        default_factory=dict[str, SecretStr],
+        description="librdkafka properties from KAFKA_SECURITY_*, KAFKA_SASL_*, KAFKA_SSL_* and KAFKA_ENABLE_*.",
+    )
 
     refresh: Literal["lag", "eager"] = Field(
         "lag",
@@ -84,12 +112,24 @@ class Settings(BaseSettings):
         description="Refresh as late as the target lag allows, or as soon as something changed.",
     )
 
+    @field_validator("topics_setting")
+    @classmethod
+    def _names_topics(cls, topics: str) -> str:
+        if not re.fullmatch(r"[\w.-]+(,[\w.-]+)*", topics):
+            raise ValueError("must be names of topics, comma-separated")
+        return topics
+
     @field_validator("kafka_bootstrap_servers")
     @classmethod
     def _names_host_and_port(cls, servers: str | None) -> str | None:
         if servers is not None and not re.fullmatch(r"[^\s:,]+:\d+(,[^\s:,]+:\d+)*", servers):
             raise ValueError("must be host:port, several of them comma-separated")
         return servers
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The topics that events are read from."""
+        return tuple(self.topics_setting.split(","))
 
     @property
     def lake_path(self) -> Path:
@@ -119,13 +159,25 @@ class SettingsError(ChurnError):
 def load_settings(**overrides: Any) -> Settings:
     """Settings from the environment, `.env` and `overrides` (by variable name), or `SettingsError`."""
     try:
-        return Settings(**overrides)
+        return Settings(kafka_security=_kafka_security(), **overrides)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']} (got {problem['input']!r})"
             for problem in error.errors()
         )
         raise SettingsError(f"wrong setting: {problems}; see .env.example") from error
+
+
+def _kafka_security() -> dict[str, SecretStr]:
+    """What the environment or `.env` says of Kafka's security, as librdkafka's properties: KAFKA_SASL_USERNAME is
+    sasl.username. Other variables that begin with KAFKA_ belong to other programs.
+    """
+    variables = dotenv_values(ENV_FILE) | dict(os.environ)
+    return {
+        name.removeprefix("KAFKA_").lower().replace("_", "."): SecretStr(value)
+        for name, value in variables.items()
+        if value and name.startswith(_KAFKA_SECURITY)
+    }
 
 
 def dbt_vars() -> dict[str, Any]:

@@ -5,9 +5,9 @@ from typing import Any
 
 from churn_assets.errors import ChurnError
 from churn_assets.ingestion import kafka
-from churn_assets.ingestion.commit import committed_offsets
+from churn_assets.ingestion.backlog import lags
 from churn_assets.ingestion.events import LEDGERS
-from churn_assets.settings import EMAIL_PAUSE_DAYS, EVENTS_TOPIC, Settings
+from churn_assets.settings import EMAIL_PAUSE_DAYS, Settings
 from churn_assets.warehouse.protocol import Warehouse
 
 
@@ -60,18 +60,17 @@ def _one_row(warehouse: Warehouse, sql: str, *parameters: Any) -> dict[str, Any]
 
 def _offsets(settings: Settings, warehouse: Warehouse) -> tuple[list[dict[str, Any]], str | None]:
     try:
-        cluster = kafka.locate(settings)
-        marks = kafka.watermarks(cluster, EVENTS_TOPIC)
+        found = lags(warehouse, kafka.connect(settings), settings.topics)
     except kafka.KafkaUnavailableError as error:
         return [], str(error)
-    committed = committed_offsets(warehouse, cluster.epoch)
     return [
         {
-            "topic": EVENTS_TOPIC,
-            "partition": partition,
-            "committed": committed.get((EVENTS_TOPIC, partition), mark.low),
-            "high_watermark": mark.high,
-            "lag": mark.high - committed.get((EVENTS_TOPIC, partition), mark.low),
+            "topic": lag.partition.topic,
+            "partition": lag.partition.number,
+            "committed": lag.waiting.start,
+            "high_watermark": lag.watermarks.high,
+            "lag": len(lag.waiting),
+            "gap": lag.gap,
         }
-        for partition, mark in marks.items()
+        for lag in found
     ], None

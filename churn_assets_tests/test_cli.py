@@ -333,7 +333,7 @@ def test_produce_after_an_interrupted_seeding_says_to_seed_to_the_end(
         def is_set(self) -> bool:
             return True
 
-    monkeypatch.setattr(cli, "_StopFlag", Stopped)
+    monkeypatch.setattr(cli, "StopSignal", Stopped)
     with embedded_broker(bank_without_history.broker_file):
         assert fails_in_one_line(churn("produce"), "churn seed")
 
@@ -360,7 +360,7 @@ def test_produce_sends_exactly_as_many_events_as_asked_and_ctrl_c_ends_the_broke
         check=False,
     )
     assert (produced.returncode, produced.stdout, produced.stderr) == (0, "2,000 events sent\n", "")
-    marks = kafka.watermarks(kafka.locate(bank_to_continue), EVENTS_TOPIC)
+    marks = kafka.connect(bank_to_continue).partitions(EVENTS_TOPIC)
     assert sum(mark.high - mark.low for mark in marks.values()) == 2000
 
     os.kill(broker_process.pid, signal.SIGINT)

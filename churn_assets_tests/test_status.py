@@ -1,13 +1,11 @@
 import json
-from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
 from confluent_kafka import Producer
 
 from churn_assets.clock import utc_now
-from churn_assets.ingestion.broker import embedded_broker
-from churn_assets.ingestion.commit import ingest
+from churn_assets.ingestion.backlog import ingest
 from churn_assets.ingestion.kafka import Cluster, OffsetRange
 from churn_assets.settings import EVENTS_TOPIC, Settings
 from churn_assets.status import status
@@ -18,12 +16,6 @@ CASE = {"case_id": "S1", "customer_id": "C1", "open_timestamp": "2026-03-01T10:0
 
 
 @pytest.fixture
-def broker(settings: Settings) -> Iterator[Cluster]:
-    with embedded_broker(settings.broker_file) as cluster:
-        yield cluster
-
-
-@pytest.fixture
 def three_of_five_messages_ingested(broker: Cluster, lake: LakeWarehouse) -> LakeWarehouse:
     """On partition 1 a case, a broken message and one that waits; on partition 2 two that wait; one more ledger row."""
     producer = Producer({"bootstrap.servers": broker.bootstrap_servers})
@@ -31,7 +23,9 @@ def three_of_five_messages_ingested(broker: Cluster, lake: LakeWarehouse) -> Lak
     for partition, value in [(1, case), (1, b"not JSON"), (1, case), (2, case), (2, case)]:
         producer.produce(EVENTS_TOPIC, value, partition=partition)
         producer.flush()
-    ingest(lake, broker, broker.epoch, [OffsetRange(EVENTS_TOPIC, 1, 0, 2)], utc_now())
+    (partition,) = [p for p in broker.partitions(EVENTS_TOPIC) if p.number == 1]
+    two = [OffsetRange(partition, 0, 2)]
+    ingest(lake, broker, two, on_gap="fail", group="g", clock=utc_now, report=lambda _: None)
     return lake
 
 
@@ -63,7 +57,14 @@ def test_offsets_rows_and_rejects_say_what_is_stored_and_what_waits(
 
     assert state["kafka"] is None
     assert state["offsets"] == [
-        {"topic": EVENTS_TOPIC, "partition": partition, "committed": committed, "high_watermark": high, "lag": lag}
+        {
+            "topic": EVENTS_TOPIC,
+            "partition": partition,
+            "committed": committed,
+            "high_watermark": high,
+            "lag": lag,
+            "gap": None,
+        }
         for partition, committed, high, lag in [(0, 0, 0, 0), (1, 2, 3, 1), (2, 0, 2, 2), (3, 0, 0, 0)]
     ]
     assert state["ledgers"] == dict.fromkeys(LEDGERS, 0) | {"support_cases": 1}

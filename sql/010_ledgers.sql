@@ -1,5 +1,6 @@
 -- The bank's ledgers. The first columns are the event's payload (churn_assets/ingestion/events.py); the last four say
 -- when a row was stored (UTC) and which Kafka message it came from (NULL for history that was loaded in bulk).
+-- extra_fields is what the event said beyond the contract, as a JSON object.
 
 CREATE TABLE IF NOT EXISTS dim_customers (
     customer_id VARCHAR NOT NULL,
@@ -9,6 +10,7 @@ CREATE TABLE IF NOT EXISTS dim_customers (
     join_date DATE NOT NULL,
     risk_profile_score DOUBLE,
     updated_at TIMESTAMP NOT NULL,
+    extra_fields VARCHAR,
     ingested_at TIMESTAMP NOT NULL,
     kafka_topic VARCHAR,
     kafka_partition INTEGER,
@@ -24,6 +26,7 @@ CREATE TABLE IF NOT EXISTS dim_accounts (
     opened_at TIMESTAMP,
     closed_at TIMESTAMP,
     updated_at TIMESTAMP NOT NULL,
+    extra_fields VARCHAR,
     ingested_at TIMESTAMP NOT NULL,
     kafka_topic VARCHAR,
     kafka_partition INTEGER,
@@ -38,6 +41,7 @@ CREATE TABLE IF NOT EXISTS fact_transaction_ledger (
     amount DOUBLE NOT NULL,
     channel_id VARCHAR,
     merchant VARCHAR,
+    extra_fields VARCHAR,
     ingested_at TIMESTAMP NOT NULL,
     kafka_topic VARCHAR,
     kafka_partition INTEGER,
@@ -51,6 +55,7 @@ CREATE TABLE IF NOT EXISTS app_activity_logs (
     event_timestamp TIMESTAMP NOT NULL,
     error_code VARCHAR,
     device VARCHAR,
+    extra_fields VARCHAR,
     ingested_at TIMESTAMP NOT NULL,
     kafka_topic VARCHAR,
     kafka_partition INTEGER,
@@ -63,6 +68,7 @@ CREATE TABLE IF NOT EXISTS support_cases (
     open_timestamp TIMESTAMP NOT NULL,
     category VARCHAR NOT NULL,
     sentiment_score DOUBLE,
+    extra_fields VARCHAR,
     ingested_at TIMESTAMP NOT NULL,
     kafka_topic VARCHAR,
     kafka_partition INTEGER,

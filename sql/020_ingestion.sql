@@ -1,6 +1,6 @@
 -- How far each Kafka partition has been stored, and the messages that could not become rows.
 
--- committed_offset is the next offset to read. An epoch is one life of one cluster: offsets of another mean nothing.
+-- committed_offset is the next offset to read. An epoch is one life of one topic: offsets of another mean nothing.
 CREATE TABLE IF NOT EXISTS kafka_offsets (
     epoch VARCHAR NOT NULL,
     topic VARCHAR NOT NULL,
@@ -9,23 +9,27 @@ CREATE TABLE IF NOT EXISTS kafka_offsets (
     updated_at TIMESTAMP NOT NULL
 );
 
--- One line for each range of messages that was stored; for a partition they follow one another without gap or overlap.
+-- One line for each range of messages; for a partition they follow one another without gap or overlap. The outcome is
+-- STORED, or SKIPPED where Kafka no longer held the messages and CHURN_ON_GAP=skip let the ingestion go on.
 CREATE TABLE IF NOT EXISTS ingest_ranges (
     epoch VARCHAR NOT NULL,
     topic VARCHAR NOT NULL,
     kafka_partition INTEGER NOT NULL,
     start_offset BIGINT NOT NULL,
     end_offset BIGINT NOT NULL,
+    outcome VARCHAR NOT NULL,
     stored_at TIMESTAMP NOT NULL
 );
 
--- Every ingest transaction updates this one row, so that two of them can never both commit the same offsets.
+-- Every transaction that writes ledgers updates this row, so that no two can both commit the same offsets or keys.
 CREATE TABLE IF NOT EXISTS ingest_commits (commits BIGINT NOT NULL);
 
 INSERT INTO ingest_commits (commits)
 SELECT 0 AS commits
 WHERE NOT EXISTS (SELECT commits FROM ingest_commits);
 
+-- Messages that cannot be rows. For a row of a loaded file the epoch is 'file', kafka_topic the path and kafka_offset
+-- the row's number. replayed_at says when the contract had come to accept the event and its row was stored after all.
 CREATE TABLE IF NOT EXISTS event_rejects (
     epoch VARCHAR NOT NULL,
     kafka_topic VARCHAR NOT NULL,
@@ -34,5 +38,6 @@ CREATE TABLE IF NOT EXISTS event_rejects (
     kafka_time TIMESTAMP,
     reason VARCHAR NOT NULL,
     original BINARY,
-    rejected_at TIMESTAMP NOT NULL
+    rejected_at TIMESTAMP NOT NULL,
+    replayed_at TIMESTAMP
 );

@@ -5,22 +5,29 @@ import pydantic
 
 from churn_assets.clock import utc_now
 from churn_assets.ingestion import kafka
-from churn_assets.ingestion.commit import Ingested, broken_ranges, committed_offsets, ingest, waiting_ranges
-from churn_assets.ingestion.events import EVENT_TYPES, EventType
-from churn_assets.ingestion.kafka import Cluster, OffsetRange
+from churn_assets.ingestion.backlog import ingest, lags
+from churn_assets.ingestion.commit import Stored, broken_ranges
+from churn_assets.ingestion.events import EVENT_TYPES, EXTRA_FIELDS, EventType
+from churn_assets.ingestion.kafka import OffsetRange, Partition
 from churn_assets.settings import EVENTS_TOPIC, Settings
-from churn_assets.warehouse.protocol import Warehouse
+from churn_assets.warehouse.protocol import Warehouse, row_count
 
 GROUP = "ledgers"
 REJECTS = "event_rejects"
 OWNER = "team:data-engineering"
 
-_ACCOUNTED, _CONTIGUOUS = "every_message_is_accounted_for", "offsets_are_contiguous"
-INGEST_CHECKS = tuple(dg.AssetCheckKey(dg.AssetKey(REJECTS), name) for name in (_ACCOUNTED, _CONTIGUOUS))
+_ACCOUNTED, _CONTIGUOUS, _COMPLETE = (
+    "every_message_is_accounted_for",
+    "offsets_are_contiguous",
+    "no_messages_are_missing",
+)
+INGEST_CHECKS = tuple(dg.AssetCheckKey(dg.AssetKey(REJECTS), name) for name in (_ACCOUNTED, _CONTIGUOUS, _COMPLETE))
+COMPLETE_CHECK = INGEST_CHECKS[2]
 
 events_topic = dg.AssetSpec(
     EVENTS_TOPIC,
-    description="The Kafka topic that all events of the bank arrive on, as JSON envelopes of event_type and payload.",
+    description="What the events of the bank arrive on: JSON envelopes of event_type and payload, on this topic unless"
+    " CHURN_TOPICS names others.",
     kinds={"kafka"},
     group_name=GROUP,
     owners=[OWNER],
@@ -28,8 +35,9 @@ events_topic = dg.AssetSpec(
 
 
 class RangeConfig(dg.Config):
-    """The messages `[start, end)` of one partition."""
+    """The messages `[start, end)` of one partition; an epoch is one life of a topic."""
 
+    epoch: str
     topic: str
     partition: int
     start: int
@@ -39,15 +47,18 @@ class RangeConfig(dg.Config):
 class IngestConfig(dg.Config):
     """Exactly what a run reads. Without ranges it reads all that waits."""
 
-    epoch: str = ""
     ranges: list[RangeConfig] = pydantic.Field(default_factory=list)
 
 
-def ingest_config(epoch: str, ranges: list[OffsetRange]) -> IngestConfig:
+def ingest_config(ranges: list[OffsetRange]) -> IngestConfig:
     """The run configuration that reads `ranges`."""
     return IngestConfig(
-        epoch=epoch,
-        ranges=[RangeConfig(topic=r.topic, partition=r.partition, start=r.start, end=r.end) for r in ranges],
+        ranges=[
+            RangeConfig(
+                epoch=r.partition.epoch, topic=r.partition.topic, partition=r.partition.number, start=r.start, end=r.end
+            )
+            for r in ranges
+        ]
     )
 
 
@@ -58,6 +69,7 @@ def _ledger_spec(event_type: EventType) -> dg.AssetSpec:
         )
         for field in event_type.fields
     ]
+    columns.append(dg.TableColumn(EXTRA_FIELDS, "VARCHAR", "What the event said beyond the contract, a JSON object."))
     return dg.AssetSpec(
         event_type.ledger,
         deps=[events_topic],
@@ -102,6 +114,13 @@ _rejects_spec = dg.AssetSpec(
             blocking=True,
             description="The stored offset ranges of each partition follow one another up to the committed offset.",
         ),
+        dg.AssetCheckSpec(
+            _COMPLETE,
+            asset=REJECTS,
+            blocking=True,
+            description="Kafka still holds every message that is not yet stored. If not, CHURN_ON_GAP=skip goes on"
+            " without what is missing.",
+        ),
     ],
     pool="ingest",
 )
@@ -112,19 +131,27 @@ def ledgers(
     settings: dg.ResourceParam[Settings],
 ):
     """Store the messages of the configured offset ranges, exactly once."""
-    cluster = kafka.locate(settings)
-    epoch, ranges = _requested(config, cluster, warehouse)
-    result = ingest(warehouse, cluster, epoch, ranges, utc_now())
-    context.log.info("%d messages in %s", result.messages, result.ranges)
-    metadata = _run_metadata(epoch, result)
+    cluster = kafka.connect(settings)
+    waiting = [lag.waiting for lag in lags(warehouse, cluster, settings.topics)]
+    started_at = utc_now()
+    result = ingest(
+        warehouse,
+        cluster,
+        _configured(config) or waiting,
+        on_gap=settings.on_gap,
+        group=settings.kafka_group,
+        clock=utc_now,
+        report=context.log.info,
+    )
+    metadata = _run_metadata(result, (utc_now() - started_at).total_seconds())
     for event_type in EVENT_TYPES:
         ledger = event_type.ledger
-        if result.stored.get(ledger):
+        if result.rows[ledger]:
             yield dg.MaterializeResult(
                 asset_key=ledger,
                 metadata={
                     **metadata,
-                    "rows_stored": result.stored[ledger],
+                    "rows_stored": result.rows[ledger],
                     "duplicates_dropped": result.duplicates[ledger],
                     "dagster/row_count": row_count(warehouse, ledger),
                 },
@@ -132,30 +159,29 @@ def ledgers(
     if result.rejected:
         yield dg.MaterializeResult(
             asset_key=REJECTS,
-            metadata={**metadata, "rejected": result.rejected, "dagster/row_count": row_count(warehouse, REJECTS)},
+            metadata={
+                **metadata,
+                "rejected": dict(result.rejected),
+                "dagster/row_count": row_count(warehouse, REJECTS),
+            },
         )
     yield _accounted_check(result)
     yield _contiguous_check(broken_ranges(warehouse))
+    yield _complete_check(
+        [str(lag.gap) for lag in lags(warehouse, cluster, settings.topics) if lag.is_blocked(settings.on_gap)], result
+    )
 
 
-def row_count(warehouse: Warehouse, table: str) -> int:
-    """The number of rows of a table now."""
-    return warehouse.query(f"SELECT count(*) AS row_count FROM {table}")["row_count"][0].as_py()
+def _configured(config: IngestConfig) -> list[OffsetRange]:
+    return [OffsetRange(Partition(r.epoch, r.topic, r.partition), r.start, r.end) for r in config.ranges]
 
 
-def _requested(config: IngestConfig, cluster: Cluster, warehouse: Warehouse) -> tuple[str, list[OffsetRange]]:
-    if config.ranges:
-        return config.epoch, [OffsetRange(r.topic, r.partition, r.start, r.end) for r in config.ranges]
-    marks = kafka.watermarks(cluster, EVENTS_TOPIC)
-    return cluster.epoch, waiting_ranges(EVENTS_TOPIC, marks, committed_offsets(warehouse, cluster.epoch))
-
-
-def _run_metadata(epoch: str, result: Ingested) -> dict[str, dg.MetadataValue]:
+def _run_metadata(result: Stored, seconds: float) -> dict[str, dg.MetadataValue]:
     metadata: dict[str, dg.MetadataValue] = {
-        "epoch": dg.MetadataValue.text(epoch),
-        "ranges": dg.MetadataValue.json([[r.topic, r.partition, r.start, r.end] for r in result.ranges]),
+        "ranges": dg.MetadataValue.json([[*r.partition, r.start, r.end] for r in result.ranges]),
         "messages": dg.MetadataValue.int(result.messages),
         "bytes": dg.MetadataValue.int(result.bytes),
+        "seconds": dg.MetadataValue.float(seconds),
     }
     if result.newest_event_time is not None:
         lag = (utc_now() - result.newest_event_time).total_seconds()
@@ -163,8 +189,8 @@ def _run_metadata(epoch: str, result: Ingested) -> dict[str, dg.MetadataValue]:
     return metadata
 
 
-def _accounted_check(result: Ingested) -> dg.AssetCheckResult:
-    outcomes = sum(result.stored.values()) + sum(result.duplicates.values()) + sum(result.rejected.values())
+def _accounted_check(result: Stored) -> dg.AssetCheckResult:
+    outcomes = result.rows.total() + result.duplicates.total() + result.rejected.total()
     return dg.AssetCheckResult(
         check_name=_ACCOUNTED,
         asset_key=REJECTS,
@@ -176,4 +202,14 @@ def _accounted_check(result: Ingested) -> dg.AssetCheckResult:
 def _contiguous_check(broken: list[str]) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         check_name=_CONTIGUOUS, asset_key=REJECTS, passed=not broken, metadata={"broken_ranges": broken}
+    )
+
+
+def _complete_check(gaps: list[str], result: Stored) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name=_COMPLETE,
+        asset_key=REJECTS,
+        passed=not gaps,
+        description="; ".join(gaps) or None,
+        metadata={"gaps": gaps, "skipped": [str(gone) for gone in result.skipped]},
     )

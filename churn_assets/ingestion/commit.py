@@ -1,67 +1,80 @@
 """Rows, rejects and offsets into the warehouse, in one transaction: exactly once, whatever dies and when.
 
-Here belong the offsets that the warehouse has committed and the statements that store a batch. Reading Kafka is `kafka`,
-checking messages is `decoding`; `ingest` puts the three together.
+Here belong the offsets that the warehouse has committed and the statements that store a chunk of messages. Reading Kafka
+is `kafka`, checking messages is `decoding`; `ingest` puts the three together.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from churn_assets.errors import ChurnError
-from churn_assets.ingestion import kafka
 from churn_assets.ingestion.decoding import Decoded, decode
-from churn_assets.ingestion.events import LEDGERS, EventType
-from churn_assets.ingestion.kafka import Cluster, OffsetRange, Watermarks
-from churn_assets.settings import INGEST_RUN_MESSAGES
+from churn_assets.ingestion.events import EXTRA_FIELDS, LEDGERS, EventType
+from churn_assets.ingestion.kafka import Chunk, OffsetRange, Partition
 from churn_assets.warehouse.protocol import Transaction, Warehouse
+
+# The look-up for duplicates reads the days of the batch; days that lie apart are read apart, but not in more scans than this.
+_MAX_SCANS = 16
 
 
 class OffsetGapError(ChurnError):
     """A range starts beyond what is committed: storing it would lose the messages between."""
 
 
-class _OvertakenError(Exception):
-    """Another run has committed a part of the range since it was read."""
+class OvertakenError(Exception):
+    """Another run has committed a part of the range since it was read; nothing was stored."""
 
 
-@dataclass(frozen=True)
-class Ingested:
-    """What became of the messages of an ingest run. Each message is stored, a duplicate or rejected.
+@dataclass
+class Stored:
+    """What became of messages. Each of them is stored, a duplicate or rejected.
 
-    `stored` and `duplicates` count rows by ledger, `rejected` messages by reason; `ranges` are the offsets that this run
-    committed, which is less than it was asked for where another run had been there before.
+    `rows` and `duplicates` count by ledger, `rejected` by reason; `ranges` are the offsets that were committed,
+    `skipped` those that were passed over because their messages are gone.
     """
 
-    ranges: list[OffsetRange]
-    stored: dict[str, int]
-    duplicates: dict[str, int]
-    rejected: dict[str, int]
+    ranges: list[OffsetRange] = field(default_factory=list[OffsetRange])
+    skipped: list[OffsetRange] = field(default_factory=list[OffsetRange])
+    rows: Counter[str] = field(default_factory=Counter[str])
+    duplicates: Counter[str] = field(default_factory=Counter[str])
+    rejected: Counter[str] = field(default_factory=Counter[str])
+    messages: int = 0
     bytes: int = 0
     newest_event_time: datetime | None = None
-    messages: int = 0
+
+    def add(self, other: "Stored") -> None:
+        """Add what became of further messages."""
+        self.ranges += other.ranges
+        self.skipped += other.skipped
+        self.rows.update(other.rows)
+        self.duplicates.update(other.duplicates)
+        self.rejected.update(other.rejected)
+        self.messages += other.messages
+        self.bytes += other.bytes
+        self.newest_event_time = max(
+            (time for time in (self.newest_event_time, other.newest_event_time) if time is not None), default=None
+        )
 
 
-def committed_offsets(warehouse: Warehouse, epoch: str) -> dict[tuple[str, int], int]:
-    """The next offset to read of each (topic, partition) that has been read in this epoch."""
-    rows = warehouse.query(
-        "SELECT topic, kafka_partition, committed_offset FROM kafka_offsets WHERE epoch = ?", [epoch]
-    ).to_pylist()
-    return {(row["topic"], row["kafka_partition"]): row["committed_offset"] for row in rows}
+def committed_offsets(warehouse: Warehouse) -> dict[Partition, int]:
+    """The next offset to read of each partition that has ever been read, in this epoch or an earlier one."""
+    rows = warehouse.query("SELECT epoch, topic, kafka_partition, committed_offset FROM kafka_offsets").to_pylist()
+    return {Partition(r["epoch"], r["topic"], r["kafka_partition"]): r["committed_offset"] for r in rows}
 
 
 def broken_ranges(warehouse: Warehouse) -> list[str]:
-    """Where the stored ranges of a partition leave a gap, overlap, or do not end at its committed offset."""
+    """Where the logged ranges of a partition leave a gap, overlap, or do not end at its committed offset."""
     rows = warehouse.query(
         "SELECT epoch, topic, kafka_partition, end_offset, coalesce("
         " lead(start_offset) OVER (PARTITION BY epoch, topic, kafka_partition ORDER BY start_offset),"
-        " (SELECT max(committed_offset) FROM kafka_offsets AS committed WHERE committed.epoch = stored.epoch"
-        " AND committed.topic = stored.topic AND committed.kafka_partition = stored.kafka_partition)) AS next_offset"
-        " FROM ingest_ranges AS stored QUALIFY next_offset IS DISTINCT FROM end_offset"
+        " (SELECT max(committed_offset) FROM kafka_offsets AS committed WHERE committed.epoch = logged.epoch"
+        " AND committed.topic = logged.topic AND committed.kafka_partition = logged.kafka_partition)) AS next_offset"
+        " FROM ingest_ranges AS logged QUALIFY next_offset IS DISTINCT FROM end_offset"
     ).to_pylist()
     return [
         f"{row['topic']}[{row['kafka_partition']}] of {row['epoch']}: {row['end_offset']} is followed by {row['next_offset']}"
@@ -69,159 +82,175 @@ def broken_ranges(warehouse: Warehouse) -> list[str]:
     ]
 
 
-def waiting_ranges(
-    topic: str, marks: dict[int, Watermarks], committed: dict[tuple[str, int], int]
-) -> list[OffsetRange]:
-    """What waits in a topic: per partition from the committed offset (or the oldest kept) to the high watermark.
-
-    Together at most `INGEST_RUN_MESSAGES`, taken evenly from the partitions.
-    """
-    share = max(1, INGEST_RUN_MESSAGES // max(1, len(marks)))
-    ranges: list[OffsetRange] = []
-    for partition, mark in marks.items():
-        start = committed.get((topic, partition), mark.low)
-        if start < mark.high:
-            ranges.append(OffsetRange(topic, partition, start, min(mark.high, start + share)))
-    return ranges
-
-
-def ingest(
-    warehouse: Warehouse, cluster: Cluster, epoch: str, ranges: Sequence[OffsetRange], now: datetime
-) -> Ingested:
-    """Read the ranges and store them. What is committed already is left out, so any range may be run again.
-
-    `epoch` is the one that the ranges' offsets belong to; `now` (UTC) becomes `ingested_at`. Raises `OffsetGapError`,
-    `kafka.OffsetsGoneError` and `kafka.KafkaUnavailableError`.
-    """
-    while True:
-        wanted = _not_yet_committed(ranges, committed_offsets(warehouse, epoch))
-        if not wanted:
-            return Ingested([], {}, {}, {})
-        if epoch != cluster.epoch:
-            raise kafka.OffsetsGoneError(
-                f"offsets of epoch {epoch} were asked for, but the cluster has begun the epoch {cluster.epoch}: the"
-                " embedded broker was restarted, or KAFKA_BOOTSTRAP_SERVERS names another cluster"
-            )
-        messages = kafka.consume(cluster, wanted)
-        try:
-            return _store(warehouse, cluster.epoch, wanted, messages, now)
-        except _OvertakenError:
-            continue  # what the other run committed is left out of the next round
-
-
-def _not_yet_committed(ranges: Iterable[OffsetRange], committed: dict[tuple[str, int], int]) -> list[OffsetRange]:
-    wanted: list[OffsetRange] = []
+def not_yet_committed(ranges: Iterable[OffsetRange], committed: Mapping[Partition, int]) -> list[OffsetRange]:
+    """What is left of the ranges; `OffsetGapError` where one begins behind what is committed."""
+    left: list[OffsetRange] = []
     for asked in ranges:
-        start = committed.get((asked.topic, asked.partition), asked.start)
+        start = committed.get(asked.partition, asked.start)
         if start < asked.start:
             raise OffsetGapError(
-                f"{asked.topic}[{asked.partition}]: the range starts at {asked.start}, but only the messages before {start}"
+                f"{asked.partition}: the range starts at {asked.start}, but only the messages before {start}"
                 " are stored; run the earlier range first"
             )
         if start < asked.end:
-            wanted.append(OffsetRange(asked.topic, asked.partition, start, asked.end))
-    return wanted
+            left.append(OffsetRange(asked.partition, start, asked.end))
+    return left
 
 
-def _store(
-    warehouse: Warehouse, epoch: str, ranges: Sequence[OffsetRange], messages: pa.Table, now: datetime
-) -> Ingested:
-    decoded = decode(messages, now)
-    staged = {f"staged_{ledger}": rows for ledger, rows in decoded.rows.items() if rows.num_rows}
-    staged["staged_rejects"] = decoded.rejects
+def store(warehouse: Warehouse, chunk: Chunk, now: datetime) -> Stored:
+    """Store a chunk in one transaction, or raise `OvertakenError`. `now` (UTC) becomes `ingested_at`."""
+    decoded = decode(chunk.messages, now)
 
     def work(tx: Transaction) -> dict[str, int]:
-        _take_offsets(tx, epoch, ranges, now)
-        stored = {ledger: _store_rows(tx, LEDGERS[ledger], decoded, now) for ledger in decoded.rows}
+        take_offsets(tx, chunk.ranges, now, outcome="STORED")
+        stored = {ledger: store_rows(tx, LEDGERS[ledger], decoded, chunk.topic, now) for ledger in decoded.rows}
         if decoded.rejects.num_rows:
             tx.execute(
-                "INSERT INTO event_rejects SELECT ?, kafka_topic, kafka_partition, kafka_offset, kafka_time, reason, original, ?"
+                "INSERT INTO event_rejects (epoch, kafka_topic, kafka_partition, kafka_offset, kafka_time, reason,"
+                " original, rejected_at) SELECT ?, ?, kafka_partition, kafka_offset, kafka_time, reason, original, ?"
                 " FROM staged_rejects",
-                [epoch, now],
+                [chunk.ranges[0].partition.epoch, chunk.topic, now],
             )
         return stored
 
-    stored = warehouse.transact(work, staged)
-    times = [
-        newest
-        for ledger, rows in decoded.rows.items()
-        if (newest := _newest(rows, LEDGERS[ledger].event_time)) is not None
+    return accounted(decoded, warehouse.transact(work, staged_tables(decoded)), chunk.ranges, chunk.messages)
+
+
+def skip(warehouse: Warehouse, gone: OffsetRange, now: datetime) -> Stored:
+    """Pass over messages that the cluster no longer holds. `ingest_ranges` keeps that they were never stored."""
+    warehouse.transact(lambda tx: take_offsets(tx, [gone], now, outcome="SKIPPED"))
+    return Stored(skipped=[gone])
+
+
+def staged_tables(decoded: Decoded) -> dict[str, pa.Table]:
+    """What a transaction needs staged for `store_rows` and the rejects."""
+    staged = {f"staged_{ledger}": rows for ledger, rows in decoded.rows.items() if rows.num_rows}
+    return staged | {"staged_rejects": decoded.rejects}
+
+
+def accounted(decoded: Decoded, stored: Mapping[str, int], ranges: Sequence[OffsetRange], messages: pa.Table) -> Stored:
+    """The account of a batch, of which `stored` rows by ledger were new or newer."""
+    newest = [
+        pc.max(rows[LEDGERS[ledger].event_time]).as_py() for ledger, rows in decoded.rows.items() if rows.num_rows
     ]
-    return Ingested(
+    return Stored(
         ranges=list(ranges),
-        stored=stored,
-        duplicates={ledger: decoded.rows[ledger].num_rows - stored[ledger] for ledger in stored},
-        rejected=dict(Counter(decoded.rejects["reason"].to_pylist())),
-        bytes=messages["value"].nbytes,
-        newest_event_time=max(times, default=None),
+        rows=+Counter(stored),
+        duplicates=+Counter({ledger: rows.num_rows - stored[ledger] for ledger, rows in decoded.rows.items()}),
+        rejected=Counter(decoded.rejects["reason"].to_pylist()),
         messages=messages.num_rows,
+        bytes=pc.sum(pc.binary_length(messages["value"])).as_py() or 0,
+        newest_event_time=max(newest, default=None),
     )
 
 
-def _take_offsets(tx: Transaction, epoch: str, ranges: Sequence[OffsetRange], now: datetime) -> None:
+def take_offsets(tx: Transaction, ranges: Sequence[OffsetRange], now: datetime, *, outcome: str) -> None:
     """Move the committed offsets from the ranges' starts to their ends, unless another run has moved them."""
-    # This row makes any two ingest transactions conflict; inserting the first offsets of a partition alone would not.
-    tx.execute("UPDATE ingest_commits SET commits = commits + 1")
+    serialize(tx)
     committed = {
-        (topic, partition): offset
-        for topic, partition, offset in tx.rows(
-            "SELECT topic, kafka_partition, committed_offset FROM kafka_offsets WHERE epoch = ?", [epoch]
+        Partition(epoch, topic, number): offset
+        for epoch, topic, number, offset in tx.rows(
+            "SELECT epoch, topic, kafka_partition, committed_offset FROM kafka_offsets"
         )
     }
     for taken in ranges:
-        before = committed.get((taken.topic, taken.partition))
+        before = committed.get(taken.partition)
         if before is None:
-            tx.execute(
-                "INSERT INTO kafka_offsets VALUES (?, ?, ?, ?, ?)",
-                [epoch, taken.topic, taken.partition, taken.end, now],
-            )
+            tx.execute("INSERT INTO kafka_offsets VALUES (?, ?, ?, ?, ?)", [*taken.partition, taken.end, now])
         elif before == taken.start:
             tx.execute(
                 "UPDATE kafka_offsets SET committed_offset = ?, updated_at = ?"
                 " WHERE epoch = ? AND topic = ? AND kafka_partition = ?",
-                [taken.end, now, epoch, taken.topic, taken.partition],
+                [taken.end, now, *taken.partition],
             )
         else:
-            raise _OvertakenError
+            raise OvertakenError
         tx.execute(
-            "INSERT INTO ingest_ranges VALUES (?, ?, ?, ?, ?, ?)",
-            [epoch, taken.topic, taken.partition, taken.start, taken.end, now],
+            "INSERT INTO ingest_ranges VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [*taken.partition, taken.start, taken.end, outcome, now],
         )
 
 
-def _store_rows(tx: Transaction, event_type: EventType, decoded: Decoded, now: datetime) -> int:
+def serialize(tx: Transaction) -> None:
+    """Make any two transactions that write ledgers conflict; two that insert the same new keys would not by themselves."""
+    tx.execute("UPDATE ingest_commits SET commits = commits + 1")
+
+
+def store_rows(tx: Transaction, event_type: EventType, decoded: Decoded, topic: str | None, now: datetime) -> int:
+    """Store the staged rows of one ledger; the number of rows that were new, or newer in a dimension.
+
+    Without a `topic` the rows come from a file and are stored without coordinates.
+    """
     rows = decoded.rows[event_type.ledger]
     if not rows.num_rows:
         return 0
+    names = [*(f.name for f in event_type.fields), EXTRA_FIELDS]
+    columns = [*names, "kafka_topic", "kafka_partition", "kafka_offset", "ingested_at"]
     key, ledger, time = event_type.key, event_type.ledger, event_type.event_time
-    columns = [*(f.name for f in event_type.fields), "kafka_topic", "kafka_partition", "kafka_offset"]
     # Within a batch a fact's first message counts, a dimension's latest state.
     direction = "DESC" if event_type.is_dimension else "ASC"
-    batch = (
-        f"SELECT * EXCLUDE (place) FROM (SELECT *, row_number() OVER (PARTITION BY {key}"
-        f" ORDER BY {time} {direction}, kafka_offset {direction}, kafka_partition) AS place"
-        f" FROM staged_{ledger}) WHERE place = 1"
+    coordinates = "kafka_partition, kafka_offset" if topic else "NULL::INTEGER, NULL::BIGINT"
+    tx.execute(
+        f"CREATE OR REPLACE TEMP TABLE batch ({', '.join(columns)}) AS"
+        f" SELECT {', '.join(names)}, ?::VARCHAR, {coordinates}, ?::TIMESTAMP FROM staged_{ledger}"
+        f" QUALIFY row_number() OVER (PARTITION BY {key}"
+        f" ORDER BY {time} {direction}, kafka_offset {direction}, kafka_partition {direction}) = 1",
+        [topic, now],
     )
-    names = ", ".join(columns)
+    listed = ", ".join(columns)
+    assigned = ", ".join(f"{name} = batch.{name}" for name in columns if name != key)
+    place = f"({{0}}.{time}, coalesce({{0}}.kafka_offset, -1), coalesce({{0}}.kafka_partition, -1))"
+    batch_place, ledger_place = place.format("batch"), place.format("ledger")
     if event_type.is_dimension:
-        updates = ", ".join(f"{name} = batch.{name}" for name in columns if name != key)
-        values = ", ".join(f"batch.{name}" for name in columns)
         return tx.execute(
-            f"MERGE INTO {ledger} AS ledger USING ({batch}) AS batch ON ledger.{key} = batch.{key}"
-            f" WHEN MATCHED AND (batch.{time}, batch.kafka_offset) > (ledger.{time}, coalesce(ledger.kafka_offset, -1))"
-            f" THEN UPDATE SET {updates}, ingested_at = ?"
-            f" WHEN NOT MATCHED THEN INSERT ({names}, ingested_at) VALUES ({values}, ?)",
-            [now, now],
+            f"MERGE INTO {ledger} AS ledger USING batch ON ledger.{key} = batch.{key}"
+            f" WHEN MATCHED AND {batch_place} > {ledger_place} THEN UPDATE SET {assigned}"
+            f" WHEN NOT MATCHED THEN INSERT ({listed}) VALUES ({', '.join(f'batch.{name}' for name in columns)})"
         )
-    # The bounds are literals, so that the look-up for duplicates opens only the files of the batch's days.
-    first, last = tx.rows(f"SELECT min({time}), max({time}) FROM staged_{ledger}")[0]
-    return tx.execute(
-        f"INSERT INTO {ledger} ({names}, ingested_at) SELECT {names}, ? FROM ({batch}) AS batch"
-        f" WHERE NOT EXISTS (SELECT 1 FROM {ledger} AS ledger WHERE ledger.{key} = batch.{key}"
-        f" AND ledger.{time} BETWEEN TIMESTAMP '{first}' AND TIMESTAMP '{last}')",
-        [now],
+    days = [day for (day,) in tx.rows(f"SELECT DISTINCT {time}::DATE FROM batch")]
+    # The bounds are literals and each scan has one range, so that it opens only the files of these days.
+    known = " UNION ALL ".join(
+        f"SELECT {key} FROM {ledger} WHERE {time} BETWEEN TIMESTAMP '{first}' AND TIMESTAMP '{end}'"
+        for first, end in _intervals(days)
+    )
+    tx.execute(f"CREATE OR REPLACE TEMP TABLE known AS SELECT {key} FROM batch SEMI JOIN ({known}) USING ({key})")
+    stored = tx.execute(f"INSERT INTO {ledger} ({listed}) SELECT {listed} FROM batch ANTI JOIN known USING ({key})")
+    if tx.rows("SELECT 1 FROM known LIMIT 1"):
+        _settle_conflicts(tx, ledger, key, time, names, assigned, f"{batch_place} < {ledger_place}", days)
+    return stored
+
+
+def _settle_conflicts(
+    tx: Transaction,
+    ledger: str,
+    key: str,
+    time: str,
+    names: list[str],
+    assigned: str,
+    is_earlier: str,
+    days: list[date],
+) -> None:
+    """Let the earlier of two different facts with one key stand, whichever was stored first.
+
+    So a ledger does not depend on how a stream was cut into batches. A retry, which says the same again, changes nothing.
+    """
+    differs = " OR ".join(f"batch.{name} IS DISTINCT FROM ledger.{name}" for name in names)
+    tx.execute(
+        f"UPDATE {ledger} AS ledger SET {assigned} FROM batch SEMI JOIN known USING ({key})"
+        f" WHERE ledger.{key} = batch.{key} AND ({differs}) AND {is_earlier}"
+        f" AND ledger.{time} BETWEEN TIMESTAMP '{min(days)}' AND TIMESTAMP '{max(days) + timedelta(days=1)}'"
     )
 
 
-def _newest(rows: pa.Table, column: str) -> datetime | None:
-    return pc.max(rows[column]).as_py() if rows.num_rows else None
+def _intervals(days: Iterable[date]) -> list[tuple[date, date]]:
+    """The days as intervals [first, day after the last], at most `_MAX_SCANS`: those closest to each other are joined."""
+    intervals = [(day, day + timedelta(days=1)) for day in sorted(days)]
+    gaps = sorted(range(1, len(intervals)), key=lambda i: intervals[i][0] - intervals[i - 1][1], reverse=True)
+    splits = {i for i in gaps[: _MAX_SCANS - 1] if intervals[i][0] > intervals[i - 1][1]}
+    joined: list[tuple[date, date]] = []
+    for position, (first, end) in enumerate(intervals):
+        if joined and position not in splits:
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((first, end))
+    return joined

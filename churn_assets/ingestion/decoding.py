@@ -9,25 +9,24 @@ from datetime import datetime, timedelta
 import duckdb
 import pyarrow as pa
 
-from churn_assets.ingestion.events import EVENT_TYPES, EventType, Field
+from churn_assets.ingestion.events import EVENT_TYPES, EXTRA_FIELDS, EventType, Field
 from churn_assets.settings import EARLIEST_EVENT, FUTURE_TOLERANCE_HOURS
 
 # One row a message. kafka_time is the broker's or producer's time stamp (UTC); value is NULL for a tombstone.
 MESSAGE_SCHEMA = pa.schema(
     [
-        ("kafka_topic", pa.string()),
         ("kafka_partition", pa.int32()),
         ("kafka_offset", pa.int64()),
         ("kafka_time", pa.timestamp("us")),
         ("value", pa.binary()),
     ]
 )
-_COORDINATES = "kafka_topic, kafka_partition, kafka_offset"
+_COORDINATES = "kafka_partition, kafka_offset"
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """The rows of each ledger (payload columns and Kafka coordinates) and the messages that cannot be rows.
+    """The rows of each ledger (payload columns, extra fields, Kafka coordinates) and the messages that cannot be rows.
 
     Every message is in exactly one of the tables. Rejects have coordinates, kafka_time, `reason` and `original` bytes.
     """
@@ -41,25 +40,34 @@ def decode(messages: pa.Table, now: datetime) -> Decoded:
     latest = now + timedelta(hours=FUTURE_TOLERANCE_HOURS)
     with duckdb.connect(":memory:") as connection:
         connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET preserve_insertion_order = false")
         connection.register("messages", messages)
         connection.execute(
             f"CREATE TEMP TABLE parsed AS SELECT {_COORDINATES}, kafka_time, value,"
-            f" try(from_json(try(decode(value)), '{_json_shape()}')) AS event FROM messages"
+            f" try(from_json(text, '{_json_shape()}')) AS event,"
+            " coalesce(len(keys[1]), 0) + coalesce(len(keys[2]), 0) AS members"
+            " FROM (SELECT *, try(json_keys(text, ['$', '$.payload'])) AS keys"
+            " FROM (SELECT *, try(decode(value)) AS text FROM messages))"
         )
-        rows = {event_type.ledger: _accept(connection, event_type, latest) for event_type in EVENT_TYPES}
+        for event_type in EVENT_TYPES:
+            connection.execute(_check(event_type, latest))
+        rows = {event_type.ledger: _accepted(connection, event_type) for event_type in EVENT_TYPES}
         known = ", ".join(f"'{event_type.name}'" for event_type in EVENT_TYPES)
-        problems = " ".join(
-            f"WHEN event.event_type = '{event_type.name}' THEN {_problem(event_type, latest)}"
+        payload_rejects = " UNION ALL ".join(
+            f"SELECT {_COORDINATES}, reason FROM checked_{event_type.name} WHERE reason IS NOT NULL"
             for event_type in EVENT_TYPES
         )
         rejects = connection.execute(
-            f"SELECT {_COORDINATES}, kafka_time, reason, value AS original FROM (SELECT *, CASE"
+            f"WITH refused AS (SELECT {_COORDINATES}, CASE"
             " WHEN value IS NULL THEN 'empty message'"
             " WHEN event IS NULL THEN 'not JSON'"
             " WHEN event.event_type IS NULL THEN 'missing event_type'"
             f" WHEN event.event_type NOT IN ({known}) THEN 'unknown event_type'"
-            f" WHEN event.payload IS NULL THEN 'missing payload' {problems} END AS reason FROM parsed)"
-            " WHERE reason IS NOT NULL ORDER BY kafka_topic, kafka_partition, kafka_offset"
+            " WHEN event.payload IS NULL THEN 'missing payload' END AS reason"
+            " FROM parsed WHERE reason IS NOT NULL"
+            f" UNION ALL {payload_rejects})"
+            f" SELECT {_COORDINATES}, kafka_time, reason, value AS original"
+            f" FROM refused JOIN parsed USING ({_COORDINATES}) ORDER BY {_COORDINATES}"
         ).to_arrow_table()
     return Decoded(rows, rejects)
 
@@ -71,22 +79,50 @@ def _json_shape() -> str:
     return f'{{"event_type": "VARCHAR", "payload": {{{payload}}}}}'
 
 
-def _accept(connection: duckdb.DuckDBPyConnection, event_type: EventType, latest: datetime) -> pa.Table:
+def _check(event_type: EventType, latest: datetime) -> str:
+    """SQL that makes the table `checked_<type>`: the typed payload of each event, and why it cannot be a row or NULL."""
+    texts = ", ".join(f"event.payload.{field.name} AS text_{field.name}" for field in event_type.fields)
+    typed = ", ".join(f"{_typed(field)} AS {field.name}" for field in event_type.fields)
+    # Most events are good, so one cheap condition lets them pass; only the others are asked what is wrong with them.
+    plausible = " AND ".join(_plausible(field, latest) for field in event_type.fields)
+    cases = " ".join(case for field in event_type.fields for case in _cases(field, latest))
+    # event_type and payload are members too; one more than the fields that were found may be an unknown one.
+    found = " + ".join(f"(text_{field.name} IS NOT NULL)::INTEGER" for field in event_type.fields)
+    return (
+        f"CREATE TEMP TABLE checked_{event_type.name} AS"
+        f" SELECT {_COORDINATES}, kafka_time, {', '.join(field.name for field in event_type.fields)},"
+        f" CASE WHEN members > 2 + {found} THEN {_extra_fields(event_type)} END AS {EXTRA_FIELDS},"
+        f" CASE WHEN {plausible} THEN NULL ELSE CASE {cases} END END AS reason"
+        f" FROM (SELECT *, {typed}"
+        f" FROM (SELECT {_COORDINATES}, kafka_time, value, members, {texts} FROM parsed"
+        f" WHERE event.event_type = '{event_type.name}' AND event.payload IS NOT NULL))"
+    )
+
+
+def _accepted(connection: duckdb.DuckDBPyConnection, event_type: EventType) -> pa.Table:
     columns = ", ".join(
-        f"{_typed(field)} AS {field.name}"
+        field.name
         if field.name != event_type.event_time or field.required
-        else f"coalesce({_typed(field)}, kafka_time) AS {field.name}"
+        else f"coalesce({field.name}, kafka_time) AS {field.name}"
         for field in event_type.fields
     )
     return connection.execute(
-        f"SELECT {columns}, {_COORDINATES} FROM parsed"
-        f" WHERE event.event_type = '{event_type.name}' AND event.payload IS NOT NULL"
-        f" AND {_problem(event_type, latest)} IS NULL"
+        f"SELECT {columns}, {EXTRA_FIELDS}, {_COORDINATES} FROM checked_{event_type.name} WHERE reason IS NULL"
     ).to_arrow_table()
 
 
+def _extra_fields(event_type: EventType) -> str:
+    """SQL: what an event says beyond the contract, as a JSON object, or NULL. A merge patch of null removes a member."""
+    without = ", ".join(f'"{field.name}": null' for field in event_type.fields)
+    patched = (
+        """json_merge_patch(json_merge_patch(decode(value), '{"event_type": null, "payload": null}'),"""
+        f" json_merge_patch(json_extract(decode(value), '$.payload'), '{{{without}}}'))"
+    )
+    return f"nullif({patched}::VARCHAR, '{{}}')"
+
+
 def _typed(field: Field) -> str:
-    text = f"event.payload.{field.name}"
+    text = f"text_{field.name}"
     if field.type == "VARCHAR":
         return text
     if field.type == "TIMESTAMP":
@@ -95,14 +131,24 @@ def _typed(field: Field) -> str:
     return f"try_cast({text} AS {field.type})"
 
 
-def _problem(event_type: EventType, latest: datetime) -> str:
-    """An SQL expression: why the payload cannot be a row, the first field's reason, or NULL."""
-    cases = " ".join(case for field in event_type.fields for case in _field_cases(field, latest))
-    return f"CASE {cases} END"
+def _bounds(field: Field, latest: datetime) -> str:
+    if field.type == "DOUBLE":
+        return f"{field.low} AND {field.high}"
+    return f"TIMESTAMP '{EARLIEST_EVENT}' AND TIMESTAMP '{latest.isoformat(sep=' ')}'"
 
 
-def _field_cases(field: Field, latest: datetime) -> list[str]:
-    text, typed, name = f"event.payload.{field.name}", _typed(field), field.name
+def _plausible(field: Field, latest: datetime) -> str:
+    text, name = f"text_{field.name}", field.name
+    if field.type == "VARCHAR":
+        # A text has at least as many bytes as characters.
+        fits = f"strlen({text}) BETWEEN {int(field.required)} AND {field.max_length} AND NOT contains({text}, chr(0))"
+    else:
+        fits = f"{name} BETWEEN {_bounds(field, latest)}"
+    return f"({fits})" if field.required else f"({text} IS NULL OR ({fits}))"
+
+
+def _cases(field: Field, latest: datetime) -> list[str]:
+    text, name = f"text_{field.name}", field.name
     cases: list[str] = []
     if field.required:
         cases.append(f"WHEN {text} IS NULL OR {text} = '' THEN 'missing {name}'")
@@ -111,10 +157,9 @@ def _field_cases(field: Field, latest: datetime) -> list[str]:
             cases.append(f"WHEN length({text}) > {field.max_length} THEN '{name} is too long'")
             cases.append(f"WHEN contains({text}, chr(0)) THEN '{name} has a NUL character'")
         case "DOUBLE":
-            cases.append(f"WHEN {text} IS NOT NULL AND {typed} IS NULL THEN '{name} is not a number'")
-            cases.append(f"WHEN NOT ({typed} BETWEEN {field.low} AND {field.high}) THEN '{name} is out of range'")
+            cases.append(f"WHEN {text} IS NOT NULL AND {name} IS NULL THEN '{name} is not a number'")
+            cases.append(f"WHEN NOT ({name} BETWEEN {_bounds(field, latest)}) THEN '{name} is out of range'")
         case "TIMESTAMP" | "DATE":
-            cases.append(f"WHEN {text} IS NOT NULL AND {typed} IS NULL THEN '{name} is not a time'")
-            window = f"TIMESTAMP '{EARLIEST_EVENT}' AND TIMESTAMP '{latest.isoformat(sep=' ')}'"
-            cases.append(f"WHEN NOT ({typed} BETWEEN {window}) THEN '{name} is an impossible time'")
+            cases.append(f"WHEN {text} IS NOT NULL AND {name} IS NULL THEN '{name} is not a time'")
+            cases.append(f"WHEN NOT ({name} BETWEEN {_bounds(field, latest)}) THEN '{name} is an impossible time'")
     return cases

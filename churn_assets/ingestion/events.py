@@ -10,6 +10,10 @@ from typing import Literal, TypeAlias
 SqlType: TypeAlias = Literal["VARCHAR", "DOUBLE", "TIMESTAMP", "DATE"]
 
 
+# The column of each ledger that keeps what an event says beyond the contract: a JSON object, NULL where there is nothing.
+EXTRA_FIELDS = "extra_fields"
+
+
 @dataclass(frozen=True)
 class Field:
     """One member of an event's payload, which is also one column of its ledger.

@@ -5,22 +5,41 @@ Here belong the client and its settings. What the messages mean is `decoding`, w
 
 import json
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import groupby
 from pathlib import Path
 from time import monotonic
+from typing import Any, NamedTuple
 
 import pyarrow as pa
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec  # pyright: ignore[reportPrivateImportUsage]
+from pydantic import SecretStr
 
 from churn_assets.errors import ChurnError
 from churn_assets.ingestion.decoding import MESSAGE_SCHEMA
-from churn_assets.settings import Settings
+from churn_assets.settings import INGEST_CHUNK_BYTES, INGEST_CHUNK_MESSAGES, Settings
 
 TIMEOUT_SECONDS = 5.0  # for one question to the cluster
 STALL_SECONDS = 30.0  # without a message while reading a range
 # librdkafka waits this long before it asks for more when its queue is full; the default of 1,000 halves the speed.
 _QUEUE_BACKOFF_MS = 5
+_QUEUE_KILOBYTES = 32 * 1024  # read ahead by the client, of all partitions together
+_BATCH_MESSAGES = 500  # what one call to the client returns; larger calls are slower
+_ARROW_MESSAGES = 25_000  # of one Arrow batch: the engine decodes a chunk's batches in parallel
+# The client goes on by itself after these; whether it gets anywhere is what the stall shows.
+_PASSING_ERRORS = {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._RESOLVE}
 
 
 class KafkaUnavailableError(ChurnError):
@@ -31,56 +50,280 @@ class OffsetsGoneError(ChurnError):
     """Messages that were asked for are not on the cluster; the message names the missing range."""
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """A reachable cluster. Offsets mean something only within one epoch: one life of one cluster."""
+class Partition(NamedTuple):
+    """One partition in one life of its topic: offsets of another epoch mean other messages."""
 
-    bootstrap_servers: str
     epoch: str
+    topic: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.number}]"
 
 
 @dataclass(frozen=True, order=True)
 class OffsetRange:
     """The messages `[start, end)` of one partition."""
 
-    topic: str
-    partition: int
+    partition: Partition
     start: int
     end: int
 
     def __len__(self) -> int:
         return max(0, self.end - self.start)
 
+    def __str__(self) -> str:
+        return f"{self.partition} {self.start} to {self.end}"
+
 
 @dataclass(frozen=True)
 class Watermarks:
-    """The offsets that a partition holds: from `low` up to but not including `high`."""
+    """The offsets that a partition holds: from `low` up to but not including `high` (what is committed of it)."""
 
     low: int
     high: int
 
 
-def locate(settings: Settings) -> Cluster:
+@dataclass(frozen=True)
+class Chunk:
+    """Messages (`MESSAGE_SCHEMA`) of one topic, and the ranges that they are all messages of."""
+
+    topic: str
+    ranges: list[OffsetRange]
+    messages: pa.Table
+
+
+class Cluster:
+    """A cluster that answered when this was made.
+
+    `security` are librdkafka's sasl, ssl and security properties. `embedded_id` is given for the embedded broker: it
+    forgets its messages when it stops, as it is meant to, and its next start is another cluster under another id.
+    """
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        security: Mapping[str, SecretStr] | None = None,
+        embedded_id: str | None = None,
+    ) -> None:
+        self.bootstrap_servers = bootstrap_servers
+        self.is_embedded = embedded_id is not None
+        self._security = dict(security or {})
+        self.id: str = embedded_id or self._metadata().cluster_id or bootstrap_servers
+
+    def __repr__(self) -> str:
+        return f"Cluster({self.bootstrap_servers})"
+
+    def partitions(self, topic: str) -> dict[Partition, Watermarks]:
+        """The partitions of a topic and the offsets each holds; empty where the topic does not exist yet.
+
+        A partition's epoch is the cluster's id and the topic's: a topic that was deleted and created again begins
+        anew, and offsets of the old one say nothing about it.
+        """
+        found = self._metadata().topics.get(topic)
+        if found is None or found.error is not None:
+            return {}
+        epoch = self._epoch(topic)
+        if epoch is None:
+            return {}
+        numbers = sorted(found.partitions)
+        low = self._offsets(topic, numbers, OffsetSpec.earliest())
+        high = self._offsets(topic, numbers, OffsetSpec.latest())
+        return {Partition(epoch, topic, number): Watermarks(low[number], high[number]) for number in numbers}
+
+    def read(self, ranges: Iterable[OffsetRange]) -> Generator[Chunk]:
+        """The messages of the ranges in chunks of bounded size, by manual assignment: no group, no rebalance.
+
+        Only committed messages are read. Offsets without a message (transaction markers, compaction) are passed over.
+        A chunk ends at `INGEST_CHUNK_MESSAGES` or `INGEST_CHUNK_BYTES`.
+        """
+        wanted = sorted(r for r in ranges if len(r))
+        for topic, of_topic in groupby(wanted, key=lambda r: r.partition.topic):
+            yield from self._read_topic(topic, list(of_topic))
+
+    def commit_group(self, group: str, offsets: Mapping[Partition, int]) -> None:
+        """Tell Kafka how far a group has come, for whoever watches its lag. The warehouse alone decides what is read."""
+        consumer = Consumer(self._config() | {"group.id": group, "enable.auto.commit": False})
+        try:
+            positions = [TopicPartition(p.topic, p.number, offset) for p, offset in offsets.items()]
+            for committed in consumer.commit(offsets=positions, asynchronous=False) or []:
+                if committed.error is not None:
+                    raise KafkaException(committed.error)
+        except KafkaException as error:
+            raise self._unavailable(error) from error
+        finally:
+            consumer.close()
+
+    def producer(self, **properties: str | float | bool) -> Producer:
+        """A client that writes to this cluster; `properties` are librdkafka's, with _ for each dot."""
+        return Producer(self._config() | {name.replace("_", "."): value for name, value in properties.items()})
+
+    @cached_property
+    def _admin(self) -> Any:  # its types are incomplete
+        try:
+            return AdminClient(self._config())
+        except KafkaException as error:
+            raise KafkaUnavailableError(f"wrong Kafka setting: {self._without_secrets(error)}") from error
+
+    def _metadata(self) -> Any:
+        try:
+            return self._admin.list_topics(timeout=TIMEOUT_SECONDS)
+        except KafkaException as error:
+            raise self._unavailable(error) from error
+
+    def _epoch(self, topic: str) -> str | None:
+        if self.is_embedded:
+            return self.id  # it has no topic ids, and topics are never deleted
+        try:
+            answer = self._admin.describe_topics(TopicCollection([topic]), request_timeout=TIMEOUT_SECONDS)
+            return f"{self.id}/{answer[topic].result().topic_id}"
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                return None  # deleted since the metadata were read
+            raise self._unavailable(error) from error
+
+    def _offsets(self, topic: str, numbers: Sequence[int], spec: Any) -> dict[int, int]:
+        try:
+            answer = self._admin.list_offsets(
+                {TopicPartition(topic, number): spec for number in numbers},
+                isolation_level=IsolationLevel.READ_COMMITTED,
+                request_timeout=TIMEOUT_SECONDS,
+            )
+            return {partition.partition: future.result().offset for partition, future in answer.items()}
+        except KafkaException as error:
+            raise self._unavailable(error) from error
+
+    def _read_topic(self, topic: str, ranges: list[OffsetRange]) -> Generator[Chunk]:
+        consumer = self._consumer()
+        try:
+            consumer.assign([TopicPartition(topic, r.partition.number, r.start) for r in ranges])
+            unfinished = {r.partition.number: r for r in ranges}
+            while unfinished:
+                yield self._read_chunk(consumer, topic, unfinished)
+        except KafkaException as error:
+            raise self._unavailable(error) from error
+        finally:
+            consumer.close()
+
+    def _read_chunk(self, consumer: Consumer, topic: str, unfinished: dict[int, OffsetRange]) -> Chunk:
+        """Read the next chunk; `unfinished` keeps what is left of each range, by partition."""
+        starts = dict(unfinished)
+        pending: list[Message] = []
+        batches: list[pa.RecordBatch] = []
+        count = size = 0
+        last_progress = monotonic()
+        while unfinished and count < INGEST_CHUNK_MESSAGES and size < INGEST_CHUNK_BYTES:
+            received = consumer.consume(min(_BATCH_MESSAGES, INGEST_CHUNK_MESSAGES - count), timeout=0.1)
+            if received:
+                last_progress = monotonic()
+            elif monotonic() - last_progress > STALL_SECONDS:
+                raise KafkaUnavailableError(f"{self.bootstrap_servers} sent nothing for {STALL_SECONDS:.0f} s")
+            messages = self._wanted(received, consumer, topic, unfinished)
+            count += len(messages)
+            size += sum(map(len, filter(None, map(Message.value, messages))))
+            pending += messages
+            if len(pending) >= _ARROW_MESSAGES:
+                batches.append(_to_arrow(pending))
+                pending = []
+        batches.append(_to_arrow(pending))
+        ranges = [
+            OffsetRange(r.partition, r.start, unfinished[number].start if number in unfinished else r.end)
+            for number, r in starts.items()
+        ]
+        return Chunk(topic, [r for r in ranges if len(r)], pa.Table.from_batches(batches))
+
+    def _wanted(
+        self, received: list[Message], consumer: Consumer, topic: str, unfinished: dict[int, OffsetRange]
+    ) -> list[Message]:
+        """The received messages that lie in their partition's range, whose remainder in `unfinished` they shorten."""
+        # Passes over the whole batch in C: a Python loop over messages would be the slowest part of the ingestion.
+        if any(map(Message.error, received)):
+            ended = {m.partition(): m.offset() for m in received if m.error() is not None and self._is_end(m)}
+            received = [m for m in received if m.error() is None]
+        else:
+            ended = {}
+        last = dict(zip(map(Message.partition, received), map(Message.offset, received), strict=True))
+        for number, offset in last.items():
+            asked = unfinished.get(number)  # type: ignore[arg-type]  # a message without error has a partition
+            if asked is None or offset >= asked.end:  # type: ignore[operator]
+                received = [m for m in received if m.partition() != number or (asked and m.offset() < asked.end)]  # type: ignore[operator]
+            if asked is not None:
+                unfinished[asked.partition.number] = OffsetRange(asked.partition, offset + 1, asked.end)  # type: ignore[operator]
+        # The end of a partition may lie behind its last message: what is between them are markers without one.
+        for number in [n for n, rest in unfinished.items() if not len(rest) or ended.get(n, -1) >= rest.end]:  # type: ignore[operator]
+            del unfinished[number]
+            consumer.pause([TopicPartition(topic, number)])
+        return received
+
+    def _is_end(self, message: Message) -> bool:
+        """Whether a message that is an event says that its partition has no more; raises where it says something worse."""
+        error = message.error()
+        assert error is not None
+        if error.code() == KafkaError._PARTITION_EOF:
+            return True
+        if error.code() == KafkaError._AUTO_OFFSET_RESET:
+            raise OffsetsGoneError(
+                f"{message.topic()}[{message.partition()}]: the cluster no longer holds what was asked for; {error.str()}"
+            )
+        if error.retriable() or error.code() in _PASSING_ERRORS:
+            return False
+        raise KafkaException(error)
+
+    def _consumer(self) -> Consumer:
+        return Consumer(
+            self._config()
+            | {
+                "group.id": "unused",  # the client wants one; nothing is ever committed to it
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "isolation.level": "read_committed",
+                "auto.offset.reset": "error",
+                "fetch.queue.backoff.ms": _QUEUE_BACKOFF_MS,
+                "queued.max.messages.kbytes": _QUEUE_KILOBYTES,
+                "fetch.wait.max.ms": 50,
+            }
+        )
+
+    def _config(self) -> dict[str, str | int | float | bool]:
+        return {
+            "bootstrap.servers": self.bootstrap_servers,
+            "log_level": 2,  # the caller hears of an unreachable broker by exception, not on stderr
+            **{name: secret.get_secret_value() for name, secret in self._security.items()},
+        }
+
+    def _unavailable(self, error: KafkaException) -> KafkaUnavailableError:
+        return KafkaUnavailableError(
+            f"Kafka at {self.bootstrap_servers} does not answer: {self._without_secrets(error)}; is the broker running,"
+            " and are the KAFKA_ settings right?"
+        )
+
+    def _without_secrets(self, error: KafkaException) -> str:
+        text = str(error.args[0])
+        for secret in self._security.values():
+            text = text.replace(secret.get_secret_value(), "***")
+        return text
+
+
+def connect(settings: Settings) -> Cluster:
     """The cluster that the settings name, else the embedded broker that is running on this home.
 
-    A real cluster's epoch is its cluster id: it survives restarts, so offsets that go back within it are a fault. The
-    embedded broker forgets everything when it stops, so each start is an epoch of its own.
+    The connection is kept for the next call of this process: a sensor asks every few seconds.
     """
-    if settings.kafka_bootstrap_servers is None:
-        if not settings.broker_file.exists() or not is_running(settings.broker_file):
-            raise KafkaUnavailableError(
-                "no broker: KAFKA_BOOTSTRAP_SERVERS is not set and the embedded broker is not running; run `churn broker`"
-            )
-        broker = json.loads(settings.broker_file.read_text())
-        return Cluster(broker["bootstrap_servers"], broker["epoch"])
-    servers = settings.kafka_bootstrap_servers
-    consumer = _consumer(servers)
-    try:
-        return Cluster(servers, consumer.list_topics(timeout=TIMEOUT_SECONDS).cluster_id or servers)
-    except KafkaException as error:
-        raise _unavailable(servers, error) from error
-    finally:
-        consumer.close()
+    if settings.kafka_bootstrap_servers is not None:
+        return _connection(settings.kafka_bootstrap_servers, tuple(settings.kafka_security.items()), None)
+    if not settings.broker_file.exists() or not is_running(settings.broker_file):
+        raise KafkaUnavailableError(
+            "no broker: KAFKA_BOOTSTRAP_SERVERS is not set and the embedded broker is not running; run `churn broker`"
+        )
+    broker = json.loads(settings.broker_file.read_text())
+    return _connection(broker["bootstrap_servers"], (), broker["id"])
+
+
+@lru_cache(maxsize=1)
+def _connection(
+    bootstrap_servers: str, security: tuple[tuple[str, SecretStr], ...], embedded_id: str | None
+) -> Cluster:
+    return Cluster(bootstrap_servers, dict(security), embedded_id)
 
 
 def is_running(broker_file: Path) -> bool:
@@ -92,109 +335,14 @@ def is_running(broker_file: Path) -> bool:
     return True
 
 
-def watermarks(cluster: Cluster, topic: str) -> dict[int, Watermarks]:
-    """The offsets each partition of a topic holds; empty where the topic does not exist yet."""
-    consumer = _consumer(cluster.bootstrap_servers)
-    try:
-        found = consumer.list_topics(topic, timeout=TIMEOUT_SECONDS).topics[topic]
-        if found.error is not None and found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            return {}
-        marks: dict[int, Watermarks] = {}
-        for partition in sorted(found.partitions):
-            low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=TIMEOUT_SECONDS)
-            marks[partition] = Watermarks(low, high)
-        return marks
-    except KafkaException as error:
-        raise _unavailable(cluster.bootstrap_servers, error) from error
-    finally:
-        consumer.close()
-
-
-def consume(cluster: Cluster, ranges: Sequence[OffsetRange]) -> pa.Table:
-    """The messages of the ranges (`MESSAGE_SCHEMA`), by manual assignment: no group, no rebalance.
-
-    Only committed messages are read. Offsets without a message (transaction markers, compaction) are passed over.
-    """
-    wanted = {(r.topic, r.partition): r for r in ranges if len(r)}
-    _refuse_what_is_gone(cluster, wanted.values())
-    consumer = _consumer(cluster.bootstrap_servers)
-    messages: list[Message] = []
-    try:
-        consumer.assign([TopicPartition(r.topic, r.partition, r.start) for r in wanted.values()])
-        unfinished = dict(wanted)
-        last_progress = monotonic()
-        while unfinished:
-            batch = consumer.consume(500, timeout=0.1)
-            messages += [message for message in batch if _take(message, unfinished)]
-            if batch:
-                last_progress = monotonic()
-            elif monotonic() - last_progress > STALL_SECONDS:
-                raise KafkaUnavailableError(f"{cluster.bootstrap_servers} sent nothing for {STALL_SECONDS:.0f} s")
-    except KafkaException as error:
-        raise _unavailable(cluster.bootstrap_servers, error) from error
-    finally:
-        consumer.close()
-    return _to_arrow(messages)
-
-
-def _refuse_what_is_gone(cluster: Cluster, ranges: Collection[OffsetRange]) -> None:
-    held = {topic: watermarks(cluster, topic) for topic in {wanted.topic for wanted in ranges}}
-    for wanted in ranges:
-        marks = held[wanted.topic].get(wanted.partition, Watermarks(0, 0))
-        if wanted.start < marks.low or wanted.end > marks.high:
-            raise OffsetsGoneError(
-                f"{wanted.topic}[{wanted.partition}]: offsets {wanted.start} to {wanted.end} were asked for, the cluster"
-                f" holds {marks.low} to {marks.high}"
-            )
-
-
-def _take(message: Message, unfinished: dict[tuple[str, int], OffsetRange]) -> bool:
-    """Whether the message belongs to an unfinished range; a range that it finishes is removed from `unfinished`."""
-    error, topic, partition, offset = message.error(), message.topic(), message.partition(), message.offset()
-    if topic is None or partition is None or offset is None:
-        raise KafkaException(error)
-    is_end_of_partition = error is not None and error.code() == KafkaError._PARTITION_EOF
-    if error is not None and not is_end_of_partition:
-        raise KafkaException(error)
-    wanted = unfinished.get((topic, partition))
-    if wanted is None:
-        return False
-    # The end of a partition also ends its range: what is left of it are markers without a message.
-    if is_end_of_partition or offset >= wanted.end - 1:
-        del unfinished[topic, partition]
-    return not is_end_of_partition and offset < wanted.end
-
-
-def _to_arrow(messages: list[Message]) -> pa.Table:
-    return pa.table(
+def _to_arrow(messages: list[Message]) -> pa.RecordBatch:
+    times = pa.array([time for _, time in map(Message.timestamp, messages)], pa.int64())
+    return pa.record_batch(
         [
-            pa.array([message.topic() for message in messages], pa.string()),
-            pa.array([message.partition() for message in messages], pa.int32()),
-            pa.array([message.offset() for message in messages], pa.int64()),
-            pa.array([message.timestamp()[1] for message in messages], pa.int64())
-            .cast(pa.timestamp("ms"))
-            .cast(pa.timestamp("us")),
-            pa.array([message.value() for message in messages], pa.binary()),
+            pa.array(list(map(Message.partition, messages)), pa.int32()),
+            pa.array(list(map(Message.offset, messages)), pa.int64()),
+            times.cast(pa.timestamp("ms")).cast(pa.timestamp("us")),
+            pa.array(list(map(Message.value, messages)), pa.binary()),
         ],
         schema=MESSAGE_SCHEMA,
     )
-
-
-def _consumer(bootstrap_servers: str) -> Consumer:
-    return Consumer(
-        {
-            "bootstrap.servers": bootstrap_servers,
-            "group.id": "churn_assets",
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "isolation.level": "read_committed",
-            "auto.offset.reset": "error",
-            "fetch.queue.backoff.ms": _QUEUE_BACKOFF_MS,
-            "fetch.wait.max.ms": 50,
-            "log_level": 2,  # the caller hears of an unreachable broker by exception, not on stderr
-        }
-    )
-
-
-def _unavailable(servers: str, error: KafkaException) -> KafkaUnavailableError:
-    return KafkaUnavailableError(f"Kafka at {servers} does not answer: {error.args[0]}; is the broker running?")

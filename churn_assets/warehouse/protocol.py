@@ -76,3 +76,8 @@ class Warehouse(Protocol):
     def stream_has_data(self, stream: str) -> bool:
         """Whether a stream's table was written since the stream was last consumed."""
         ...
+
+
+def row_count(warehouse: Warehouse, table: str) -> int:
+    """The number of rows of a table now."""
+    return warehouse.query(f"SELECT count(*) AS row_count FROM {table}")["row_count"][0].as_py()

@@ -9,11 +9,11 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from churn_assets.clock import utc_now
 from churn_assets.definitions import build_defs
-from churn_assets.ingestion.broker import embedded_broker
 from churn_assets.ingestion.kafka import Cluster
-from churn_assets.settings import Settings
+from churn_assets.ingestion.publisher import Publisher
+from churn_assets.settings import EVENTS_TOPIC, Settings
 from churn_assets.simulator.live import LiveBank
-from churn_assets.simulator.producer import EventProducer, produce_at_once
+from churn_assets.simulator.producer import produce_at_once
 from churn_assets.simulator.seeding import new_bank, seed
 from churn_assets.warehouse.lake import LakeWarehouse
 
@@ -55,16 +55,10 @@ def graph(settings: Settings, lake: LakeWarehouse) -> Iterator[Graph]:
 
 
 @pytest.fixture
-def broker(settings: Settings) -> Iterator[Cluster]:
-    with embedded_broker(settings.broker_file) as cluster:
-        yield cluster
-
-
-@pytest.fixture
 def live_bank(lake: LakeWarehouse, broker: Cluster) -> LiveBank:
     """A seeded bank of 200 customers, of which 600 further events wait on the broker."""
     bank = new_bank(200, 40, 1, utc_now())
     seed(lake, bank, utc_now(), lambda ledger, rows: None)
     live = LiveBank(bank)
-    produce_at_once(live, EventProducer(broker), 600, utc_now, lambda sent: None)
+    produce_at_once(live, Publisher(broker, EVENTS_TOPIC), 600, utc_now, lambda sent: None)
     return live

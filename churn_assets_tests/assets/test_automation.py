@@ -9,10 +9,10 @@ from churn_assets.assets.ledgers import ingest_config
 from churn_assets.automation import BLOCKING_CHECKS, is_due
 from churn_assets.clock import utc_now
 from churn_assets.dynamic_tables.engine import DynamicTable
-from churn_assets.ingestion.kafka import OffsetRange
+from churn_assets.ingestion.kafka import OffsetRange, Partition
+from churn_assets.ingestion.publisher import Publisher
 from churn_assets.retention.queue import fill_queue
 from churn_assets.settings import EVENTS_TOPIC
-from churn_assets.simulator.producer import EventProducer
 from churn_assets_tests.assets.conftest import Graph
 
 INGESTED = {"dim_customers", "dim_accounts", "fact_transaction_ledger", "app_activity_logs", "support_cases"}
@@ -55,9 +55,9 @@ def test_an_idle_system_requests_no_run(graph: Graph, broker):
 
 
 def test_few_messages_wait_until_the_oldest_has_waited_long_enough(graph: Graph, broker):
-    producer = EventProducer(broker)
-    producer.send_bytes(b"key", b"one message")
-    producer.flush()
+    publisher = Publisher(broker, EVENTS_TOPIC)
+    publisher.send(b"key", b"one message")
+    publisher.flush()
 
     first = graph.tick("kafka_sensor")
     assert "1 messages wait" in skip_reason(first)
@@ -95,7 +95,7 @@ def test_nothing_is_requested_while_a_run_is_queued_or_has_just_failed(graph: Gr
 
 def test_a_failed_run_is_taken_up_again_by_a_later_tick(graph: Graph, live_bank, monkeypatch):
     monkeypatch.setattr(automation, "RETRY_AFTER_FAILURE_SECONDS", 0)
-    wrong = ingest_config("another epoch", [OffsetRange(EVENTS_TOPIC, 0, 0, 5)])
+    wrong = ingest_config([OffsetRange(Partition("another epoch", EVENTS_TOPIC, 0), 0, 5)])
 
     failed = graph.run("ingest_events", dg.RunRequest(run_config=dg.RunConfig(ops={"ingest": wrong}).to_config_dict()))
 

@@ -1,43 +1,90 @@
-"""A broker with a topic that tests write whatever they like to."""
+"""A topic that tests write whatever they like to, and its ingestion.
 
-from collections.abc import Callable, Iterator
+The tests here run against the embedded broker, and with `--kafka` against Apache Kafka (`make test-kafka`).
+"""
+
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import pytest
 
-from churn_assets.ingestion import kafka
+from churn_assets.clock import utc_now
+from churn_assets.ingestion.backlog import ingest, lags
 from churn_assets.ingestion.broker import embedded_broker
-from churn_assets.ingestion.commit import committed_offsets, waiting_ranges
-from churn_assets.ingestion.kafka import Cluster, OffsetRange
-from churn_assets.settings import EVENTS_TOPIC, Settings
-from churn_assets.simulator.producer import EventProducer
+from churn_assets.ingestion.commit import Stored, committed_offsets
+from churn_assets.ingestion.kafka import Cluster, OffsetRange, Partition
+from churn_assets.ingestion.publisher import Publisher
+from churn_assets.settings import EVENTS_TOPIC, OnGap, Settings
 from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets_tests.ingestion.apache_kafka import KafkaServer
 
-Send = Callable[[list[bytes]], None]
-
-
-@pytest.fixture
-def broker(settings: Settings) -> Iterator[Cluster]:
-    """The embedded broker of this test's home."""
-    with embedded_broker(settings.broker_file) as cluster:
-        yield cluster
+PARTITIONS = 4
 
 
-@pytest.fixture
-def send(broker: Cluster) -> Send:
-    """Publishes messages, spread over the partitions by their position."""
+@dataclass
+class Stream:
+    """A topic, the lake that it is ingested into, and what ingestion said on its way."""
 
-    def publish(messages: list[bytes]) -> None:
-        producer = EventProducer(broker)
+    cluster: Cluster
+    topic: str
+    lake: LakeWarehouse
+    environment: dict[str, str]
+    on_gap: OnGap = "fail"
+    reported: list[str] = field(default_factory=list)
+
+    def send(self, messages: list[bytes]) -> None:
+        """Publish messages, spread over the partitions by their position."""
+        publisher = Publisher(self.cluster, self.topic)
         for position, message in enumerate(messages):
-            producer.send_bytes(str(position).encode(), message)
-        producer.flush()
+            publisher.send(str(position).encode(), message)
+        publisher.flush()
 
-    return publish
+    def waiting(self) -> list[OffsetRange]:
+        """The ranges that the sensor would ask for now."""
+        return [lag.waiting for lag in lags(self.lake, self.cluster, [self.topic]) if lag.waiting]
+
+    def ingest(self, ranges: list[OffsetRange] | None = None) -> Stored:
+        """Ingest as a run does, all that waits unless told otherwise."""
+        return ingest(
+            self.lake,
+            self.cluster,
+            self.waiting() if ranges is None else ranges,
+            on_gap=self.on_gap,
+            group="lag_exporter",
+            clock=utc_now,
+            report=self.reported.append,
+        )
+
+    def high_watermarks(self) -> dict[Partition, int]:
+        return {p: marks.high for p, marks in self.cluster.partitions(self.topic).items()}
+
+    def committed(self) -> dict[Partition, int]:
+        return {p: offset for p, offset in committed_offsets(self.lake).items() if p.topic == self.topic}
+
+    def rows(self, sql: str) -> list[tuple[object, ...]]:
+        return [tuple(row.values()) for row in self.lake.query(sql).to_pylist()]
+
+
+@pytest.fixture(scope="session")
+def kafka_server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
+    """Apache Kafka, one broker for all tests; one that a test killed is started again."""
+    libraries = request.config.invocation_params.dir / str(request.config.getoption("--kafka"))
+    with KafkaServer(libraries, tmp_path_factory.mktemp("kafka")) as server:
+        yield server
 
 
 @pytest.fixture
-def waiting(broker: Cluster, lake: LakeWarehouse) -> Callable[[], list[OffsetRange]]:
-    """The ranges that the sensor would ask for now."""
-    return lambda: waiting_ranges(
-        EVENTS_TOPIC, kafka.watermarks(broker, EVENTS_TOPIC), committed_offsets(lake, broker.epoch)
-    )
+def stream(request: pytest.FixtureRequest, settings: Settings, lake: LakeWarehouse) -> Iterator[Stream]:
+    """A topic of this test alone."""
+    if request.config.getoption("--kafka"):
+        server: KafkaServer = request.getfixturevalue("kafka_server")
+        server.ensure_running()
+        topic = f"events-{uuid.uuid4().hex[:8]}"
+        server.create_topic(topic, PARTITIONS)
+        environment = {"KAFKA_BOOTSTRAP_SERVERS": server.bootstrap_servers, "CHURN_TOPICS": topic}
+        yield Stream(Cluster(server.bootstrap_servers), topic, lake, dict(os.environ) | environment)
+    else:
+        with embedded_broker(settings.broker_file) as cluster:
+            yield Stream(cluster, EVENTS_TOPIC, lake, dict(os.environ))

@@ -1,65 +1,50 @@
+"""Ingestion over the Kafka protocol: exactly once, whatever is asked, repeated or broken."""
+
 import json
-import os
 import random
-import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 
 import pytest
 
-from churn_assets.clock import utc_now
-from churn_assets.ingestion import commit, kafka
+from churn_assets.ingestion import backlog, commit, kafka
 from churn_assets.ingestion.broker import embedded_broker
-from churn_assets.ingestion.commit import broken_ranges, committed_offsets, ingest, waiting_ranges
-from churn_assets.ingestion.kafka import Cluster, OffsetRange
-from churn_assets.settings import EVENTS_TOPIC, Settings, load_settings
-from churn_assets.warehouse.lake import LakeWarehouse
-from churn_assets_tests.ingestion.conftest import Send
+from churn_assets.ingestion.commit import broken_ranges
+from churn_assets.ingestion.kafka import Cluster, OffsetRange, Partition, Watermarks
+from churn_assets.settings import load_settings
+from churn_assets_tests.ingestion.conftest import Stream
 from churn_assets_tests.ingestion.messages import message
 
+LEDGER = "fact_transaction_ledger"
 INGEST_ALL = """
 import sys
 from churn_assets.clock import utc_now
 from churn_assets.ingestion import kafka
-from churn_assets.ingestion.commit import committed_offsets, ingest, waiting_ranges
-from churn_assets.settings import EVENTS_TOPIC, load_settings
+from churn_assets.ingestion.backlog import ingest, lags
+from churn_assets.settings import load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
 
 settings = load_settings()
-lake, cluster = LakeWarehouse(settings.lake_path), kafka.locate(settings)
-lake.query("SELECT 1")
-marks = kafka.watermarks(cluster, EVENTS_TOPIC)
+lake, cluster = LakeWarehouse(settings.lake_path), kafka.connect(settings)
+ranges = [lag.waiting for lag in lags(lake, cluster, settings.topics)]
 print("ready", flush=True)
 sys.stdin.readline()
-ranges = waiting_ranges(EVENTS_TOPIC, marks, committed_offsets(lake, cluster.epoch))
-ingest(lake, cluster, cluster.epoch, ranges, utc_now())
+ingest(lake, cluster, ranges, on_gap="fail", group="g", clock=utc_now, report=print)
 """
 
 
-def ingesting_process() -> subprocess.Popen[str]:
+def ingesting_process(stream: Stream) -> subprocess.Popen[str]:
     """A process that is about to ingest all that waits, as soon as it gets a line."""
     process = subprocess.Popen(
         [sys.executable, "-c", INGEST_ALL],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ.copy(),
+        env=stream.environment,
     )
-    assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process
-
-
-def go(process: subprocess.Popen[str]) -> None:
-    assert process.stdin is not None
-    process.stdin.write("go\n")
-    process.stdin.flush()
-
-
-def rows(lake: LakeWarehouse, sql: str) -> list[tuple[object, ...]]:
-    return [tuple(row.values()) for row in lake.query(sql).to_pylist()]
 
 
 def poisoned_stream(events: int, share: float, duplicates: int = 0) -> tuple[list[bytes], dict[str, int], list[str]]:
@@ -80,158 +65,194 @@ def poisoned_stream(events: int, share: float, duplicates: int = 0) -> tuple[lis
     return messages, dict(Counter(reasons)), refs
 
 
-def assert_stored_exactly_once(lake: LakeWarehouse, cluster: Cluster, rejects: dict[str, int], refs: list[str]) -> None:
-    assert sorted(row[0] for row in rows(lake, "SELECT transaction_ref FROM fact_transaction_ledger")) == sorted(refs)
-    assert dict(rows(lake, "SELECT reason, count(*) FROM event_rejects GROUP BY reason")) == rejects
-    high = {(EVENTS_TOPIC, partition): mark.high for partition, mark in kafka.watermarks(cluster, EVENTS_TOPIC).items()}
-    assert committed_offsets(lake, cluster.epoch) == high
-    assert not broken_ranges(lake)
+def assert_stored_exactly_once(stream: Stream, rejects: dict[str, int], refs: list[str]) -> None:
+    assert sorted(row[0] for row in stream.rows(f"SELECT transaction_ref FROM {LEDGER}")) == sorted(refs)
+    assert dict(stream.rows("SELECT reason, count(*) FROM event_rejects GROUP BY reason")) == rejects
+    assert stream.committed() == {p: high for p, high in stream.high_watermarks().items() if high}
+    assert not broken_ranges(stream.lake)
 
 
-def test_ten_thousand_events_with_one_percent_poison_give_exactly_the_right_rows_rejects_and_offsets(
-    broker, send: Send, waiting, lake
-):
+def test_ten_thousand_events_with_one_percent_poison_give_exactly_the_right_rows_rejects_and_offsets(stream: Stream):
     messages, rejects, refs = poisoned_stream(10_000, 0.01)
-    send(messages)
+    stream.send(messages)
 
-    result = ingest(lake, broker, broker.epoch, waiting(), utc_now())
+    result = stream.ingest()
 
     assert result.rejected == rejects
     assert result.messages == 10_000
-    assert_stored_exactly_once(lake, broker, rejects, refs)
-    assert rows(lake, "SELECT count(*) FROM event_rejects WHERE original IS NULL OR kafka_offset IS NULL") == [(0,)]
+    assert result.bytes == sum(map(len, messages))
+    assert_stored_exactly_once(stream, rejects, refs)
+    assert stream.rows("SELECT count(*) FROM event_rejects WHERE original IS NULL OR kafka_offset IS NULL") == [(0,)]
 
 
-def test_running_any_range_again_changes_nothing(broker, send: Send, waiting, lake):
+def test_running_any_range_again_changes_nothing(stream: Stream):
     messages, rejects, refs = poisoned_stream(400, 0.05)
-    send(messages)
-    whole = waiting()
-    halves = [OffsetRange(r.topic, r.partition, r.start, r.end // 2) for r in whole]
+    stream.send(messages)
+    whole = stream.waiting()
+    halves = [OffsetRange(r.partition, r.start, r.end // 2) for r in whole]
 
     for ranges in (halves, whole, halves, whole):
-        ingest(lake, broker, broker.epoch, ranges, utc_now())
+        stream.ingest(ranges)
 
-    assert_stored_exactly_once(lake, broker, rejects, refs)
-
-
-def test_duplicates_are_dropped_within_a_batch_and_across_batches(broker, send: Send, waiting, lake):
-    send([message("TXN", transaction_ref="T1"), message("TXN", transaction_ref="T1")])
-    first = ingest(lake, broker, broker.epoch, waiting(), utc_now())
-    send([message("TXN", transaction_ref="T1"), message("TXN", transaction_ref="T2")])
-    second = ingest(lake, broker, broker.epoch, waiting(), utc_now())
-
-    ledger = "fact_transaction_ledger"
-    assert (first.stored[ledger], first.duplicates[ledger]) == (1, 1)
-    assert (second.stored[ledger], second.duplicates[ledger]) == (1, 1)
+    assert_stored_exactly_once(stream, rejects, refs)
 
 
-def test_a_customer_shows_the_latest_state_however_late_an_older_one_arrives(broker, send: Send, waiting, lake):
+def test_a_backlog_is_stored_in_chunks_that_say_how_far_they_are(stream: Stream, monkeypatch):
+    monkeypatch.setattr(kafka, "INGEST_CHUNK_MESSAGES", 300)
+    messages, rejects, refs = poisoned_stream(2_000, 0.05, duplicates=30)
+    stream.send(messages)
+
+    result = stream.ingest()
+
+    progress = [line for line in stream.reported if "offsets stored" in line]
+    assert len(progress) == 7
+    assert progress[0].startswith("300 of 2,030 offsets stored")
+    assert progress[-1].startswith("2,030 of 2,030 offsets stored")
+    assert result.messages == 2_030
+    assert_stored_exactly_once(stream, rejects, refs)
+
+
+def test_a_chunk_of_large_messages_ends_by_its_bytes(stream: Stream, monkeypatch):
+    monkeypatch.setattr(kafka, "INGEST_CHUNK_BYTES", 1_000_000)
+    monkeypatch.setattr(kafka, "_BATCH_MESSAGES", 1)
+    large = [message("TXN", transaction_ref=f"T{number}", note="x" * 300_000) for number in range(8)]
+    stream.send(large)
+
+    assert stream.ingest().rows[LEDGER] == 8
+    assert len(stream.reported) == 2
+
+
+def test_duplicates_are_dropped_within_a_batch_and_across_batches(stream: Stream):
+    stream.send([message("TXN", transaction_ref="T1"), message("TXN", transaction_ref="T1")])
+    first = stream.ingest()
+    stream.send([message("TXN", transaction_ref="T1"), message("TXN", transaction_ref="T2")])
+    second = stream.ingest()
+
+    assert (first.rows[LEDGER], first.duplicates[LEDGER]) == (1, 1)
+    assert (second.rows[LEDGER], second.duplicates[LEDGER]) == (1, 1)
+
+
+def test_a_customer_shows_the_latest_state_however_late_an_older_one_arrives(stream: Stream):
     for name, updated_at in (("Second", "2026-03-02"), ("First", "2026-03-01"), ("Third", "2026-03-03")):
-        send([message("USER", full_name=name, updated_at=updated_at)])
-        ingest(lake, broker, broker.epoch, waiting(), utc_now())
+        stream.send([message("USER", full_name=name, updated_at=updated_at)])
+        stream.ingest()
         if name == "First":
-            assert rows(lake, "SELECT full_name FROM dim_customers") == [("Second",)]
+            assert stream.rows("SELECT full_name FROM dim_customers") == [("Second",)]
 
-    assert rows(lake, "SELECT full_name FROM dim_customers") == [("Third",)]
+    assert stream.rows("SELECT full_name FROM dim_customers") == [("Third",)]
 
 
-def test_two_processes_that_ingest_the_same_messages_at_once_store_them_once(broker, send: Send, lake):
+def test_what_an_event_says_beyond_the_contract_is_kept(stream: Stream):
+    stream.send([message("TXN", loyalty={"tier": "gold"})])
+    stream.ingest()
+
+    assert stream.rows(f"SELECT extra_fields->>'$.loyalty.tier' FROM {LEDGER}") == [("gold",)]
+
+
+def test_two_processes_that_ingest_the_same_messages_at_once_store_them_once(stream: Stream):
     messages, rejects, refs = poisoned_stream(2_000, 0.01, duplicates=100)
-    send(messages)
+    stream.send(messages)
 
-    processes = [ingesting_process() for _ in range(2)]
+    processes = [ingesting_process(stream) for _ in range(2)]
     for process in processes:
-        go(process)
+        process.stdin.write("go\n")
+        process.stdin.flush()
 
     assert [process.wait(60) for process in processes] == [0, 0]
-    assert_stored_exactly_once(lake, broker, rejects, refs)
+    assert_stored_exactly_once(stream, rejects, refs)
 
 
-@pytest.mark.slow
-def test_killed_at_any_moment_ingestion_loses_nothing_and_doubles_nothing(broker, send: Send, waiting, lake):
-    luck = random.Random(2)
-    all_rejects: Counter[str] = Counter()
-    all_refs: list[str] = []
-    for kill in range(8):
-        messages, rejects, refs = poisoned_stream(1_500, 0.02, duplicates=50)
-        refs = [f"{kill}{ref}" for ref in refs]
-        send([m.replace(b'"transaction_ref": "T', b'"transaction_ref": "%dT' % kill) for m in messages])
-        all_rejects.update(rejects)
-        all_refs += refs
-        process = ingesting_process()
-        go(process)
-        time.sleep(luck.uniform(0.0, 0.6))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert not broken_ranges(lake)
+def test_the_kafka_group_is_told_what_has_been_stored(stream: Stream):
+    from confluent_kafka import Consumer, TopicPartition
 
-    ingest(lake, broker, broker.epoch, waiting(), utc_now())
+    stream.send([message("TXN", transaction_ref=f"T{number}") for number in range(40)])
+    stream.ingest()
 
-    assert_stored_exactly_once(lake, broker, dict(all_rejects), all_refs)
+    consumer = Consumer({"bootstrap.servers": stream.cluster.bootstrap_servers, "group.id": "lag_exporter"})
+    try:
+        asked = [TopicPartition(p.topic, p.number) for p in stream.committed()]
+        told = {found.partition: found.offset for found in consumer.committed(asked, timeout=10)}
+    finally:
+        consumer.close()
+    assert told == {p.number: offset for p, offset in stream.committed().items()}
 
 
-def test_a_range_beyond_what_is_stored_is_refused_because_it_would_leave_a_gap(broker, send: Send, waiting, lake):
-    send([message("TXN", transaction_ref=f"T{number}") for number in range(40)])
-    ingest(lake, broker, broker.epoch, [r for r in waiting() if r.partition == 0], utc_now())
-    end = committed_offsets(lake, broker.epoch)[EVENTS_TOPIC, 0]
+def test_what_is_stored_stays_stored_where_the_kafka_group_cannot_be_told(stream: Stream, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise kafka.KafkaUnavailableError("not authorized")
+
+    monkeypatch.setattr(Cluster, "commit_group", refuse)
+    stream.send([message("TXN")])
+
+    assert stream.ingest().rows[LEDGER] == 1
+    assert "could not be told: not authorized" in stream.reported[-1]
+
+
+def test_a_range_beyond_what_is_stored_is_refused_because_it_would_leave_a_gap(stream: Stream):
+    stream.send([message("TXN", transaction_ref=f"T{number}") for number in range(40)])
+    first = stream.waiting()[0]
+    stream.ingest([first])
 
     with pytest.raises(commit.OffsetGapError, match="run the earlier range first"):
-        ingest(lake, broker, broker.epoch, [OffsetRange(EVENTS_TOPIC, 0, end + 1, end + 2)], utc_now())
+        stream.ingest([OffsetRange(first.partition, first.end + 1, first.end + 2)])
 
 
-def test_offsets_beyond_the_end_of_a_partition_are_not_committed(broker, send: Send, waiting, lake):
-    send([message("TXN")])
-    beyond = [OffsetRange(r.topic, r.partition, r.start, r.end + 5) for r in waiting()]
+def test_offsets_beyond_the_end_of_a_partition_are_not_committed(stream: Stream):
+    stream.send([message("TXN")])
+    beyond = [OffsetRange(r.partition, r.start, r.end + 5) for r in stream.waiting()]
 
-    with pytest.raises(kafka.OffsetsGoneError, match="the cluster holds"):
-        ingest(lake, broker, broker.epoch, beyond, utc_now())
-    assert committed_offsets(lake, broker.epoch) == {}
+    with pytest.raises(kafka.OffsetsGoneError, match="the cluster holds up to 1"):
+        stream.ingest(beyond)
+    assert stream.committed() == {}
 
 
-def test_a_restarted_embedded_broker_begins_a_new_epoch_and_old_runs_stay_harmless(settings: Settings, lake):
-    def all_waiting(cluster: Cluster) -> list[OffsetRange]:
-        marks = kafka.watermarks(cluster, EVENTS_TOPIC)
-        return waiting_ranges(EVENTS_TOPIC, marks, committed_offsets(lake, cluster.epoch))
+def test_a_restarted_embedded_broker_begins_a_new_epoch_and_old_runs_stay_harmless(settings, lake, tmp_path):
+    def stream_of(cluster: Cluster) -> Stream:
+        return Stream(cluster, "bank_transactions", lake, {})
 
-    def send_one(cluster: Cluster, ref: str) -> None:
-        producer = kafka_producer(cluster)
-        producer.send_bytes(b"key", message("TXN", transaction_ref=ref))
-        producer.flush()
+    with embedded_broker(settings.broker_file) as cluster:
+        old = stream_of(cluster)
+        old.send([message("TXN", transaction_ref="T1")])
+        stored = old.waiting()
+        old.ingest(stored)
+        old.send([message("TXN", transaction_ref="T2")])
+        lost = old.waiting()
+    with embedded_broker(settings.broker_file) as cluster:
+        new = stream_of(cluster)
+        new.send([message("TXN", transaction_ref="T3")])
+        new.ingest()
 
-    with embedded_broker(settings.broker_file) as old:
-        send_one(old, "T1")
-        stored = all_waiting(old)
-        ingest(lake, old, old.epoch, stored, utc_now())
-        send_one(old, "T2")
-        lost = all_waiting(old)
-    with embedded_broker(settings.broker_file) as new:
-        send_one(new, "T3")
-        ingest(lake, new, new.epoch, all_waiting(new), utc_now())
-
-        assert ingest(lake, new, old.epoch, stored, utc_now()).ranges == []
+        assert new.ingest(stored).ranges == []
         with pytest.raises(kafka.OffsetsGoneError, match="the embedded broker was restarted"):
-            ingest(lake, new, old.epoch, lost, utc_now())
+            new.ingest(lost)
 
-    assert rows(lake, "SELECT transaction_ref FROM fact_transaction_ledger ORDER BY 1") == [("T1",), ("T3",)]
-
-
-def kafka_producer(cluster: Cluster):
-    from churn_assets.simulator.producer import EventProducer
-
-    return EventProducer(cluster)
+    assert new.rows(f"SELECT transaction_ref FROM {LEDGER} ORDER BY 1") == [("T1",), ("T3",)]
 
 
 def test_an_unreachable_cluster_is_a_clear_error_that_names_the_address(monkeypatch):
     monkeypatch.setattr(kafka, "TIMEOUT_SECONDS", 0.5)
 
     with pytest.raises(kafka.KafkaUnavailableError, match=r"127\.0\.0\.1:9 does not answer"):
-        kafka.locate(load_settings(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9"))
+        kafka.connect(load_settings(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9"))
 
 
-def test_a_large_backlog_is_taken_in_runs_of_bounded_size_evenly_from_the_partitions(monkeypatch):
-    monkeypatch.setattr(commit, "INGEST_RUN_MESSAGES", 100)
-    marks = {0: kafka.Watermarks(0, 1000), 1: kafka.Watermarks(20, 30), 2: kafka.Watermarks(0, 0)}
+def lag(low: int, high: int, committed: int | None, predecessor: int | None = None) -> backlog.PartitionLag:
+    return backlog.PartitionLag(Partition("cluster/topic", "t", 3), Watermarks(low, high), committed, predecessor)
 
-    ranges = waiting_ranges("t", marks, {("t", 0): 500})
 
-    assert ranges == [OffsetRange("t", 0, 500, 533), OffsetRange("t", 1, 20, 30)]
+@pytest.mark.parametrize(
+    ("found", "waiting", "gap", "blocked"),
+    [
+        (lag(0, 10, None), (0, 10), None, ()),
+        (lag(4, 10, None), (4, 10), None, ()),
+        (lag(0, 10, 10), (10, 10), None, ()),
+        (lag(7, 10, 5), (5, 10), "t[3] 5 to 7 were deleted", ("fail",)),
+        (lag(10, 10, 5), (5, 10), "t[3] 5 to 10 were deleted", ("fail",)),
+        (lag(0, 3, 5), (5, 5), "the cluster has lost messages", ("fail", "skip")),
+        (lag(0, 3, None, 5), (0, 3), "was deleted and created again; what its predecessor held from 5", ("fail",)),
+    ],
+)
+def test_a_gap_names_what_is_missing_and_blocks_unless_it_may_be_skipped(found, waiting, gap, blocked):
+    assert (found.waiting.start, found.waiting.end) == waiting
+    assert found.gap is None if gap is None else gap in found.gap
+    assert tuple(on_gap for on_gap in ("fail", "skip") if found.is_blocked(on_gap)) == blocked

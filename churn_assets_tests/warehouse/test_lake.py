@@ -344,7 +344,7 @@ def test_deploying_again_keeps_every_row(tmp_path: Path) -> None:
     lake.deploy()
     lake.transact(
         lambda tx: tx.execute(
-            "INSERT INTO support_cases VALUES ('K1', 'C1', now(), 'app', 0.1, now(), NULL, NULL, NULL)"
+            "INSERT INTO support_cases VALUES ('K1', 'C1', now(), 'app', 0.1, NULL, now(), NULL, NULL, NULL)"
         )
     )
     lake.transact(lambda tx: tx.execute("UPDATE ingest_commits SET commits = 7"))

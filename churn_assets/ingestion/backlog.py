@@ -1,0 +1,193 @@
+"""What waits in Kafka and is not yet in the warehouse, what is missing in between, and how a backlog is worked off.
+
+The sensor, the ingest asset, the demo and `churn status` all look through `lags`. Reading is `kafka`, storing is `commit`.
+"""
+
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from churn_assets.ingestion import commit
+from churn_assets.ingestion.commit import Stored, committed_offsets, not_yet_committed
+from churn_assets.ingestion.kafka import (
+    Chunk,
+    Cluster,
+    KafkaUnavailableError,
+    OffsetRange,
+    OffsetsGoneError,
+    Partition,
+    Watermarks,
+)
+from churn_assets.settings import OnGap
+from churn_assets.warehouse.protocol import Warehouse
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PartitionLag:
+    """How far the warehouse is behind one partition. `committed` is None where nothing of it was ever read.
+
+    `predecessor` is what was committed of the same partition before its topic was deleted and created again.
+    """
+
+    partition: Partition
+    watermarks: Watermarks
+    committed: int | None
+    predecessor: int | None
+
+    @property
+    def waiting(self) -> OffsetRange:
+        """What is to be read: from the committed offset, or the oldest kept message, to the high watermark."""
+        start = self.watermarks.low if self.committed is None else self.committed
+        return OffsetRange(self.partition, start, max(start, self.watermarks.high))
+
+    @property
+    def gone(self) -> OffsetRange:
+        """What was never stored and is no longer on the cluster: its retention has passed the committed offset."""
+        start = self.waiting.start
+        return OffsetRange(self.partition, start, max(start, self.watermarks.low))
+
+    @property
+    def gap(self) -> str | None:
+        """What is missing between the warehouse and the cluster, in words that name the offsets, or None."""
+        if len(self.gone):
+            return f"{self.gone} were deleted by the topic's retention before they were stored"
+        if self.waiting.start > self.watermarks.high:
+            return (
+                f"{self.partition} ends at {self.watermarks.high}, but the messages before {self.waiting.start} are stored:"
+                " the cluster has lost messages (an unclean leader election, a restored backup); delete the topic and"
+                " create it again before anything new is sent"
+            )
+        if self.committed is None and self.predecessor is not None:
+            return (
+                f"{self.partition} was deleted and created again; what its predecessor held from {self.predecessor} on,"
+                " if anything, was never stored"
+            )
+        return None
+
+    def is_blocked(self, on_gap: OnGap) -> bool:
+        """Whether nothing more may be read of the partition: there is a gap that was not allowed, or cannot be skipped."""
+        return self.gap is not None and (on_gap == "fail" or self.waiting.start > self.watermarks.high)
+
+
+def lags(warehouse: Warehouse, cluster: Cluster, topics: Iterable[str]) -> list[PartitionLag]:
+    """How far the warehouse is behind each partition of the topics; a partition that is new is there by itself."""
+    committed = committed_offsets(warehouse)
+    return [
+        PartitionLag(partition, watermarks, committed.get(partition), _predecessor(partition, cluster, committed))
+        for topic in topics
+        for partition, watermarks in cluster.partitions(topic).items()
+    ]
+
+
+def _predecessor(partition: Partition, cluster: Cluster, committed: Mapping[Partition, int]) -> int | None:
+    of_topic = [known for known in committed if known.topic == partition.topic]
+    if cluster.is_embedded or any(known.epoch == partition.epoch for known in of_topic):
+        return None
+    return max(
+        (
+            committed[known]
+            for known in of_topic
+            if known.number == partition.number and known.epoch.startswith(f"{cluster.id}/")
+        ),
+        default=None,
+    )
+
+
+def ingest(
+    warehouse: Warehouse,
+    cluster: Cluster,
+    ranges: Sequence[OffsetRange],
+    *,
+    on_gap: OnGap,
+    group: str,
+    clock: Callable[[], datetime],
+    report: Callable[[str], None],
+) -> Stored:
+    """Read the ranges and store them chunk by chunk. What is committed already is left out, so any range may be run again.
+
+    Of a partition with a gap nothing is read, unless `on_gap` is "skip" and it can be skipped. Afterwards the Kafka group
+    `group` is told how far the warehouse is. `clock` gives the time (UTC), `report` gets a line a chunk. Raises
+    `OffsetGapError`, `OffsetsGoneError` and `KafkaUnavailableError`; what was stored before stays stored.
+    """
+    total = Stored()
+    asked = sum(map(len, ranges))
+    while wanted := _readable(warehouse, cluster, ranges, on_gap, clock, total):
+        try:
+            with closing(cluster.read(wanted)) as chunks, closing(_read_ahead(chunks)) as ahead:
+                for chunk in ahead:
+                    _refuse_another_epoch(cluster, chunk)
+                    if chunk.ranges:
+                        total.add(commit.store(warehouse, chunk, clock()))
+                        done = sum(map(len, total.ranges))
+                        report(f"{done:,} of {asked:,} offsets stored ({total.messages:,} messages)")
+        except commit.OvertakenError:
+            continue  # what the other run committed is left out of the next round
+    _tell_group(warehouse, cluster, group, ranges, report)
+    return total
+
+
+def _readable(
+    warehouse: Warehouse,
+    cluster: Cluster,
+    ranges: Sequence[OffsetRange],
+    on_gap: OnGap,
+    clock: Callable[[], datetime],
+    total: Stored,
+) -> list[OffsetRange]:
+    """What is to be read of the ranges now. Allowed gaps are skipped on the way."""
+    wanted = not_yet_committed(ranges, committed_offsets(warehouse))
+    found = {lag.partition: lag for lag in lags(warehouse, cluster, sorted({r.partition.topic for r in wanted}))}
+    readable: list[OffsetRange] = []
+    for asked in wanted:
+        lag = found.get(asked.partition)
+        if lag is None:
+            raise OffsetsGoneError(
+                f"{asked} were asked for, but the cluster at {cluster.bootstrap_servers} has no such partition in epoch"
+                f" {asked.partition.epoch}: the embedded broker was restarted, the topic was created again, or"
+                " KAFKA_BOOTSTRAP_SERVERS names another cluster"
+            )
+        if lag.is_blocked(on_gap):
+            continue
+        if asked.end > lag.watermarks.high:
+            raise OffsetsGoneError(f"{asked} were asked for, the cluster holds up to {lag.watermarks.high}")
+        start = asked.start
+        if gone := OffsetRange(asked.partition, start, min(lag.watermarks.low, asked.end)):
+            total.add(commit.skip(warehouse, gone, clock()))
+            start = gone.end
+        if start < asked.end:
+            readable.append(OffsetRange(asked.partition, start, asked.end))
+    return readable
+
+
+def _read_ahead(items: Generator[T]) -> Generator[T]:
+    """The items, of which the next is already being made while one is worked on."""
+    with ThreadPoolExecutor(1) as reader:
+        following = reader.submit(next, items, None)
+        while (item := following.result()) is not None:
+            following = reader.submit(next, items, None)
+            yield item
+
+
+def _refuse_another_epoch(cluster: Cluster, chunk: Chunk) -> None:
+    """Offsets say nothing about a topic that was created again while they were read."""
+    now = {partition.epoch for partition in cluster.partitions(chunk.topic)}
+    if any(r.partition.epoch not in now for r in chunk.ranges):
+        raise OffsetsGoneError(f"the topic {chunk.topic} was deleted or created again while it was read")
+
+
+def _tell_group(
+    warehouse: Warehouse, cluster: Cluster, group: str, ranges: Iterable[OffsetRange], report: Callable[[str], None]
+) -> None:
+    committed = committed_offsets(warehouse)
+    offsets = {r.partition: committed[r.partition] for r in ranges if r.partition in committed}
+    if not offsets:
+        return
+    try:
+        cluster.commit_group(group, offsets)
+    except KafkaUnavailableError as error:
+        report(f"the messages are stored, but the group {group} could not be told: {error}")

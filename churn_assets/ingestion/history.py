@@ -1,0 +1,184 @@
+"""Events that do not come from Kafka: files of history, and rejects that the contract accepts by now.
+
+Both go through the same validation and the same statements as messages do (`decoding`, `commit`).
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from churn_assets.errors import ChurnError
+from churn_assets.ingestion.commit import Stored, accounted, serialize, staged_tables, store_rows
+from churn_assets.ingestion.decoding import MESSAGE_SCHEMA, Decoded, decode
+from churn_assets.ingestion.events import EXTRA_FIELDS, LEDGERS, EventType
+from churn_assets.settings import INGEST_CHUNK_MESSAGES
+from churn_assets.warehouse.protocol import Transaction, Warehouse
+
+FILE_EPOCH = "file"  # of rejects that come from a file: kafka_topic is its path, kafka_offset the number of its row
+_READERS = {
+    ".parquet": "read_parquet($file)",
+    ".csv": "read_csv($file, header = true, all_varchar = true)",
+    ".csv.gz": "read_csv($file, header = true, all_varchar = true)",
+}
+# Columns of a ledger that are not the event's: a file that was exported from a ledger has them.
+_NOT_PAYLOAD = {EXTRA_FIELDS, "ingested_at", "kafka_topic", "kafka_partition", "kafka_offset"}
+
+
+class FileError(ChurnError):
+    """A file cannot be loaded; the message says why."""
+
+
+def load(
+    warehouse: Warehouse,
+    ledger: str,
+    files: Sequence[Path],
+    clock: Callable[[], datetime],
+    report: Callable[[Path, Stored], None],
+) -> Stored:
+    """Store the rows of Parquet or CSV files in a ledger; `report` gets what became of each chunk of a file.
+
+    Each row counts as an event of the ledger's type, with its columns as payload (names in any case); an `updated_at`
+    that is absent is the file's modification time. A chunk is one transaction, and rows that are stored are duplicates,
+    so a load that was interrupted may simply be repeated. `clock` gives the time (UTC). Raises `FileError`.
+    """
+    if ledger not in LEDGERS:
+        raise FileError(f"there is no ledger {ledger}; the ledgers are {', '.join(LEDGERS)}")
+    for file in files:
+        _refuse_bad_file(file, LEDGERS[ledger])
+    total = Stored()
+    for file in files:
+        for messages in _rows_as_events(file, LEDGERS[ledger]):
+            now = clock()
+            stored = _store(warehouse, decode(messages, now), messages, str(file.absolute()), now)
+            total.add(stored)
+            report(file, stored)
+    return total
+
+
+def replay_rejects(warehouse: Warehouse, reason: str | None, clock: Callable[[], datetime]) -> Stored:
+    """Check the rejects (with `reason`, or all) again and store those that the contract accepts by now.
+
+    These keep their line in `event_rejects`, with `replayed_at`; the others stay as they are.
+    """
+    total = Stored()
+    sources = warehouse.query(
+        "SELECT DISTINCT epoch, kafka_topic FROM event_rejects WHERE replayed_at IS NULL AND (?1 IS NULL OR reason = ?1)"
+        " ORDER BY ALL",
+        [reason],
+    ).to_pylist()
+    for source in sources:
+        total.add(_replay_source(warehouse, source["epoch"], source["kafka_topic"], reason, clock))
+    return total
+
+
+def _replay_source(
+    warehouse: Warehouse, epoch: str, topic: str, reason: str | None, clock: Callable[[], datetime]
+) -> Stored:
+    total, after = Stored(), (-1, -1)
+    while True:
+        messages = warehouse.query(
+            "SELECT kafka_partition, kafka_offset, kafka_time, original AS value FROM event_rejects"
+            " WHERE replayed_at IS NULL AND (?1 IS NULL OR reason = ?1) AND epoch = ?2 AND kafka_topic = ?3"
+            f" AND (kafka_partition, kafka_offset) > (?4, ?5) ORDER BY ALL LIMIT {INGEST_CHUNK_MESSAGES}",
+            [reason, epoch, topic, *after],
+        ).cast(MESSAGE_SCHEMA)
+        if not messages.num_rows:
+            return total
+        last = messages.slice(messages.num_rows - 1).to_pylist()[0]
+        after = (last["kafka_partition"], last["kafka_offset"])
+        now = clock()
+        total.add(_store_again(warehouse, decode(messages, now), messages, epoch, topic, now))
+
+
+def _store_again(
+    warehouse: Warehouse, decoded: Decoded, messages: pa.Table, epoch: str, topic: str, now: datetime
+) -> Stored:
+    places = [rows.select(["kafka_partition", "kafka_offset"]) for rows in decoded.rows.values()]
+
+    def work(tx: Transaction) -> dict[str, int]:
+        serialize(tx)
+        tx.execute(
+            "UPDATE event_rejects SET replayed_at = ? FROM staged_places AS place WHERE epoch = ? AND kafka_topic = ?"
+            " AND event_rejects.kafka_partition = place.kafka_partition"
+            " AND event_rejects.kafka_offset = place.kafka_offset",
+            [now, epoch, topic],
+        )
+        source = None if epoch == FILE_EPOCH else topic
+        return {ledger: store_rows(tx, LEDGERS[ledger], decoded, source, now) for ledger in decoded.rows}
+
+    staged = staged_tables(decoded) | {"staged_places": pa.concat_tables(places)}
+    return accounted(decoded, warehouse.transact(work, staged), [], messages)
+
+
+def _store(warehouse: Warehouse, decoded: Decoded, messages: pa.Table, source: str, now: datetime) -> Stored:
+    def work(tx: Transaction) -> dict[str, int]:
+        serialize(tx)
+        if decoded.rejects.num_rows:
+            tx.execute(
+                "INSERT INTO event_rejects (epoch, kafka_topic, kafka_partition, kafka_offset, kafka_time, reason,"
+                " original, rejected_at) SELECT ?1, ?2, kafka_partition, kafka_offset, kafka_time, reason, original, ?3"
+                " FROM staged_rejects WHERE NOT EXISTS (SELECT 1 FROM event_rejects AS known WHERE known.epoch = ?1"
+                " AND known.kafka_topic = ?2 AND known.kafka_offset = staged_rejects.kafka_offset"
+                " AND known.original = staged_rejects.original)",
+                [FILE_EPOCH, source, now],
+            )
+        return {ledger: store_rows(tx, LEDGERS[ledger], decoded, None, now) for ledger in decoded.rows}
+
+    return accounted(decoded, warehouse.transact(work, staged_tables(decoded)), [], messages)
+
+
+def _reader(file: Path) -> str:
+    for suffix, reader in _READERS.items():
+        if file.name.lower().endswith(suffix):
+            return reader
+    raise FileError(f"{file} is neither Parquet nor CSV; known endings are {', '.join(_READERS)}")
+
+
+def _columns(connection: duckdb.DuckDBPyConnection, file: Path) -> list[str]:
+    try:
+        rows = connection.execute(f"DESCRIBE SELECT * FROM {_reader(file)}", {"file": str(file)}).fetchall()
+    except duckdb.Error as error:
+        raise FileError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
+    return [name for name, *_ in rows if name.lower() not in _NOT_PAYLOAD]
+
+
+def _refuse_bad_file(file: Path, event_type: EventType) -> None:
+    if not file.is_file():
+        raise FileError(f"there is no file {file}")
+    with duckdb.connect(":memory:") as connection:
+        there = {name.lower() for name in _columns(connection, file)}
+    if missing := [field.name for field in event_type.fields if field.required and field.name not in there]:
+        raise FileError(f"{file} lacks the columns {', '.join(missing)}, which {event_type.ledger} needs")
+
+
+def _rows_as_events(file: Path, event_type: EventType) -> Generator[pa.Table]:
+    """The rows of a file as messages (`MESSAGE_SCHEMA`), facts in the order of their times, in chunks.
+
+    In order of time, a chunk of a ledger has few days, so few of the ledger's files are looked through for duplicates.
+    """
+    written = datetime.fromtimestamp(file.stat().st_mtime, UTC).replace(tzinfo=None)
+    with duckdb.connect(":memory:") as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET memory_limit = '1GB'")
+        names = _columns(connection, file)
+        payload = ", ".join(f"{_quoted(name.lower(), chr(39))}: {_quoted(name, chr(34))}" for name in names)
+        time = next((name for name in names if name.lower() == event_type.event_time), None)
+        order = f"ORDER BY {_quoted(time, chr(34))}" if time and not event_type.is_dimension else ""
+        try:
+            reader = connection.execute(
+                "SELECT 0::INTEGER AS kafka_partition, number AS kafka_offset, $written::TIMESTAMP AS kafka_time,"
+                f" encode(to_json({{'event_type': '{event_type.name}', 'payload': {{{payload}}}}})::VARCHAR) AS value"
+                f" FROM (SELECT *, row_number() OVER () AS number FROM {_reader(file)}) {order}",
+                {"file": str(file), "written": written},
+            ).to_arrow_reader(INGEST_CHUNK_MESSAGES)
+            for batch in reader:
+                yield pa.Table.from_batches([batch]).cast(MESSAGE_SCHEMA)
+        except duckdb.Error as error:
+            raise FileError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def _quoted(name: str, mark: str) -> str:
+    return mark + name.replace(mark, 2 * mark) + mark
