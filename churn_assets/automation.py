@@ -25,6 +25,7 @@ from churn_assets.settings import (
     INGEST_MESSAGES,
     INGEST_SECONDS,
     LEDGER_CHECK_SECONDS,
+    MAINTENANCE_CRON,
     REFRESH_ALLOWANCE_SECONDS,
     RETRY_AFTER_FAILURE_SECONDS,
     Settings,
@@ -58,6 +59,9 @@ ledger_checks_job = dg.define_asset_job(
     "check_ledgers",
     dg.AssetSelection.checks_for_assets(*LEDGERS),
     description="Check keys over whole ledgers.",
+)
+maintenance_job = dg.define_asset_job(
+    "maintain_tables", dg.AssetSelection.assets("table_maintenance"), description="Merge small files, expire snapshots."
 )
 
 
@@ -191,8 +195,34 @@ def ledger_checks_sensor(
     return dg.RunRequest()
 
 
+@dg.schedule(
+    job=maintenance_job,
+    cron_schedule=MAINTENANCE_CRON,
+    execution_timezone="UTC",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Merges small files and gives up what is no longer needed, once an hour while something is written.",
+)
+def maintenance_schedule(
+    context: dg.ScheduleEvaluationContext, warehouse: dg.ResourceParam[Warehouse]
+) -> dg.RunRequest | dg.SkipReason:
+    """One look at whether anything was written since the last maintenance."""
+    last = context.instance.get_run_records(
+        dg.RunsFilter(job_name=maintenance_job.name, statuses=[dg.DagsterRunStatus.SUCCESS]), limit=1
+    )
+    written = warehouse.query(
+        "SELECT greatest((SELECT max(stored_at) FROM ingest_ranges),"
+        " (SELECT max(started_at) FROM dynamic_table_refresh_history)) AS newest"
+    )["newest"][0].as_py()
+    if written is None:
+        return dg.SkipReason("nothing was ever written")
+    if last and written < last[0].create_timestamp.astimezone(UTC).replace(tzinfo=None):
+        return dg.SkipReason("nothing was written since the last maintenance")
+    return dg.RunRequest()
+
+
+SCHEDULES = [maintenance_schedule]
 SENSORS = [kafka_sensor, refresh_sensor, emails_sensor, ledger_checks_sensor]
-JOBS = [ingest_job, refresh_job, emails_job, ledger_checks_job]
+JOBS = [ingest_job, refresh_job, emails_job, ledger_checks_job, maintenance_job]
 
 
 def _not_now(context: dg.SensorEvaluationContext, job: str) -> dg.SkipReason | None:

@@ -62,6 +62,15 @@ INGEST_CHUNK_BYTES = 128 * 1024 * 1024  # ... or bytes, whichever comes first, s
 FUTURE_TOLERANCE_HOURS = 24  # an event that claims to be later than this is impossible (clocks and time zones differ)
 EARLIEST_EVENT = "2000-01-01"
 
+MAINTENANCE_CRON = "23 * * * *"  # UTC
+SNAPSHOT_RETENTION_HOURS = 24  # how far back time travel reaches
+FILE_GRACE_HOURS = 1  # before a file that no snapshot needs is deleted: a query may still be reading it
+ORPHAN_HOURS = 24  # before a file that belongs to no snapshot counts as left behind by a writer that was killed
+COMPACTED_FILE_BYTES = (
+    64 * 1024 * 1024
+)  # files of this size are left alone, so that old ones are not written again and again
+REWRITTEN_DELETE_SHARE = 0.1  # a file of whose rows more are deleted is written again without them
+
 MAX_ORPHAN_SHARE = 0.01  # of a ledger's rows whose account or customer is unknown; above, the check fails
 LEDGER_CHECK_SECONDS = 15 * 60.0  # between two checks of whole ledgers while events arrive
 REFRESH_ALLOWANCE_SECONDS = 30.0  # from a requested run to its commit: queue, process start, refresh

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from churn_assets.ingestion import commit
 from churn_assets.ingestion.commit import Stored, committed_offsets, not_yet_committed
+from churn_assets.ingestion.decoding import Decoded, decode
 from churn_assets.ingestion.kafka import (
     Chunk,
     Cluster,
@@ -118,11 +119,11 @@ def ingest(
     asked = sum(map(len, ranges))
     while wanted := _readable(warehouse, cluster, ranges, on_gap, clock, total):
         try:
-            with closing(cluster.read(wanted)) as chunks, closing(_read_ahead(chunks)) as ahead:
-                for chunk in ahead:
+            with closing(_decoded(cluster, wanted, clock)) as chunks, closing(_ahead(chunks)) as ahead:
+                for chunk, decoded in ahead:
                     _refuse_another_epoch(cluster, chunk)
                     if chunk.ranges:
-                        total.add(commit.store(warehouse, chunk, clock()))
+                        total.add(commit.store(warehouse, chunk, decoded, clock()))
                         done = sum(map(len, total.ranges))
                         report(f"{done:,} of {asked:,} offsets stored ({total.messages:,} messages)")
         except commit.OvertakenError:
@@ -164,7 +165,15 @@ def _readable(
     return readable
 
 
-def _read_ahead(items: Generator[T]) -> Generator[T]:
+def _decoded(
+    cluster: Cluster, ranges: list[OffsetRange], clock: Callable[[], datetime]
+) -> Generator[tuple[Chunk, Decoded]]:
+    with closing(cluster.read(ranges)) as chunks:
+        for chunk in chunks:
+            yield chunk, decode(chunk.messages, clock())
+
+
+def _ahead(items: Generator[T]) -> Generator[T]:
     """The items, of which the next is already being made while one is worked on."""
     with ThreadPoolExecutor(1) as reader:
         following = reader.submit(next, items, None)

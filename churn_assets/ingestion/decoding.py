@@ -5,6 +5,7 @@ Here belongs how bytes are checked against the contract in `events`. Nothing is 
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 
 import duckdb
 import pyarrow as pa
@@ -38,9 +39,8 @@ class Decoded:
 def decode(messages: pa.Table, now: datetime) -> Decoded:
     """Sort messages (`MESSAGE_SCHEMA`) into rows and rejects; an event later than `now` (UTC) + tolerance is impossible."""
     latest = now + timedelta(hours=FUTURE_TOLERANCE_HOURS)
-    with duckdb.connect(":memory:") as connection:
+    with _engine().cursor() as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        connection.execute("SET preserve_insertion_order = false")
         connection.register("messages", messages)
         connection.execute(
             f"CREATE TEMP TABLE parsed AS SELECT {_COORDINATES}, kafka_time, value,"
@@ -70,6 +70,15 @@ def decode(messages: pa.Table, now: datetime) -> Decoded:
             f" FROM refused JOIN parsed USING ({_COORDINATES}) ORDER BY {_COORDINATES}"
         ).to_arrow_table()
     return Decoded(rows, rejects)
+
+
+@cache
+def _engine() -> duckdb.DuckDBPyConnection:
+    """An engine of this module's own, kept because it takes longer to make than a small batch to decode.
+
+    Each call works on a cursor, whose temporary tables nobody else sees.
+    """
+    return duckdb.connect(":memory:", config={"preserve_insertion_order": "false"})
 
 
 def _json_shape() -> str:
@@ -112,13 +121,19 @@ def _accepted(connection: duckdb.DuckDBPyConnection, event_type: EventType) -> p
 
 
 def _extra_fields(event_type: EventType) -> str:
-    """SQL: what an event says beyond the contract, as a JSON object, or NULL. A merge patch of null removes a member."""
+    """SQL: what an event says beyond the contract, as a JSON object, or NULL."""
+    names = [field.name for field in event_type.fields]
+    is_known = (
+        "list_has_all(['event_type', 'payload'], json_keys(decode(value)))"
+        f" AND list_has_all({names}, json_keys(decode(value), '$.payload'))"
+    )
+    # A merge patch of null removes a member.
     without = ", ".join(f'"{field.name}": null' for field in event_type.fields)
     patched = (
         """json_merge_patch(json_merge_patch(decode(value), '{"event_type": null, "payload": null}'),"""
         f" json_merge_patch(json_extract(decode(value), '$.payload'), '{{{without}}}'))"
     )
-    return f"nullif({patched}::VARCHAR, '{{}}')"
+    return f"CASE WHEN {is_known} THEN NULL ELSE {patched}::VARCHAR END"
 
 
 def _typed(field: Field) -> str:

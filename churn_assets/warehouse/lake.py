@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from importlib.resources import files
 from itertools import pairwise
@@ -23,8 +23,15 @@ import pyarrow as pa
 from churn_assets.dynamic_tables import engine
 from churn_assets.dynamic_tables.engine import DynamicTable, Refresh
 from churn_assets.errors import ChurnError
-from churn_assets.settings import PROJECT_ROOT
-from churn_assets.warehouse.protocol import Column, T, Transaction
+from churn_assets.settings import (
+    COMPACTED_FILE_BYTES,
+    FILE_GRACE_HOURS,
+    ORPHAN_HOURS,
+    PROJECT_ROOT,
+    REWRITTEN_DELETE_SHARE,
+    SNAPSHOT_RETENTION_HOURS,
+)
+from churn_assets.warehouse.protocol import Column, Maintenance, T, Transaction
 
 BUSY_TIMEOUT_MS = 5000
 MAX_ATTEMPTS = 20
@@ -185,6 +192,42 @@ class LakeWarehouse:
         with self._one_snapshot() as tx:
             return engine.stream_has_data(tx, stream)
 
+    def maintain(self, order: Mapping[str, str], now: datetime) -> Maintenance:
+        before = self._files()
+        # Each step has a turn to write of its own, so that an ingestion waits for one table at most.
+        self.transact(lambda tx: _sort_by(tx, order))
+        for table in before:
+            for step in (
+                "ducklake_flush_inlined_data('lake', table_name => ?)",
+                f"ducklake_rewrite_data_files('lake', ?, delete_threshold => {REWRITTEN_DELETE_SHARE})",
+                f"ducklake_merge_adjacent_files('lake', ?, max_file_size => {COMPACTED_FILE_BYTES})",
+            ):
+                self.transact(lambda tx, step=step, table=table: tx.rows(f"CALL {step}", [table]))
+        expired = self.transact(lambda tx: _expire(tx, now - timedelta(hours=SNAPSHOT_RETENTION_HOURS)))
+        deleted = 0
+        # Compared as text on an SQLite catalog, every file that was given up on the same day as this bound counts as
+        # older; a day is added so that the grace is never less than FILE_GRACE_HOURS.
+        given_up_before = now - timedelta(days=1, hours=FILE_GRACE_HOURS)
+        written_before = now - timedelta(hours=ORPHAN_HOURS)
+        for step, bound in (("cleanup_old_files", given_up_before), ("delete_orphaned_files", written_before)):
+            call = f"CALL ducklake_{step}('lake', older_than => TIMESTAMPTZ '{bound.isoformat(sep=' ')}+00')"
+            deleted += len(self.transact(lambda tx, call=call: tx.rows(call)))
+        after = self._files()
+        return Maintenance(
+            files={table: (files, after[table][0]) for table, (files, _) in before.items()},
+            bytes=(sum(size for _, size in before.values()), sum(size for _, size in after.values())),
+            snapshots_expired=expired,
+            files_deleted=deleted,
+        )
+
+    def _files(self) -> dict[str, tuple[int, int]]:
+        """The number of files, those of deletions among them, and their bytes, by table."""
+        rows = self.query(
+            "SELECT table_name, file_count + delete_file_count, file_size_bytes + delete_file_size_bytes"
+            " FROM ducklake_table_info('lake') ORDER BY table_name"
+        )
+        return {name: (files, size) for name, files, size in zip(*rows.to_pydict().values(), strict=True)}
+
     @contextmanager
     def _one_snapshot(self) -> Generator[_LakeTransaction]:
         with self._cursor() as cursor:
@@ -193,6 +236,35 @@ class LakeWarehouse:
                 yield _LakeTransaction(cursor)
             finally:
                 cursor.rollback()
+
+
+def _sort_by(tx: Transaction, order: Mapping[str, str]) -> None:
+    known = dict(
+        tx.rows(
+            "SELECT table_name, expression FROM __ducklake_metadata_lake.ducklake_sort_info AS info"
+            " JOIN __ducklake_metadata_lake.ducklake_sort_expression USING (sort_id)"
+            " JOIN __ducklake_metadata_lake.ducklake_table AS named ON named.table_id = info.table_id"
+            " AND named.end_snapshot IS NULL WHERE info.end_snapshot IS NULL"
+        )
+    )
+    for table, column in order.items():
+        if known.get(table) != column:
+            tx.execute(f"ALTER TABLE {table} SET SORTED BY ({column} ASC)")
+
+
+def _expire(tx: Transaction, older_than: datetime) -> int:
+    """Give up snapshots that are older, and that no dynamic table or stream has yet to read; how many there were."""
+    # By their numbers: `older_than` compares times as text on an SQLite catalog, and takes all of the same day as older.
+    versions = tx.rows(
+        "SELECT snapshot_id FROM __ducklake_metadata_lake.ducklake_snapshot"
+        " WHERE make_timestamp(epoch_us(snapshot_time::TIMESTAMPTZ)) < ? AND snapshot_id < (SELECT min(position) FROM"
+        " (SELECT least(position, base_position) AS position FROM dynamic_tables UNION ALL SELECT position FROM streams"
+        " UNION ALL SELECT max(snapshot_id) FROM __ducklake_metadata_lake.ducklake_snapshot))",
+        [older_than],
+    )
+    if versions:
+        tx.execute(f"CALL ducklake_expire_snapshots('lake', versions => [{', '.join(str(v) for (v,) in versions)}])")
+    return len(versions)
 
 
 def _literal(text: object) -> str:

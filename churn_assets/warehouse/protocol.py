@@ -23,6 +23,16 @@ class Column:
     type: str
 
 
+@dataclass(frozen=True)
+class Maintenance:
+    """What a maintenance saved. Files are counted by table: (before, after); `bytes` are those of all data files."""
+
+    files: dict[str, tuple[int, int]]
+    bytes: tuple[int, int]
+    snapshots_expired: int
+    files_deleted: int
+
+
 class Transaction(Protocol):
     """Statements that take effect together or not at all."""
 
@@ -75,6 +85,13 @@ class Warehouse(Protocol):
 
     def stream_has_data(self, stream: str) -> bool:
         """Whether a stream's table was written since the stream was last consumed."""
+        ...
+
+    def maintain(self, order: Mapping[str, str], now: datetime) -> Maintenance:
+        """Keep reads fast and storage small after many small writes. `order` names the column a table is sorted by.
+
+        Nothing that a dynamic table or a stream still has to read is given up. `now` is UTC.
+        """
         ...
 
 
