@@ -10,7 +10,7 @@ RUN := .venv/bin
 SYNCED := .venv/.synced
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-kafka check test-ui lint format dbt-vars screenshots clean
+.PHONY: help install demo test test-slow test-kafka check test-ui lint format dbt-vars event-docs screenshots benchmark-ingest clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ test-kafka: $(SYNCED) .tools/kafka  ## Run the ingestion tests against Apache Ka
 test-ui: $(SYNCED)  ## Look at a running demo in headless Chromium (needs chromium)
 	$(RUN)/pytest -m ui $(ARGS)
 
+benchmark-ingest: $(SYNCED) .tools/kafka  ## Measure ingestion against its limits and its peers (needs Java 17, Maven)
+	PATH="$(CURDIR)/.tools/bin:$$PATH" $(RUN)/python -m benchmarks.ingest $(ARGS)
+
 lint: $(SYNCED)  ## Check style and types
 	$(RUN)/ruff format --check .
 	$(RUN)/ruff check .
@@ -62,6 +65,9 @@ format: $(SYNCED)  ## Format the code
 
 dbt-vars: $(SYNCED)  ## Write the rules of settings.py into dbt_project.yml
 	$(RUN)/python -m churn_assets.dbt_vars
+
+event-docs: $(SYNCED)  ## Write docs/events.md and docs/events.schema.json from the event contract
+	$(RUN)/python -m churn_assets.ingestion.contract
 
 screenshots: $(SYNCED)  ## Take the README's screenshots from a running demo (needs chromium)
 	PYTHONPATH=. $(RUN)/python docs/take_screenshots.py

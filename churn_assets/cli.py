@@ -3,6 +3,7 @@
 import json
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Annotated
 
 import duckdb
@@ -14,6 +15,7 @@ from rich.table import Table
 from churn_assets.clock import utc_now
 from churn_assets.dynamic_tables.engine import DynamicTableError
 from churn_assets.errors import ChurnError
+from churn_assets.ingestion.commit import Stored
 from churn_assets.settings import Settings, load_settings
 from churn_assets.stop import StopSignal
 from churn_assets.warehouse.lake import LakeWarehouse
@@ -45,7 +47,16 @@ def _warehouse(settings: Settings, *, read_only: bool = False) -> LakeWarehouse:
 
 
 def _say(message: str) -> None:
-    console.print(message, highlight=False, soft_wrap=True)
+    console.print(message, markup=False, highlight=False, soft_wrap=True)
+
+
+def _say_stored(total: Stored) -> None:
+    _say(
+        f"{total.messages:,} rows: {total.rows.total():,} stored, {total.duplicates.total():,} known already,"
+        f" {total.rejected.total():,} rejected"
+    )
+    for reason, count in total.rejected.most_common():
+        _say(f"  {count:,} {reason}")
 
 
 @app.command()
@@ -139,6 +150,73 @@ def produce(
             stopped=stop.is_set,
             report=lambda sent: progress.update(f"{sent:,} events sent") if progress else None,
         )
+
+
+@app.command()
+def load(
+    table: Annotated[str, typer.Argument(help="The ledger: fact_transaction_ledger, dim_customers ...")],
+    files: Annotated[list[str], typer.Argument(help="Parquet or CSV files, or patterns such as 'history/*.parquet'.")],
+) -> None:
+    """Load history into a ledger, validated like events. Rows that are there already are left out: repeat it freely."""
+    from churn_assets.ingestion.history import find_files
+    from churn_assets.ingestion.history import load as load_files
+
+    settings = load_settings()
+    warehouse = _warehouse(settings)
+    warehouse.deploy()
+    with console.status("loading") if console.is_terminal else nullcontext() as progress:
+
+        def report(file: Path, so_far: Stored) -> None:
+            if progress:
+                progress.update(f"{escape(file.name)}: {so_far.messages:,} rows")
+
+        total = load_files(warehouse, table.lower(), find_files(files), utc_now, report)
+    _say_stored(total)
+
+
+@app.command()
+def replay(
+    file: Annotated[typer.FileBinaryRead, typer.Argument(help="NDJSON: one event a line; - is standard input.")],
+) -> None:
+    """Publish the events of a file to Kafka, each line as it stands."""
+    from churn_assets.ingestion.publisher import Publisher, wait_for_cluster
+    from churn_assets.ingestion.publisher import replay as replay_lines
+
+    settings = load_settings()
+    publisher = Publisher(wait_for_cluster(settings, _say), settings.topics[0])
+    with console.status("replaying") if console.is_terminal else nullcontext() as progress:
+        sent = replay_lines(file, publisher, lambda sent: progress.update(f"{sent:,} events") if progress else None)
+    _say(f"{sent:,} events sent to {settings.topics[0]}")
+
+
+@app.command()
+def replay_rejects(
+    reason: Annotated[str | None, typer.Option(help="Only those rejected for this reason.")] = None,
+) -> None:
+    """Check rejected events again and store those that the contract accepts by now."""
+    from churn_assets.ingestion import history
+
+    warehouse = _warehouse(load_settings())
+    warehouse.deploy()
+    _say_stored(history.replay_rejects(warehouse, reason, utc_now))
+
+
+@app.command()
+def doctor() -> None:
+    """Check the settings, the lake, the deployment and Kafka, and say what to do about each problem."""
+    from churn_assets.doctor import examine
+
+    findings = examine(load_settings())
+    for finding in findings:
+        console.print(
+            f"{'ok  ' if finding.problem is None else 'FAIL'}  {finding.what}: {finding.problem or finding.state}",
+            style=None if finding.problem is None else "red",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    if problems := sum(finding.problem is not None for finding in findings):
+        raise ChurnError(f"{problems} of {len(findings)} checks failed")
 
 
 @app.command()

@@ -5,6 +5,7 @@ Both go through the same validation and the same statements as messages do (`dec
 
 from collections.abc import Callable, Generator, Sequence
 from datetime import UTC, datetime
+from glob import glob
 from pathlib import Path
 
 import duckdb
@@ -31,6 +32,17 @@ class FileError(ChurnError):
     """A file cannot be loaded; the message says why."""
 
 
+def find_files(patterns: Sequence[str]) -> list[Path]:
+    """The files that the patterns name, each once; `FileError` for a pattern without one."""
+    files: dict[Path, None] = {}
+    for pattern in patterns:
+        found = sorted(glob(pattern, recursive=True))
+        if not found:
+            raise FileError(f"there is no file {pattern}")
+        files |= dict.fromkeys(Path(name) for name in found)
+    return list(files)
+
+
 def load(
     warehouse: Warehouse,
     ledger: str,
@@ -38,7 +50,7 @@ def load(
     clock: Callable[[], datetime],
     report: Callable[[Path, Stored], None],
 ) -> Stored:
-    """Store the rows of Parquet or CSV files in a ledger; `report` gets what became of each chunk of a file.
+    """Store the rows of Parquet or CSV files in a ledger; `report` gets the account so far after each chunk.
 
     Each row counts as an event of the ledger's type, with its columns as payload (names in any case); an `updated_at`
     that is absent is the file's modification time. A chunk is one transaction, and rows that are stored are duplicates,
@@ -52,9 +64,8 @@ def load(
     for file in files:
         for messages in _rows_as_events(file, LEDGERS[ledger]):
             now = clock()
-            stored = _store(warehouse, decode(messages, now), messages, str(file.absolute()), now)
-            total.add(stored)
-            report(file, stored)
+            total.add(_store(warehouse, decode(messages, now), messages, str(file.absolute()), now))
+            report(file, total)
     return total
 
 
@@ -146,8 +157,6 @@ def _columns(connection: duckdb.DuckDBPyConnection, file: Path) -> list[str]:
 
 
 def _refuse_bad_file(file: Path, event_type: EventType) -> None:
-    if not file.is_file():
-        raise FileError(f"there is no file {file}")
     with duckdb.connect(":memory:") as connection:
         there = {name.lower() for name in _columns(connection, file)}
     if missing := [field.name for field in event_type.fields if field.required and field.name not in there]:

@@ -1,0 +1,84 @@
+"""`churn doctor`: is everything there that the system needs, and if not, what to do. Secrets are never shown."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from churn_assets.clock import utc_now
+from churn_assets.deployment import manifest_path
+from churn_assets.errors import ChurnError
+from churn_assets.ingestion import kafka
+from churn_assets.ingestion.backlog import lags
+from churn_assets.settings import Settings
+from churn_assets.warehouse.lake import LakeWarehouse
+
+LEAST_FREE_BYTES = 1024**3
+# Only these are shown; whatever else a librdkafka property holds may be a secret.
+_SHOWN = {"security.protocol", "sasl.mechanism", "sasl.mechanisms", "ssl.ca.location"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: its state, or its problem and what to do."""
+
+    what: str
+    state: str
+    problem: str | None = None
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Look at everything, also after a problem was found."""
+    return [
+        _finding("settings", lambda: _settings(settings)),
+        _finding("disk", lambda: _disk(settings)),
+        _finding("lake", lambda: _lake(settings)),
+        _finding("deployment", lambda: _deployment(settings)),
+        _finding("Kafka", lambda: _kafka(settings)),
+    ]
+
+
+def _finding(what: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, look())
+    except ChurnError as error:
+        return Finding(what, "", str(error))
+
+
+def _settings(settings: Settings) -> str:
+    security = ", ".join(
+        f"{name}={secret.get_secret_value() if name in _SHOWN else 'set'}"
+        for name, secret in sorted(settings.kafka_security.items())
+    )
+    return (
+        f"CHURN_HOME={settings.home} CHURN_TARGET={settings.target} CHURN_TOPICS={','.join(settings.topics)}"
+        f" CHURN_ON_GAP={settings.on_gap} CHURN_REFRESH={settings.refresh}; Kafka security: {security or 'none'}"
+    )
+
+
+def _disk(settings: Settings) -> str:
+    there = next(folder for folder in (settings.home.absolute(), *settings.home.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if free < LEAST_FREE_BYTES:
+        raise ChurnError(f"{free / 1024**2:,.0f} MB are free for {settings.home}; make room or move CHURN_HOME")
+    return f"{free / 1024**3:,.0f} GB free"
+
+
+def _lake(settings: Settings) -> str:
+    lake = LakeWarehouse(settings.lake_path, read_only=True)
+    tables = lake.dynamic_tables(utc_now())
+    if not tables:
+        raise ChurnError("no dynamic table is declared; run `churn deploy`")
+    return f"{settings.lake_path}, {len(tables)} dynamic tables"
+
+
+def _deployment(settings: Settings) -> str:
+    return f"dbt manifest {manifest_path(settings)}"
+
+
+def _kafka(settings: Settings) -> str:
+    cluster = kafka.connect(settings)
+    found = lags(LakeWarehouse(settings.lake_path, read_only=True), cluster, settings.topics)
+    if gaps := [lag.gap for lag in found if lag.is_blocked(settings.on_gap)]:
+        raise ChurnError("; ".join(map(str, gaps)) + "; CHURN_ON_GAP=skip goes on without what retention deleted")
+    waiting = sum(len(lag.waiting) for lag in found)
+    return f"{cluster.bootstrap_servers}, {len(found)} partitions, {waiting:,} messages wait"

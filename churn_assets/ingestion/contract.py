@@ -1,0 +1,118 @@
+"""What producers read of the event contract: `docs/events.md` and `docs/events.schema.json`, generated from `events`.
+
+`python -m churn_assets.ingestion.contract` writes both (`make event-docs`); a test compares them with the code.
+"""
+
+import json
+from typing import Any
+
+from churn_assets.ingestion.events import EVENT_TYPES, EXTRA_FIELDS, EventType, Field
+from churn_assets.settings import EARLIEST_EVENT, EVENTS_TOPIC, FUTURE_TOLERANCE_HOURS, PROJECT_ROOT
+
+DOCS = PROJECT_ROOT / "docs"
+MARKDOWN, JSON_SCHEMA = DOCS / "events.md", DOCS / "events.schema.json"
+
+_EXAMPLES = {"VARCHAR": "...", "DOUBLE": 0.5, "TIMESTAMP": "2026-03-01T10:00:00Z", "DATE": "2026-03-01"}
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema (draft 2020-12) of one message. What is valid under it is accepted, but for impossible times.
+
+    Ingestion is more lenient than the schema: it also takes numbers in quotes and times with a space for the T.
+    """
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"A message on {EVENTS_TOPIC}",
+        "oneOf": [_type_schema(event_type) for event_type in EVENT_TYPES],
+    }
+
+
+def markdown() -> str:
+    """The contract as a page for people."""
+    sections = "\n".join(_section(event_type) for event_type in EVENT_TYPES)
+    return f"""# Events
+
+Generated from `churn_assets/ingestion/events.py` by `make event-docs`. As JSON Schema: [events.schema.json](events.schema.json).
+
+A message is one JSON object in UTF-8, `{{"event_type": "...", "payload": {{...}}}}`. Its key should be the customer's id, so
+that a customer's events keep their order. Late and out-of-order events are welcome.
+
+- Times are ISO 8601; one without an offset is UTC. None is before {EARLIEST_EVENT} or more than
+  {FUTURE_TOLERANCE_HOURS} hours ahead.
+- Members that the contract does not know are kept in the column `{EXTRA_FIELDS}`.
+- A fact with a key that is stored already is a duplicate and dropped; it is looked for on the days of its batch.
+  A dimension keeps the latest state of each key by `updated_at`.
+- What cannot be a row goes to `event_rejects` with its reason and its original bytes. `churn replay-rejects` tries
+  again.
+
+{sections}"""
+
+
+def write() -> None:
+    """Write both files."""
+    MARKDOWN.write_text(markdown())
+    JSON_SCHEMA.write_text(json.dumps(json_schema(), indent=2) + "\n")
+
+
+def _type_schema(event_type: EventType) -> dict[str, Any]:
+    payload = {
+        "type": "object",
+        "required": [field.name for field in event_type.fields if field.required],
+        "properties": {field.name: _field_schema(field) for field in event_type.fields},
+    }
+    return {
+        "type": "object",
+        "title": event_type.description,
+        "required": ["event_type", "payload"],
+        "properties": {"event_type": {"const": event_type.name}, "payload": payload},
+    }
+
+
+def _field_schema(field: Field) -> dict[str, Any]:
+    match field.type:
+        case "VARCHAR":
+            kind, limits = "string", {"minLength": int(field.required), "maxLength": field.max_length}
+        case "DOUBLE":
+            kind, limits = "number", {"minimum": field.low, "maximum": field.high}
+        case "TIMESTAMP":
+            kind, limits = "string", {"format": "date-time"}
+        case "DATE":
+            kind, limits = "string", {"format": "date"}
+    return {"description": field.description, "type": kind if field.required else [kind, "null"], **limits}
+
+
+def _section(event_type: EventType) -> str:
+    rows = "\n".join(
+        f"| `{field.name}` | {_type_words(field)} | {'yes' if field.required else ''} | {field.description} |"
+        for field in event_type.fields
+    )
+    payload = {field.name: _EXAMPLES[field.type] for field in event_type.fields if field.required}
+    example = json.dumps({"event_type": event_type.name, "payload": payload})
+    return f"""## {event_type.name}
+
+{event_type.description} Ledger `{event_type.ledger}`, key `{event_type.key}`, time `{event_type.event_time}`.
+
+| field | type | required | |
+|---|---|---|---|
+{rows}
+
+```json
+{example}
+```
+"""
+
+
+def _type_words(field: Field) -> str:
+    match field.type:
+        case "VARCHAR":
+            return f"text, at most {field.max_length} characters"
+        case "DOUBLE":
+            return f"number, {field.low:g} to {field.high:g}"
+        case "TIMESTAMP":
+            return "time"
+        case "DATE":
+            return "day"
+
+
+if __name__ == "__main__":
+    write()
