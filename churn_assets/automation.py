@@ -25,7 +25,7 @@ from churn_assets.settings import (
     INGEST_MESSAGES,
     INGEST_SECONDS,
     LEDGER_CHECK_SECONDS,
-    MAINTENANCE_CRON,
+    MAINTENANCE_SECONDS,
     REFRESH_ALLOWANCE_SECONDS,
     RETRY_AFTER_FAILURE_SECONDS,
     Settings,
@@ -183,46 +183,43 @@ def ledger_checks_sensor(
     context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse]
 ) -> dg.RunRequest | dg.SkipReason:
     """One look at whether anything was stored since the last check."""
-    if skip := _not_now(context, ledger_checks_job.name):
-        return skip
-    last = context.instance.get_run_records(dg.RunsFilter(job_name=ledger_checks_job.name), limit=1)
-    checked_at = last[0].create_timestamp.astimezone(UTC).replace(tzinfo=None) if last else None
-    if checked_at is not None and utc_now() - checked_at < timedelta(seconds=LEDGER_CHECK_SECONDS):
-        return dg.SkipReason("checked a short while ago")
-    newest = warehouse.query("SELECT max(stored_at) AS newest FROM ingest_ranges")["newest"][0].as_py()
-    if newest is None or (checked_at is not None and newest < checked_at):
-        return dg.SkipReason("nothing was stored since the last check")
-    return dg.RunRequest()
+    return _again_after(context, warehouse, ledger_checks_job.name, LEDGER_CHECK_SECONDS)
 
 
-@dg.schedule(
+@dg.sensor(
     job=maintenance_job,
-    cron_schedule=MAINTENANCE_CRON,
-    execution_timezone="UTC",
-    default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Merges small files and gives up what is no longer needed, once an hour while something is written.",
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=f"Maintains the tables every {MAINTENANCE_SECONDS / 60:g} minutes while something is written.",
 )
-def maintenance_schedule(
-    context: dg.ScheduleEvaluationContext, warehouse: dg.ResourceParam[Warehouse]
+def maintenance_sensor(
+    context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse]
 ) -> dg.RunRequest | dg.SkipReason:
     """One look at whether anything was written since the last maintenance."""
-    last = context.instance.get_run_records(
-        dg.RunsFilter(job_name=maintenance_job.name, statuses=[dg.DagsterRunStatus.SUCCESS]), limit=1
-    )
+    return _again_after(context, warehouse, maintenance_job.name, MAINTENANCE_SECONDS)
+
+
+SENSORS = [kafka_sensor, refresh_sensor, emails_sensor, ledger_checks_sensor, maintenance_sensor]
+JOBS = [ingest_job, refresh_job, emails_job, ledger_checks_job, maintenance_job]
+
+
+def _again_after(
+    context: dg.SensorEvaluationContext, warehouse: Warehouse, job: str, seconds: float
+) -> dg.RunRequest | dg.SkipReason:
+    """A run of `job` if the last one is `seconds` ago and something was written since."""
+    if skip := _not_now(context, job):
+        return skip
+    last = context.instance.get_run_records(dg.RunsFilter(job_name=job), limit=1)
+    ran_at = (last[0].create_timestamp if last else datetime.fromtimestamp(0, UTC)).astimezone(UTC).replace(tzinfo=None)
+    if ran_at + timedelta(seconds=seconds) > utc_now():
+        return dg.SkipReason(f"{job} ran a short while ago")
     written = warehouse.query(
         "SELECT greatest((SELECT max(stored_at) FROM ingest_ranges),"
-        " (SELECT max(started_at) FROM dynamic_table_refresh_history)) AS newest"
+        " (SELECT max(started_at) FROM dynamic_table_refresh_history WHERE refresh_action <> 'NO_DATA')) AS newest"
     )["newest"][0].as_py()
-    if written is None:
-        return dg.SkipReason("nothing was ever written")
-    if last and written < last[0].create_timestamp.astimezone(UTC).replace(tzinfo=None):
-        return dg.SkipReason("nothing was written since the last maintenance")
+    if written is None or written < ran_at:
+        return dg.SkipReason(f"nothing was written since the last run of {job}")
     return dg.RunRequest()
-
-
-SCHEDULES = [maintenance_schedule]
-SENSORS = [kafka_sensor, refresh_sensor, emails_sensor, ledger_checks_sensor]
-JOBS = [ingest_job, refresh_job, emails_job, ledger_checks_job, maintenance_job]
 
 
 def _not_now(context: dg.SensorEvaluationContext, job: str) -> dg.SkipReason | None:

@@ -8,7 +8,7 @@ from churn_assets.assets.dynamic_tables import dynamic_table_assets
 from churn_assets.assets.interventions import retention_emails, stream_high_risk_customers
 from churn_assets.assets.ledgers import events_topic, ledgers
 from churn_assets.assets.maintenance import table_maintenance
-from churn_assets.automation import JOBS, SCHEDULES, SENSORS
+from churn_assets.automation import JOBS, SENSORS
 from churn_assets.checks import ledger_checks
 from churn_assets.deployment import manifest_path
 from churn_assets.retention.writer import TemplateWriter
@@ -30,7 +30,6 @@ def build_defs(settings: Settings, resource_overrides: dict[str, Any] | None = N
         asset_checks=ledger_checks(),
         jobs=JOBS,
         sensors=SENSORS,
-        schedules=SCHEDULES,
         # A step of this graph takes less than the start of a process of its own.
         executor=dg.in_process_executor,
         resources={

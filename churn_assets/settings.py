@@ -62,7 +62,7 @@ INGEST_CHUNK_BYTES = 128 * 1024 * 1024  # ... or bytes, whichever comes first, s
 FUTURE_TOLERANCE_HOURS = 24  # an event that claims to be later than this is impossible (clocks and time zones differ)
 EARLIEST_EVENT = "2000-01-01"
 
-MAINTENANCE_CRON = "23 * * * *"  # UTC
+MAINTENANCE_SECONDS = 60 * 60.0  # between two maintenances of the tables while something is written
 SNAPSHOT_RETENTION_HOURS = 24  # how far back time travel reaches
 FILE_GRACE_HOURS = 1  # before a file that no snapshot needs is deleted: a query may still be reading it
 ORPHAN_HOURS = 24  # before a file that belongs to no snapshot counts as left behind by a writer that was killed

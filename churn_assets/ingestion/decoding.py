@@ -127,12 +127,11 @@ def _extra_fields(event_type: EventType) -> str:
         "list_has_all(['event_type', 'payload'], json_keys(decode(value)))"
         f" AND list_has_all({names}, json_keys(decode(value), '$.payload'))"
     )
-    # A merge patch of null removes a member.
-    without = ", ".join(f'"{field.name}": null' for field in event_type.fields)
-    patched = (
-        """json_merge_patch(json_merge_patch(decode(value), '{"event_type": null, "payload": null}'),"""
-        f" json_merge_patch(json_extract(decode(value), '$.payload'), '{{{without}}}'))"
-    )
+    # A merge patch of null removes a member. What the envelope says beside the payload is added to what the payload says.
+    without = ", ".join(f'"{name}": null' for name in names)
+    of_payload = f"json_merge_patch(json_extract(decode(value), '$.payload'), '{{{without}}}')"
+    of_envelope = """json_merge_patch(decode(value), '{"event_type": null, "payload": null}')"""
+    patched = f"json_merge_patch({of_payload}, {of_envelope})"
     return f"CASE WHEN {is_known} THEN NULL ELSE {patched}::VARCHAR END"
 
 

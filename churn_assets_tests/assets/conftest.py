@@ -36,6 +36,11 @@ class Graph:
             raise_on_error=False,
         )
 
+    def allow_gaps(self) -> None:
+        """Set CHURN_ON_GAP=skip, as an operator would."""
+        self.settings = self.settings.model_copy(update={"on_gap": "skip"})
+        self.definitions = build_defs(self.settings)
+
     def tick(self, sensor: str, cursor: str | None = None) -> SensorExecutionData:
         """Evaluate a sensor once."""
         repository = self.definitions.get_repository_def()

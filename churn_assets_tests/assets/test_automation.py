@@ -9,12 +9,15 @@ from churn_assets.assets.ledgers import ingest_config
 from churn_assets.automation import BLOCKING_CHECKS, is_due
 from churn_assets.clock import utc_now
 from churn_assets.dynamic_tables.engine import DynamicTable
-from churn_assets.ingestion.kafka import OffsetRange, Partition
+from churn_assets.ingestion import kafka
+from churn_assets.ingestion.commit import committed_offsets
+from churn_assets.ingestion.kafka import Cluster, OffsetRange, Partition, Watermarks
 from churn_assets.ingestion.publisher import Publisher
 from churn_assets.retention.queue import fill_queue
 from churn_assets.settings import EVENTS_TOPIC
 from churn_assets_tests.assets.conftest import Graph
 
+LONG_AGO = "2026-01-01T00:00:00"
 INGESTED = {"dim_customers", "dim_accounts", "fact_transaction_ledger", "app_activity_logs", "support_cases"}
 
 
@@ -48,9 +51,10 @@ def test_sensor_by_sensor_waiting_events_become_an_email(graph: Graph, live_bank
 
 
 def test_an_idle_system_requests_no_run(graph: Graph, broker):
-    assert graph.run("refresh_dynamic_tables").success
+    for job in ("refresh_dynamic_tables", "check_ledgers", "maintain_tables"):
+        assert graph.run(job).success
 
-    for sensor in ("kafka_sensor", "refresh_sensor", "emails_sensor", "ledger_checks_sensor"):
+    for sensor in ("kafka_sensor", "refresh_sensor", "emails_sensor", "ledger_checks_sensor", "maintenance_sensor"):
         assert skip_reason(graph.tick(sensor))
 
 
@@ -79,6 +83,7 @@ def test_without_a_broker_the_kafka_sensor_skips_with_the_reason_and_goes_on_whe
         ("refresh_sensor", "refresh_dynamic_tables"),
         ("emails_sensor", "write_retention_emails"),
         ("ledger_checks_sensor", "check_ledgers"),
+        ("maintenance_sensor", "maintain_tables"),
     ],
 )
 def test_nothing_is_requested_while_a_run_is_queued_or_has_just_failed(graph: Graph, live_bank, sensor, job):
@@ -120,6 +125,67 @@ def test_a_failed_blocking_check_stops_refreshes_and_emails_until_it_passes(grap
     )
     graph.run("check_ledgers")
     assert graph.tick("refresh_sensor").run_requests
+
+
+def lose_messages(graph: Graph, monkeypatch) -> None:
+    """As if retention had deleted the first ten messages of partition 0 before they were stored."""
+    original = Cluster.partitions
+
+    def partitions(self: Cluster, topic: str):
+        marks = original(self, topic)
+        return {p: Watermarks(10, m.high) if p.number == 0 else m for p, m in marks.items()}
+
+    monkeypatch.setattr(Cluster, "partitions", partitions)
+    graph.lake.transact(
+        lambda tx: [
+            tx.execute("INSERT INTO kafka_offsets VALUES (?, ?, ?, 0, ?)", [*p, utc_now()])
+            for p in original(kafka.connect(graph.settings), EVENTS_TOPIC)
+        ]
+    )
+
+
+def test_a_gap_fails_a_blocking_check_that_names_it_and_everything_else_goes_on(graph: Graph, live_bank, monkeypatch):
+    lose_messages(graph, monkeypatch)
+
+    result = graph.run("ingest_events", graph.tick("kafka_sensor", cursor=LONG_AGO).run_requests[0])
+
+    assert not result.success
+    (check,) = [e for e in result.get_asset_check_evaluations() if e.check_name == "no_messages_are_missing"]
+    assert not check.passed
+    assert check.blocking
+    assert "bank_transactions[0] 0 to 10 were deleted" in check.description
+    assert {p.number for p, offset in committed_offsets(graph.lake).items() if offset} == {1, 2, 3}
+    assert "no_messages_are_missing" in skip_reason(graph.tick("refresh_sensor"))
+    # Nothing else waits, and the gap was reported: no further run.
+    monkeypatch.setattr(automation, "RETRY_AFTER_FAILURE_SECONDS", 0)
+    assert "bank_transactions[0] 0 to 10 were deleted" in skip_reason(graph.tick("kafka_sensor"))
+
+
+def test_a_gap_that_may_be_skipped_is_passed_over_and_the_check_passes(graph: Graph, live_bank, monkeypatch):
+    lose_messages(graph, monkeypatch)
+    graph.run("ingest_events", graph.tick("kafka_sensor", cursor=LONG_AGO).run_requests[0])
+    monkeypatch.setattr(automation, "RETRY_AFTER_FAILURE_SECONDS", 0)
+    graph.allow_gaps()
+
+    result = graph.run("ingest_events", graph.tick("kafka_sensor", cursor=LONG_AGO).run_requests[0])
+
+    assert result.success
+    (check,) = [e for e in result.get_asset_check_evaluations() if e.check_name == "no_messages_are_missing"]
+    assert check.passed
+    assert check.metadata["skipped"].value == ["bank_transactions[0] 0 to 10"]
+    assert skip_reason(graph.tick("kafka_sensor")) == "nothing waits"
+
+
+def test_maintenance_runs_only_where_something_was_written(graph: Graph, live_bank, monkeypatch):
+    graph.run("ingest_events")
+    assert graph.tick("maintenance_sensor").run_requests
+    monkeypatch.setattr(automation, "MAINTENANCE_SECONDS", 0)
+    result = graph.run("maintain_tables")
+    assert result.success
+    (event,) = result.get_asset_materialization_events()
+    metadata = event.step_materialization_data.materialization.metadata
+    assert {"files_before", "files_after", "bytes_after", "snapshots_expired", "files_deleted"} <= metadata.keys()
+    assert "nothing was written since" in skip_reason(graph.tick("maintenance_sensor"))
 
 
 def test_the_blocking_checks_exist(graph: Graph):

@@ -1,0 +1,96 @@
+"""Upkeep after many small writes: few files, the same rows, and nothing given up that is still to be read."""
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from churn_assets.clock import utc_now
+from churn_assets.warehouse.lake import LakeWarehouse
+
+LEDGER, TIME = "app_activity_logs", "event_timestamp"
+
+
+def write(lake: LakeWarehouse, batch: int, rows: int = 600) -> None:
+    """One micro-batch of the ledger: events of its own hour, and one that is late."""
+    lake.transact(
+        lambda tx: tx.execute(
+            f"INSERT INTO {LEDGER} SELECT 'L' || ? || '_' || i, 'C1', 'LOGIN', TIMESTAMP '2026-01-01'"
+            " + to_hours(CASE WHEN i = 0 THEN 0 ELSE ? END), NULL, NULL, NULL, ?, NULL, NULL, NULL"
+            f" FROM range({rows}) AS numbers (i)",
+            [batch, batch, utc_now()],
+        )
+    )
+
+
+def later() -> datetime:
+    return utc_now() + timedelta(days=3)
+
+
+def files_read(lake: LakeWarehouse, sql: str) -> int:
+    plan = lake.query(f"EXPLAIN ANALYZE {sql}")["explain_value"][0].as_py()
+    return sum(int(line.split("Files Read:")[1].strip(" │")) for line in plan.splitlines() if "Files Read:" in line)
+
+
+@pytest.fixture
+def written_in_small_batches(lake: LakeWarehouse) -> LakeWarehouse:
+    for batch in range(40):
+        write(lake, batch)
+    return lake
+
+
+def test_many_small_files_become_few_that_hold_the_same_rows(written_in_small_batches: LakeWarehouse):
+    lake = written_in_small_batches
+    before = lake.query(f"SELECT * FROM {LEDGER} ORDER BY log_id")
+
+    saved = lake.maintain({LEDGER: TIME}, utc_now())
+
+    assert saved.files[LEDGER] == (40, 1)
+    assert lake.query(f"SELECT * FROM {LEDGER} ORDER BY log_id").equals(before)
+    assert files_read(lake, f"SELECT sum(length(log_id)) FROM {LEDGER}") == 1
+
+
+def test_late_events_do_not_make_a_days_look_up_read_every_file(written_in_small_batches: LakeWarehouse):
+    lake = written_in_small_batches
+    look_up = f"SELECT log_id FROM {LEDGER} WHERE {TIME} < TIMESTAMP '2026-01-01 00:30:00'"
+    assert files_read(lake, look_up) == 40
+
+    lake.maintain({LEDGER: TIME}, utc_now())
+
+    assert files_read(lake, look_up) == 1
+
+
+def test_files_and_snapshots_that_nobody_needs_are_given_up_after_their_time(written_in_small_batches: LakeWarehouse):
+    lake = written_in_small_batches
+    for table in lake.dynamic_tables(utc_now()):
+        lake.refresh(table.name, utc_now())
+    lake.transact(lambda tx: tx.consume_stream("stream_high_risk_customers", "moved"))
+
+    soon = lake.maintain({LEDGER: TIME}, utc_now())
+    assert (soon.snapshots_expired, soon.files_deleted) == (0, 0)
+
+    after = lake.maintain({LEDGER: TIME}, later())
+    assert after.snapshots_expired > 40
+    assert after.files_deleted >= 40
+    assert lake.query(f"SELECT count(*) AS n FROM {LEDGER}")["n"].to_pylist() == [40 * 600]
+
+
+def test_snapshots_that_a_stream_or_a_dynamic_table_has_yet_to_read_are_kept(lake: LakeWarehouse):
+    for table in lake.dynamic_tables(utc_now()):
+        lake.refresh(table.name, utc_now())
+    lake.transact(lambda tx: tx.consume_stream("stream_high_risk_customers", "moved"))
+    for batch in range(5):
+        write(lake, batch)
+
+    lake.maintain({LEDGER: TIME}, later())
+
+    write(lake, 6)
+    assert all(table.lag_seconds > 0 for table in lake.dynamic_tables(utc_now()))
+    lake.refresh("customer_day", utc_now())
+    lake.transact(lambda tx: tx.consume_stream("stream_high_risk_customers", "moved"))
+
+
+def test_an_idle_lake_is_left_as_it_is(lake: LakeWarehouse):
+    lake.maintain({LEDGER: TIME}, utc_now())
+    before = lake.maintain({LEDGER: TIME}, utc_now())
+
+    assert all(files == after for files, after in before.files.values())
