@@ -43,8 +43,8 @@ check: $(SYNCED)  ## Run the whole graph on a small bank and fail on any failed 
 	mvn --batch-mode --quiet --file $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$@
 	@touch $@
 
-test-kafka: $(SYNCED) .tools/kafka  ## Run the ingestion tests against Apache Kafka (needs Java 17 and Maven)
-	$(RUN)/pytest --kafka .tools/kafka -m "not slow" churn_assets_tests/ingestion $(ARGS)
+test-kafka: $(SYNCED) .tools/kafka  ## Run the tests against Apache Kafka and the compose file (needs Java 17, Maven, PostgreSQL, docker-compose)
+	$(RUN)/pytest --kafka .tools/kafka -m "not slow" churn_assets_tests/ingestion churn_assets_tests/test_compose.py $(ARGS)
 
 test-ui: $(SYNCED)  ## Look at a running demo in headless Chromium (needs chromium)
 	$(RUN)/pytest -m ui $(ARGS)

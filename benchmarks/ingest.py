@@ -18,13 +18,16 @@ from datetime import timedelta
 from pathlib import Path
 from time import perf_counter
 
+import dagster as dg
 import pyarrow as pa
 from confluent_kafka import Consumer, TopicPartition
 
 from churn_assets.clock import utc_now
+from churn_assets.definitions import build_defs
 from churn_assets.deployment import deploy
 from churn_assets.ingestion import commit, kafka
 from churn_assets.ingestion.backlog import ingest, lags
+from churn_assets.ingestion.broker import embedded_broker
 from churn_assets.ingestion.decoding import decode
 from churn_assets.ingestion.kafka import Chunk, Cluster, OffsetRange, Partition
 from churn_assets.ingestion.publisher import Publisher
@@ -45,7 +48,7 @@ SCRIPTS = {"seeds": "seeds_way.py", "dlt": "dlt_merge.py", "pathway": "pathway_d
 def main() -> None:
     """Parse the arguments, run the cases and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("groups", nargs="*", default=["limits", "ours", "peers", "growth"])
+    parser.add_argument("groups", nargs="*", default=["tick", "limits", "ours", "peers", "growth"])
     parser.add_argument("--kafka", default=".tools/kafka", help="folder of Apache Kafka's jars")
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
@@ -56,6 +59,8 @@ def main() -> None:
         print(json.dumps(_run_case(options.case, options.servers, options.events)))  # noqa: T201
         return
     with tempfile.TemporaryDirectory(prefix="churn-benchmark-") as folder:
+        if "tick" in options.groups:
+            _print_tick(Path(folder) / "tick")
         if "growth" in options.groups:
             _print_growth(Path(folder))
         if {"limits", "ours", "peers"} & set(options.groups):
@@ -101,7 +106,7 @@ def _fresh_process(case: str, servers: str, events: int) -> dict[str, float]:
 def _peer(peer: str, servers: str, events: int) -> dict[str, float]:
     script = Path(__file__).parent / "peers" / SCRIPTS[peer]
     command = ["uv", "run", "--quiet", "--no-project", "--script", str(script), servers, TOPIC, str(events)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
     if done.returncode:
         raise RuntimeError(f"{peer}: {done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])
@@ -159,6 +164,36 @@ def _limit(case: str, lake: LakeWarehouse, cluster: Cluster) -> dict[str, float]
                 insert = f"INSERT INTO {ledger} ({columns}, ingested_at) SELECT {columns}, now()::TIMESTAMP FROM staged"
                 lake.transact(lambda tx, insert=insert: tx.execute(insert), {"staged": rows})
     return {"events": sum(chunk.messages.num_rows for chunk in chunks), "seconds": perf_counter() - begin}
+
+
+def _print_tick(home: Path) -> None:
+    """The time of an idle look of the Kafka sensor, as the daemon has it evaluated in the code server's process."""
+    settings = load_settings(CHURN_HOME=home, KAFKA_BOOTSTRAP_SERVERS=None)
+    lake = LakeWarehouse(settings.lake_path)
+    deploy(settings, lake, lambda _: None)
+    with embedded_broker(settings.broker_file) as cluster, dg.DagsterInstance.local_temp(str(home)) as instance:
+        produce_at_once(
+            LiveBank(new_bank(200, 10, 1, utc_now())),
+            Publisher(cluster, "bank_transactions"),
+            600,
+            utc_now,
+            lambda _: None,
+        )
+        definitions = build_defs(settings)
+        definitions.resolve_job_def("ingest_events").execute_in_process(instance=instance)
+        repository = definitions.get_repository_def()
+        seconds: list[float] = []
+        for _ in range(21):
+            context = dg.build_sensor_context(
+                instance=instance, repository_def=repository, resources={"warehouse": lake, "settings": settings}
+            )
+            begin = perf_counter()
+            tick = repository.get_sensor_def("kafka_sensor").evaluate_tick(context)
+            seconds.append(perf_counter() - begin)
+            assert tick.skip_message == "nothing waits", tick
+        _say(
+            f"idle tick of the Kafka sensor {sorted(seconds)[10] * 1000:.0f} ms (median; first {seconds[0] * 1000:.0f} ms)"
+        )
 
 
 def _print_growth(folder: Path) -> None:

@@ -51,10 +51,12 @@ def manifest_path(settings: Settings) -> Path:
 def _declare(settings: Settings) -> None:
     from dbt.cli.main import dbtRunner  # noqa: PLC0415  # 3 s of imports that only a deployment needs
 
+    # Runs read the manifest at any time, and what `run` writes lacks the SQL of the tests: a whole one takes its place.
+    workshop = settings.dbt_target_path / "workshop"
     options = [
         "--project-dir", str(DBT_PROJECT),
         "--profiles-dir", str(DBT_PROJECT),
-        "--target-path", str(settings.dbt_target_path),
+        "--target-path", str(workshop),
         "--log-path", str(settings.dbt_target_path / "logs"),
         "--quiet",
     ]  # fmt: skip
@@ -65,6 +67,7 @@ def _declare(settings: Settings) -> None:
             result = dbtRunner().invoke([command, *options])
             if not result.success:
                 raise DeploymentError(f"dbt {command} failed: {_failure(result)}")
+    (workshop / "manifest.json").replace(settings.dbt_target_path / "manifest.json")
 
 
 def _failure(result: object) -> str:

@@ -16,12 +16,14 @@ import pytest
 from churn_assets import cli
 from churn_assets.clock import utc_now
 from churn_assets.ingestion import kafka
+from churn_assets.ingestion.backlog import ingest, lags
 from churn_assets.ingestion.broker import embedded_broker
 from churn_assets.ingestion.events import LEDGERS
 from churn_assets.settings import EVENTS_TOPIC, Settings, load_settings
 from churn_assets.simulator import seeding
 from churn_assets.simulator.bank import Bank
 from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets_tests.ingestion.messages import message
 
 CHURN = Path(sys.executable).with_name("churn")
 
@@ -366,3 +368,76 @@ def test_produce_sends_exactly_as_many_events_as_asked_and_ctrl_c_ends_the_broke
     os.kill(broker_process.pid, signal.SIGINT)
     assert broker_process.wait(timeout=30) == 0
     assert not bank_to_continue.broker_file.exists()
+
+
+def test_load_takes_files_by_pattern_and_says_what_became_of_their_rows(churn: Churn, tmp_path: Path):
+    for name, case in (("a", "K1"), ("b", "K2")):
+        (tmp_path / f"{name}.csv").write_text(
+            f"case_id,customer_id,open_timestamp,category\n{case},C1,2026-03-01,FEES\n{case},,2026-03-01,FEES\n"
+        )
+
+    first, again = churn("load", "SUPPORT_CASES", "*.csv"), churn("load", "support_cases", "a.csv", "b.csv")
+
+    assert (first.code, first.err) == (0, "")
+    assert first.out.splitlines() == ["4 rows: 2 stored, 0 known already, 2 rejected", "  2 missing customer_id"]
+    assert again.out.splitlines()[0] == "4 rows: 0 stored, 2 known already, 2 rejected"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("load", "support_cases", "none.csv"), ("no file none.csv",)),
+        (("load", "nothing", "a.csv"), ("no ledger nothing", "support_cases")),
+        (("load", "support_cases", "a.csv"), ("a.csv", "lacks the columns", "case_id")),
+    ],
+)
+def test_what_cannot_be_loaded_fails_in_one_line(churn: Churn, tmp_path: Path, arguments, words):
+    (tmp_path / "a.csv").write_text("x\n1\n")
+
+    assert fails_in_one_line(churn(*arguments), *words)
+
+
+def test_replayed_events_reach_the_topic_and_replayed_rejects_the_ledger(
+    churn: Churn, settings: Settings, tmp_path: Path
+):
+    (tmp_path / "events.ndjson").write_bytes(message("CASE", category="x" * 50) + b"\n" + message("CASE") + b"\n")
+    with embedded_broker(settings.broker_file) as cluster:
+        replayed = churn("replay", "events.ndjson")
+        lake = LakeWarehouse(settings.lake_path)
+        waiting = [lag.waiting for lag in lags(lake, cluster, settings.topics)]
+        ingest(lake, cluster, waiting, on_gap="fail", group="g", clock=utc_now, report=lambda _: None)
+
+    assert replayed == (0, "2 events sent to bank_transactions\n", "")
+    assert churn("replay-rejects", "--reason", "category is too long").out.splitlines() == [
+        "1 rows: 0 stored, 0 known already, 1 rejected",
+        "  1 category is too long",
+    ]
+
+
+def test_doctor_names_each_problem_with_its_next_step_and_shows_no_secret(
+    churn: Churn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(kafka, "TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9")
+    monkeypatch.setenv("KAFKA_SECURITY_PROTOCOL", "SASL_PLAINTEXT")
+    monkeypatch.setenv("KAFKA_SASL_MECHANISM", "PLAIN")
+    monkeypatch.setenv("KAFKA_SASL_USERNAME", "ann")
+    monkeypatch.setenv("KAFKA_SASL_PASSWORD", "s3cret")
+
+    outcome = churn("doctor")
+
+    assert outcome.code == 1
+    assert "security.protocol=SASL_PLAINTEXT" in outcome.out
+    assert "sasl.password=set" in outcome.out
+    assert "lake: there is no lake" in outcome.out
+    assert "127.0.0.1:9 does not answer" in outcome.out
+    assert "s3cret" not in outcome.out + outcome.err
+    assert "3 of 5 checks failed" in outcome.err
+
+
+def test_doctor_finds_nothing_wrong_with_a_deployed_home_and_a_broker(churn: Churn, settings: Settings):
+    with embedded_broker(settings.broker_file):
+        outcome = churn("doctor")
+
+    assert (outcome.code, outcome.err) == (0, "")
+    assert "partitions, 0 messages wait" in outcome.out

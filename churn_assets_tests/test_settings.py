@@ -70,3 +70,35 @@ def test_a_relative_home_is_one_folder_wherever_its_parts_are_asked_for(
 
 def test_the_weights_of_the_risk_rules_sum_to_one():
     assert sum(rule.weight for rule in RISK_RULES) == pytest.approx(1)
+
+
+def test_kafka_security_is_passed_through_by_name_and_never_shown(env_file: Path, monkeypatch: pytest.MonkeyPatch):
+    env_file.write_text("KAFKA_SECURITY_PROTOCOL=SASL_SSL\nKAFKA_SASL_PASSWORD=in the file\nKAFKA_OPTS=-Xmx1g\n")
+    monkeypatch.setenv("KAFKA_SASL_PASSWORD", "s3cret")
+    monkeypatch.setenv("KAFKA_SSL_CA_LOCATION", "/etc/ca.pem")
+    monkeypatch.setenv("KAFKA_ENABLE_SSL_CERTIFICATE_VERIFICATION", "false")
+
+    settings = load_settings()
+
+    assert {name: secret.get_secret_value() for name, secret in settings.kafka_security.items()} == {
+        "security.protocol": "SASL_SSL",
+        "sasl.password": "s3cret",
+        "ssl.ca.location": "/etc/ca.pem",
+        "enable.ssl.certificate.verification": "false",
+    }
+    assert "s3cret" not in f"{settings!r} {settings} {settings.model_dump_json()}"
+
+
+@pytest.mark.parametrize(("topics", "names"), [("a", ("a",)), ("a.b,c_d-1", ("a.b", "c_d-1"))])
+def test_topics_are_names(monkeypatch: pytest.MonkeyPatch, topics: str, names: tuple[str, ...]):
+    monkeypatch.setenv("CHURN_TOPICS", topics)
+
+    assert load_settings().topics == names
+
+
+@pytest.mark.parametrize("topics", ["a b", ",", "a,,b", "a;b"])
+def test_topics_that_are_not_names_are_refused(monkeypatch: pytest.MonkeyPatch, topics: str):
+    monkeypatch.setenv("CHURN_TOPICS", topics)
+
+    with pytest.raises(SettingsError, match="CHURN_TOPICS"):
+        load_settings()

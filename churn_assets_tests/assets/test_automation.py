@@ -16,6 +16,7 @@ from churn_assets.ingestion.publisher import Publisher
 from churn_assets.retention.queue import fill_queue
 from churn_assets.settings import EVENTS_TOPIC
 from churn_assets_tests.assets.conftest import Graph
+from churn_assets_tests.ingestion.messages import message
 
 LONG_AGO = "2026-01-01T00:00:00"
 INGESTED = {"dim_customers", "dim_accounts", "fact_transaction_ledger", "app_activity_logs", "support_cases"}
@@ -174,6 +175,28 @@ def test_a_gap_that_may_be_skipped_is_passed_over_and_the_check_passes(graph: Gr
     assert check.passed
     assert check.metadata["skipped"].value == ["bank_transactions[0] 0 to 10"]
     assert skip_reason(graph.tick("kafka_sensor")) == "nothing waits"
+
+
+def test_events_of_unknown_customers_are_kept_counted_and_whole_once_the_customer_arrives(graph: Graph, broker):
+    publisher = Publisher(broker, EVENTS_TOPIC)
+    now = utc_now()
+    publisher.send(b"C1", message("TXN", posting_date=now.isoformat(), amount=12.5))
+    publisher.flush()
+    assert graph.run("ingest_events").success
+    checks = {e.check_name: e for e in graph.run("check_ledgers").get_asset_check_evaluations()}
+    assert not checks["account_id_resolves"].passed
+    assert checks["account_id_resolves"].metadata["orphans"].value == 1
+    assert graph.run("refresh_dynamic_tables").success
+    assert graph.lake.query("SELECT * FROM dyn_customer_features").num_rows == 0
+
+    for event in ("ACCOUNT", "USER"):
+        publisher.send(b"C1", message(event))
+    publisher.flush()
+    assert graph.run("ingest_events").success
+    assert graph.run("refresh_dynamic_tables").success
+
+    features = graph.lake.query("SELECT customer_id, total_spend_30d FROM dyn_customer_features").to_pylist()
+    assert features == [{"customer_id": "C1", "total_spend_30d": 12.5}]
 
 
 def test_maintenance_runs_only_where_something_was_written(graph: Graph, live_bank, monkeypatch):
