@@ -27,6 +27,11 @@ def skip_reason(data: SensorExecutionData) -> str:
     return data.skip_message or ""
 
 
+def the_request(data: SensorExecutionData) -> dg.RunRequest:
+    assert data.run_requests
+    return data.run_requests[0]
+
+
 def test_sensor_by_sensor_waiting_events_become_an_email(graph: Graph, live_bank):
     graph.settings = graph.settings.model_copy(update={"refresh": "eager"})
 
@@ -148,7 +153,7 @@ def lose_messages(graph: Graph, monkeypatch) -> None:
 def test_a_gap_fails_a_blocking_check_that_names_it_and_everything_else_goes_on(graph: Graph, live_bank, monkeypatch):
     lose_messages(graph, monkeypatch)
 
-    result = graph.run("ingest_events", graph.tick("kafka_sensor", cursor=LONG_AGO).run_requests[0])
+    result = graph.run("ingest_events", the_request(graph.tick("kafka_sensor", cursor=LONG_AGO)))
 
     assert not result.success
     (check,) = [e for e in result.get_asset_check_evaluations() if e.check_name == "no_messages_are_missing"]
@@ -164,11 +169,11 @@ def test_a_gap_fails_a_blocking_check_that_names_it_and_everything_else_goes_on(
 
 def test_a_gap_that_may_be_skipped_is_passed_over_and_the_check_passes(graph: Graph, live_bank, monkeypatch):
     lose_messages(graph, monkeypatch)
-    graph.run("ingest_events", graph.tick("kafka_sensor", cursor=LONG_AGO).run_requests[0])
+    graph.run("ingest_events", the_request(graph.tick("kafka_sensor", cursor=LONG_AGO)))
     monkeypatch.setattr(automation, "RETRY_AFTER_FAILURE_SECONDS", 0)
     graph.allow_gaps()
 
-    result = graph.run("ingest_events", graph.tick("kafka_sensor", cursor=LONG_AGO).run_requests[0])
+    result = graph.run("ingest_events", the_request(graph.tick("kafka_sensor", cursor=LONG_AGO)))
 
     assert result.success
     (check,) = [e for e in result.get_asset_check_evaluations() if e.check_name == "no_messages_are_missing"]

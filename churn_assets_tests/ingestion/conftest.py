@@ -58,7 +58,8 @@ class Stream:
         )
 
     def high_watermarks(self) -> dict[Partition, int]:
-        return {p: marks.high for p, marks in self.cluster.partitions(self.topic).items()}
+        """Of the partitions that anything was ever written to; only these are committed."""
+        return {p: marks.high for p, marks in self.cluster.partitions(self.topic).items() if marks.high}
 
     def committed(self) -> dict[Partition, int]:
         return {p: offset for p, offset in committed_offsets(self.lake).items() if p.topic == self.topic}

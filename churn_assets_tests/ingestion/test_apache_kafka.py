@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 from confluent_kafka import Producer, TopicCollection
@@ -33,7 +34,10 @@ def refs(first: int, last: int) -> list[str]:
 
 def wait_until(reached, seconds: float = 30.0) -> None:
     end = time.monotonic() + seconds
-    while not reached():
+    while True:
+        with suppress(kafka.KafkaUnavailableError):  # a partition that is being made has no leader for a moment
+            if reached():
+                return
         assert time.monotonic() < end, "not reached in time"
         time.sleep(0.1)
 
