@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
 from time import perf_counter
 
 import dagster as dg
@@ -41,7 +42,7 @@ from churn_assets_tests.ingestion.apache_kafka import KafkaServer
 PARTITIONS = 4
 TOPIC = "events"
 LEDGER_ROWS = (1_000_000, 10_000_000, 50_000_000)
-PEERS = {"seeds": 20_000, "dlt": 400_000, "pathway": 400_000}  # and how many events each is given
+PEERS = {"seeds": 10_000, "dlt": 400_000, "pathway": 400_000}  # and how many events each is given
 SCRIPTS = {"seeds": "seeds_way.py", "dlt": "dlt_merge.py", "pathway": "pathway_dedup.py"}
 
 
@@ -86,10 +87,13 @@ def _print_speeds(server: KafkaServer, options: argparse.Namespace) -> None:
     speeds: dict[str, float] = {}
 
     def note(case: str, run: Callable[[], dict[str, float]]) -> None:
-        best = max(result["events"] / result["seconds"] for result in (run() for _ in range(options.rounds)))
-        speeds[case] = best
-        share = best / speeds[cases[0]]
-        _say(f"{case:36} {best:>12,.0f} events/s {share:>8.1%} of raw consume()")
+        results = [run() for _ in range(options.rounds)]
+        speeds[case] = best = max(result["events"] / result["seconds"] for result in results)
+        memory = max(result.get("megabytes", 0.0) for result in results)
+        _say(
+            f"{case:36} {best:>12,.0f} events/s {best / speeds[cases[0]]:>8.1%} of raw consume()"
+            + (f", {memory:,.0f} MB at most" if memory else "")
+        )
 
     for case in cases:
         note(case, lambda case=case: _fresh_process(case, server.bootstrap_servers, options.events))
@@ -129,7 +133,7 @@ def _run_case(case: str, servers: str, events: int) -> dict[str, float]:
         seconds = perf_counter() - begin
         rows = stored.rows.total() + stored.duplicates.total() + stored.rejected.total()
         assert rows == stored.messages == events, stored
-        return {"events": events, "seconds": seconds}
+        return {"events": events, "seconds": seconds, "megabytes": getrusage(RUSAGE_SELF).ru_maxrss / 1024}
 
 
 def _raw(servers: str, events: int, settings: dict[str, str | int | float | bool]) -> dict[str, float]:

@@ -1,8 +1,11 @@
 # /// script
 # requires-python = ">=3.11"
-# dependencies = ["duckdb==1.5.5", "kafka-python==3.0.12", "zstandard==0.25.0"]
+# dependencies = [
+#   "duckdb==1.5.5", "duckdb-extensions==1.5.5", "duckdb-extension-ducklake==1.5.5",
+#   "duckdb-extension-sqlite-scanner==1.5.5", "kafka-python==3.0.12", "zstandard==0.25.0",
+# ]
 # ///
-"""What many tutorials do: one message at a time into Python, rows in buffers of 500, `executemany` into a DuckDB file.
+"""What many tutorials do: one message at a time into Python, rows in buffers of 500, `executemany` into the same lake.
 
     uv run --no-project --script seeds_way.py SERVERS TOPIC EVENTS
 
@@ -16,10 +19,10 @@ import json
 import sys
 import tempfile
 from itertools import islice
-from pathlib import Path
 from time import perf_counter
 
 import duckdb
+from duckdb_extensions import import_extension
 from kafka import KafkaConsumer
 
 BUFFER_ROWS = 500
@@ -54,7 +57,15 @@ FIELDS = {kind: [column.split()[0] for column in columns.split(",")] for kind, (
 def main() -> None:
     """Read EVENTS messages, print the time, check the number of rows."""
     servers, topic, events = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    with tempfile.TemporaryDirectory() as folder, duckdb.connect(Path(folder) / "bank.duckdb") as database:
+    with tempfile.TemporaryDirectory() as folder, duckdb.connect(":memory:") as database:
+        for extension in ("ducklake", "sqlite_scanner"):
+            import_extension(extension)
+            database.load_extension(extension)
+        database.execute(
+            f"ATTACH 'ducklake:sqlite:{folder}/catalog.sqlite' AS lake"
+            f" (DATA_PATH '{folder}/data', META_JOURNAL_MODE 'WAL', DATA_INLINING_ROW_LIMIT 500)"
+        )
+        database.execute("USE lake")
         for table, columns in TABLES.values():
             database.execute(f"CREATE TABLE {table} ({columns})")
         begin = perf_counter()

@@ -202,11 +202,17 @@ def store_rows(tx: Transaction, event_type: EventType, decoded: Decoded, topic: 
     # Within a batch a fact's first message counts, a dimension's latest state.
     direction = "DESC" if event_type.is_dimension else "ASC"
     coordinates = "kafka_partition, kafka_offset" if topic else "NULL::INTEGER, NULL::BIGINT"
+    # Within a batch a fact's first message counts, a dimension's latest state.
+    direction = "DESC" if event_type.is_dimension else "ASC"
+    one_of_each = (
+        f"QUALIFY row_number() OVER (PARTITION BY {key}"
+        f" ORDER BY {time} {direction}, kafka_offset {direction}, kafka_partition {direction}) = 1"
+    )
+    repeats = tx.rows(f"SELECT count(*) > count(DISTINCT {key}) FROM staged_{ledger}")[0][0]
     tx.execute(
         f"CREATE OR REPLACE TEMP TABLE batch ({', '.join(columns)}) AS"
         f" SELECT {', '.join(names)}, ?::VARCHAR, {coordinates}, ?::TIMESTAMP FROM staged_{ledger}"
-        f" QUALIFY row_number() OVER (PARTITION BY {key}"
-        f" ORDER BY {time} {direction}, kafka_offset {direction}, kafka_partition {direction}) = 1",
+        f" {one_of_each if repeats else ''}",
         [topic, now],
     )
     listed = ", ".join(columns)
@@ -225,33 +231,17 @@ def store_rows(tx: Transaction, event_type: EventType, decoded: Decoded, topic: 
         f"SELECT {key} FROM {ledger} WHERE {time} BETWEEN TIMESTAMP '{first}' AND TIMESTAMP '{end}'"
         for first, end in _intervals(days)
     )
-    tx.execute(f"CREATE OR REPLACE TEMP TABLE known AS SELECT {key} FROM batch SEMI JOIN ({known}) USING ({key})")
-    stored = tx.execute(f"INSERT INTO {ledger} ({listed}) SELECT {listed} FROM batch ANTI JOIN known USING ({key})")
-    if tx.rows("SELECT 1 FROM known LIMIT 1"):
-        _settle_conflicts(tx, ledger, key, time, names, assigned, f"{batch_place} < {ledger_place}", days)
+    stored = tx.execute(f"INSERT INTO {ledger} ({listed}) SELECT {listed} FROM batch ANTI JOIN ({known}) USING ({key})")
+    if stored < tx.rows("SELECT count(*) FROM batch")[0][0]:
+        # The earlier of two different facts with one key stands, whichever was stored first, so that a ledger does not
+        # depend on how a stream was cut into batches. A retry, which says the same again, changes nothing.
+        differs = " OR ".join(f"batch.{name} IS DISTINCT FROM ledger.{name}" for name in names)
+        tx.execute(
+            f"UPDATE {ledger} AS ledger SET {assigned} FROM batch WHERE ledger.{key} = batch.{key} AND ({differs})"
+            f" AND {batch_place} < {ledger_place}"
+            f" AND ledger.{time} BETWEEN TIMESTAMP '{min(days)}' AND TIMESTAMP '{max(days) + timedelta(days=1)}'"
+        )
     return stored
-
-
-def _settle_conflicts(
-    tx: Transaction,
-    ledger: str,
-    key: str,
-    time: str,
-    names: list[str],
-    assigned: str,
-    is_earlier: str,
-    days: list[date],
-) -> None:
-    """Let the earlier of two different facts with one key stand, whichever was stored first.
-
-    So a ledger does not depend on how a stream was cut into batches. A retry, which says the same again, changes nothing.
-    """
-    differs = " OR ".join(f"batch.{name} IS DISTINCT FROM ledger.{name}" for name in names)
-    tx.execute(
-        f"UPDATE {ledger} AS ledger SET {assigned} FROM batch SEMI JOIN known USING ({key})"
-        f" WHERE ledger.{key} = batch.{key} AND ({differs}) AND {is_earlier}"
-        f" AND ledger.{time} BETWEEN TIMESTAMP '{min(days)}' AND TIMESTAMP '{max(days) + timedelta(days=1)}'"
-    )
 
 
 def _intervals(days: Iterable[date]) -> list[tuple[date, date]]:

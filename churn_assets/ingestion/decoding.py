@@ -23,13 +23,21 @@ MESSAGE_SCHEMA = pa.schema(
     ]
 )
 _COORDINATES = "kafka_partition, kafka_offset"
+_NO_REJECTS = pa.schema(
+    [
+        *(MESSAGE_SCHEMA.field(name) for name in ("kafka_partition", "kafka_offset", "kafka_time")),
+        ("reason", pa.string()),
+        ("original", pa.binary()),
+    ]
+).empty_table()
 
 
 @dataclass(frozen=True)
 class Decoded:
     """The rows of each ledger (payload columns, extra fields, Kafka coordinates) and the messages that cannot be rows.
 
-    Every message is in exactly one of the tables. Rejects have coordinates, kafka_time, `reason` and `original` bytes.
+    A ledger without rows may be absent. Every message is in exactly one of the tables. Rejects have coordinates,
+    kafka_time, `reason` and `original` bytes.
     """
 
     rows: dict[str, pa.Table]
@@ -49,27 +57,85 @@ def decode(messages: pa.Table, now: datetime) -> Decoded:
             " FROM (SELECT *, try(json_keys(text, ['$', '$.payload'])) AS keys"
             " FROM (SELECT *, try(decode(value)) AS text FROM messages))"
         )
+        types = "SELECT event.event_type, count(*) FROM parsed WHERE event.payload IS NOT NULL GROUP BY 1"
+        counts = dict(connection.execute(types).fetchall())
+        known = {event_type.name: counts.pop(event_type.name, 0) for event_type in EVENT_TYPES}
+        rejects = [_without_type(connection)] if sum(known.values()) < messages.num_rows else []
+        rows: dict[str, pa.Table] = {}
         for event_type in EVENT_TYPES:
-            connection.execute(_check(event_type, latest))
-        rows = {event_type.ledger: _accepted(connection, event_type) for event_type in EVENT_TYPES}
-        known = ", ".join(f"'{event_type.name}'" for event_type in EVENT_TYPES)
-        payload_rejects = " UNION ALL ".join(
-            f"SELECT {_COORDINATES}, reason FROM checked_{event_type.name} WHERE reason IS NOT NULL"
-            for event_type in EVENT_TYPES
+            if known[event_type.name]:
+                check = _Check(connection, event_type, latest)
+                rejects += check.rejects
+                rows[event_type.ledger] = check.rows
+        return Decoded(rows, pa.concat_tables(rejects) if rejects else _NO_REJECTS)
+
+
+def _without_type(connection: duckdb.DuckDBPyConnection) -> pa.Table:
+    """Rejects of messages that are no event at all."""
+    known = ", ".join(f"'{event_type.name}'" for event_type in EVENT_TYPES)
+    reason = (
+        "CASE WHEN value IS NULL THEN 'empty message' WHEN event IS NULL THEN 'not JSON'"
+        " WHEN event.event_type IS NULL THEN 'missing event_type'"
+        f" WHEN event.event_type NOT IN ({known}) THEN 'unknown event_type'"
+        " WHEN event.payload IS NULL THEN 'missing payload' END"
+    )
+    return connection.execute(
+        f"SELECT {_COORDINATES}, kafka_time, {reason} AS reason, value AS original FROM parsed WHERE reason IS NOT NULL"
+    ).to_arrow_table()
+
+
+class _Check:
+    """The events of one type in `parsed`: typed `rows`, and `rejects` where some cannot be rows.
+
+    Most events are good and say what the contract knows, so a short condition looks for the others, and only these are
+    asked what is wrong or what more they say.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, event_type: EventType, latest: datetime) -> None:
+        names = [field.name for field in event_type.fields]
+        texts = ", ".join(f"event.payload.{name} AS text_{name}" for name in names)
+        typed = ", ".join(f"{_typed(field)} AS {field.name}" for field in event_type.fields)
+        events = (
+            f"(SELECT *, {typed} FROM (SELECT {_COORDINATES}, kafka_time, value, members, {texts} FROM parsed"
+            f" WHERE event.event_type = '{event_type.name}' AND event.payload IS NOT NULL))"
         )
-        rejects = connection.execute(
-            f"WITH refused AS (SELECT {_COORDINATES}, CASE"
-            " WHEN value IS NULL THEN 'empty message'"
-            " WHEN event IS NULL THEN 'not JSON'"
-            " WHEN event.event_type IS NULL THEN 'missing event_type'"
-            f" WHEN event.event_type NOT IN ({known}) THEN 'unknown event_type'"
-            " WHEN event.payload IS NULL THEN 'missing payload' END AS reason"
-            " FROM parsed WHERE reason IS NOT NULL"
-            f" UNION ALL {payload_rejects})"
-            f" SELECT {_COORDINATES}, kafka_time, reason, value AS original"
-            f" FROM refused JOIN parsed USING ({_COORDINATES}) ORDER BY {_COORDINATES}"
+        plausible = " AND ".join(_plausible(field, latest) for field in event_type.fields)
+        # event_type and payload are members too; one more than the fields that were found may be an unknown one.
+        found = " + ".join(f"(text_{name} IS NOT NULL)::INTEGER" for name in names)
+        says_more = f"members > 2 + {found}"
+        connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE checked AS SELECT {_COORDINATES}, kafka_time, {', '.join(names)},"
+            f" {plausible} AS is_plausible, {says_more} AS says_more FROM {events}"
+        )
+        implausible, more = connection.execute(
+            "SELECT count(*) FILTER (is_plausible IS NOT TRUE), count(*) FILTER (says_more) FROM checked"
+        ).fetchall()[0]
+        self.rejects: list[pa.Table] = []
+        accepted, extra = "checked", "NULL::VARCHAR"
+        if implausible:
+            cases = " ".join(case for field in event_type.fields for case in _cases(field, latest))
+            connection.execute(
+                f"CREATE OR REPLACE TEMP TABLE refused AS SELECT {_COORDINATES}, kafka_time, CASE {cases} END AS reason,"
+                f" value AS original FROM {events} WHERE ({plausible}) IS NOT TRUE AND reason IS NOT NULL"
+            )
+            self.rejects = [connection.execute("FROM refused").to_arrow_table()]
+            accepted += f" ANTI JOIN refused USING ({_COORDINATES})"
+        if more:
+            connection.execute(
+                f"CREATE OR REPLACE TEMP TABLE extra AS SELECT {_COORDINATES}, {_extra_fields(names)} AS {EXTRA_FIELDS}"
+                f" FROM {events} WHERE {says_more}"
+            )
+            accepted += f" LEFT JOIN extra USING ({_COORDINATES})"
+            extra = f"extra.{EXTRA_FIELDS}"
+        columns = ", ".join(
+            field.name
+            if field.name != event_type.event_time or field.required
+            else f"coalesce({field.name}, kafka_time) AS {field.name}"
+            for field in event_type.fields
+        )
+        self.rows: pa.Table = connection.execute(
+            f"SELECT {columns}, {extra} AS {EXTRA_FIELDS}, {_COORDINATES} FROM {accepted}"
         ).to_arrow_table()
-    return Decoded(rows, rejects)
 
 
 @cache
@@ -88,41 +154,8 @@ def _json_shape() -> str:
     return f'{{"event_type": "VARCHAR", "payload": {{{payload}}}}}'
 
 
-def _check(event_type: EventType, latest: datetime) -> str:
-    """SQL that makes the table `checked_<type>`: the typed payload of each event, and why it cannot be a row or NULL."""
-    texts = ", ".join(f"event.payload.{field.name} AS text_{field.name}" for field in event_type.fields)
-    typed = ", ".join(f"{_typed(field)} AS {field.name}" for field in event_type.fields)
-    # Most events are good, so one cheap condition lets them pass; only the others are asked what is wrong with them.
-    plausible = " AND ".join(_plausible(field, latest) for field in event_type.fields)
-    cases = " ".join(case for field in event_type.fields for case in _cases(field, latest))
-    # event_type and payload are members too; one more than the fields that were found may be an unknown one.
-    found = " + ".join(f"(text_{field.name} IS NOT NULL)::INTEGER" for field in event_type.fields)
-    return (
-        f"CREATE TEMP TABLE checked_{event_type.name} AS"
-        f" SELECT {_COORDINATES}, kafka_time, {', '.join(field.name for field in event_type.fields)},"
-        f" CASE WHEN members > 2 + {found} THEN {_extra_fields(event_type)} END AS {EXTRA_FIELDS},"
-        f" CASE WHEN {plausible} THEN NULL ELSE CASE {cases} END END AS reason"
-        f" FROM (SELECT *, {typed}"
-        f" FROM (SELECT {_COORDINATES}, kafka_time, value, members, {texts} FROM parsed"
-        f" WHERE event.event_type = '{event_type.name}' AND event.payload IS NOT NULL))"
-    )
-
-
-def _accepted(connection: duckdb.DuckDBPyConnection, event_type: EventType) -> pa.Table:
-    columns = ", ".join(
-        field.name
-        if field.name != event_type.event_time or field.required
-        else f"coalesce({field.name}, kafka_time) AS {field.name}"
-        for field in event_type.fields
-    )
-    return connection.execute(
-        f"SELECT {columns}, {EXTRA_FIELDS}, {_COORDINATES} FROM checked_{event_type.name} WHERE reason IS NULL"
-    ).to_arrow_table()
-
-
-def _extra_fields(event_type: EventType) -> str:
-    """SQL: what an event says beyond the contract, as a JSON object, or NULL."""
-    names = [field.name for field in event_type.fields]
+def _extra_fields(names: list[str]) -> str:
+    """SQL: what an event says beyond the fields with these names, as a JSON object, or NULL."""
     is_known = (
         "list_has_all(['event_type', 'payload'], json_keys(decode(value)))"
         f" AND list_has_all({names}, json_keys(decode(value), '$.payload'))"

@@ -107,6 +107,8 @@ def _replay_source(
 def _store_again(
     warehouse: Warehouse, decoded: Decoded, messages: pa.Table, epoch: str, topic: str, now: datetime
 ) -> Stored:
+    if not decoded.rows:
+        return accounted(decoded, {}, [], messages)
     places = [rows.select(["kafka_partition", "kafka_offset"]) for rows in decoded.rows.values()]
 
     def work(tx: Transaction) -> dict[str, int]:
