@@ -208,7 +208,7 @@ class Cluster:
     def _read_chunk(self, consumer: Consumer, topic: str, unfinished: dict[int, OffsetRange]) -> Chunk:
         """Read the next chunk; `unfinished` keeps what is left of each range, by partition."""
         starts = dict(unfinished)
-        pending: list[Message] = []
+        columns = _Columns()
         batches: list[pa.RecordBatch] = []
         count = size = 0
         last_progress = monotonic()
@@ -220,12 +220,11 @@ class Cluster:
                 raise KafkaUnavailableError(f"{self.bootstrap_servers} sent nothing for {STALL_SECONDS:.0f} s")
             messages = self._wanted(received, consumer, topic, unfinished)
             count += len(messages)
-            size += sum(map(len, filter(None, map(Message.value, messages))))
-            pending += messages
-            if len(pending) >= _ARROW_MESSAGES:
-                batches.append(_to_arrow(pending))
-                pending = []
-        batches.append(_to_arrow(pending))
+            size += columns.add(messages)
+            if len(columns.values) >= _ARROW_MESSAGES:
+                batches.append(columns.to_arrow())
+                columns = _Columns()
+        batches.append(columns.to_arrow())
         ranges = [
             OffsetRange(r.partition, r.start, unfinished[number].start if number in unfinished else r.end)
             for number, r in starts.items()
@@ -335,14 +334,35 @@ def is_running(broker_file: Path) -> bool:
     return True
 
 
-def _to_arrow(messages: list[Message]) -> pa.RecordBatch:
-    times = pa.array([time for _, time in map(Message.timestamp, messages)], pa.int64())
-    return pa.record_batch(
-        [
-            pa.array(list(map(Message.partition, messages)), pa.int32()),
-            pa.array(list(map(Message.offset, messages)), pa.int64()),
-            times.cast(pa.timestamp("ms")).cast(pa.timestamp("us")),
-            pa.array(list(map(Message.value, messages)), pa.binary()),
-        ],
-        schema=MESSAGE_SCHEMA,
-    )
+class _Columns:
+    """Messages taken apart at once: kept as objects, a hundred thousand of them would be gone through by every garbage
+    collection.
+    """
+
+    def __init__(self) -> None:
+        self.partitions: list[int | None] = []
+        self.offsets: list[int | None] = []
+        self.times: list[tuple[int, int]] = []
+        self.values: list[bytes | None] = []
+
+    def add(self, messages: list[Message]) -> int:
+        """Add messages; the bytes of their values."""
+        values = list(map(Message.value, messages))
+        self.partitions += map(Message.partition, messages)
+        self.offsets += map(Message.offset, messages)
+        self.times += map(Message.timestamp, messages)
+        self.values += values
+        return sum(map(len, filter(None, values)))
+
+    def to_arrow(self) -> pa.RecordBatch:
+        """One batch of `MESSAGE_SCHEMA`."""
+        times = pa.array([time for _, time in self.times], pa.int64())
+        return pa.record_batch(
+            [
+                pa.array(self.partitions, pa.int32()),
+                pa.array(self.offsets, pa.int64()),
+                times.cast(pa.timestamp("ms")).cast(pa.timestamp("us")),
+                pa.array(self.values, pa.binary()),
+            ],
+            schema=MESSAGE_SCHEMA,
+        )
