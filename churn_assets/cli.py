@@ -234,6 +234,8 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Machine-readabl
         table.add_row(ledger, f"{rows:,} rows")
     table.add_row("event_rejects", f"{state['rejects']:,} rows")
     table.add_row("kafka", state["kafka"] or f"{sum(o['lag'] for o in state['offsets']):,} messages wait")
+    for gap in sorted({offset["gap"] for offset in state["offsets"] if offset["gap"]}):
+        table.add_row("gap", escape(gap))
     for dynamic_table in state["dynamic_tables"]:
         lag, target = dynamic_table["lag_seconds"], dynamic_table["target_lag_seconds"]
         table.add_row(

@@ -165,7 +165,7 @@ def ledgers(
                 "dagster/row_count": row_count(warehouse, REJECTS),
             },
         )
-    yield _accounted_check(result)
+    yield _accounted_check(result, metadata)
     yield _contiguous_check(broken_ranges(warehouse))
     yield _complete_check(
         [str(lag.gap) for lag in lags(warehouse, cluster, settings.topics) if lag.is_blocked(settings.on_gap)], result
@@ -189,13 +189,20 @@ def _run_metadata(result: Stored, seconds: float) -> dict[str, dg.MetadataValue]
     return metadata
 
 
-def _accounted_check(result: Stored) -> dg.AssetCheckResult:
+def _accounted_check(result: Stored, metadata: dict[str, dg.MetadataValue]) -> dg.AssetCheckResult:
+    """The account of the whole run, also of one that only found duplicates and therefore materialized nothing."""
     outcomes = result.rows.total() + result.duplicates.total() + result.rejected.total()
     return dg.AssetCheckResult(
         check_name=_ACCOUNTED,
         asset_key=REJECTS,
         passed=outcomes == result.messages,
-        metadata={"messages": result.messages, "stored_dropped_or_rejected": outcomes},
+        metadata={
+            **metadata,
+            "stored_dropped_or_rejected": outcomes,
+            "rows_stored": dict(result.rows),
+            "duplicates_dropped": dict(result.duplicates),
+            "rejected": dict(result.rejected),
+        },
     )
 
 

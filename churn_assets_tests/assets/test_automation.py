@@ -1,4 +1,5 @@
 from datetime import datetime, timedelta
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -202,6 +203,23 @@ def test_events_of_unknown_customers_are_kept_counted_and_whole_once_the_custome
 
     features = graph.lake.query("SELECT customer_id, total_spend_30d FROM dyn_customer_features").to_pylist()
     assert features == [{"customer_id": "C1", "total_spend_30d": 12.5}]
+
+
+def test_a_run_that_finds_only_duplicates_still_says_what_it_read(graph: Graph, broker):
+    def send_and_ingest() -> dg.ExecuteInProcessResult:
+        publisher = Publisher(broker, EVENTS_TOPIC)
+        publisher.send(b"C1", message("TXN"))
+        publisher.flush()
+        return graph.run("ingest_events")
+
+    send_and_ingest()
+    result = send_and_ingest()
+
+    (check,) = [e for e in result.get_asset_check_evaluations() if e.check_name == "every_message_is_accounted_for"]
+    assert not [e for e in result.get_asset_materialization_events() if e.asset_key == dg.AssetKey("event_rejects")]
+    assert check.metadata["duplicates_dropped"].value == {"fact_transaction_ledger": 1}
+    ranges: Any = check.metadata["ranges"].value
+    assert [(topic, start, end) for _, topic, _, start, end in ranges] == [(EVENTS_TOPIC, 1, 2)]
 
 
 def test_maintenance_runs_only_where_something_was_written(graph: Graph, live_bank, monkeypatch):

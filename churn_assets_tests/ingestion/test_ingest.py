@@ -112,6 +112,23 @@ def test_a_backlog_is_stored_in_chunks_that_say_how_far_they_are(stream: Stream,
     assert_stored_exactly_once(stream, rejects, refs)
 
 
+def test_several_topics_are_ingested_by_one_run(stream: Stream, request: pytest.FixtureRequest):
+    topics = [stream.topic, f"{stream.topic}-more"]
+    if request.config.getoption("--kafka"):
+        request.getfixturevalue("kafka_server").create_topic(topics[1], 2)
+    for topic, ref in zip(topics, ("T1", "T2"), strict=True):
+        stream.topic = topic
+        stream.send([message("TXN", transaction_ref=ref)])
+    ranges = [lag.waiting for lag in backlog.lags(stream.lake, stream.cluster, topics)]
+
+    assert stream.ingest(ranges).rows == {LEDGER: 2}
+
+    assert stream.rows(f"SELECT transaction_ref, kafka_topic FROM {LEDGER} ORDER BY 1") == [
+        ("T1", topics[0]),
+        ("T2", topics[1]),
+    ]
+
+
 def test_a_chunk_of_large_messages_ends_by_its_bytes(stream: Stream, monkeypatch):
     monkeypatch.setattr(kafka, "INGEST_CHUNK_BYTES", 1_000_000)
     monkeypatch.setattr(kafka, "_BATCH_MESSAGES", 1)
