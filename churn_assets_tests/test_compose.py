@@ -33,7 +33,7 @@ pytestmark = pytest.mark.kafka
 COMPOSE_FILE = PROJECT_ROOT / "docker-compose.yml"
 DOCKERFILE = PROJECT_ROOT / "Dockerfile"
 PATIENCE_SECONDS = 150.0
-STOP_SECONDS = 60.0
+STOP_SECONDS = 100.0  # as the longest stop_grace_period of the file
 PORTS = ("3000", "4000", "5432", "9092", "19092", "29093")
 POSTGRES_PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))  # Debian does not put them on the PATH
 # The official images begin with these; KafkaDockerWrapper is the very program of Kafka's.
