@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from playwright.sync_api import Page, Playwright
 
-GROUPS = ("ledgers", "features", "predictions", "interventions")
+GROUPS = ("ledgers", "features", "predictions", "interventions", "maintenance")
 PATIENCE_MS = 90_000
 _BROWSERS = ("chromium", "google-chrome", "chromium-browser")
 _FLAGS = [
@@ -25,7 +25,7 @@ def open_browser(playwright: Playwright) -> Generator[Page]:
     path = next(path for name in _BROWSERS if (path := shutil.which(name)))
     browser = playwright.chromium.launch(executable_path=path, args=_FLAGS)
     try:
-        page = browser.new_page(viewport={"width": 2400, "height": 1250})
+        page = browser.new_page(viewport={"width": 2400, "height": 1500})
         page.set_default_timeout(PATIENCE_MS)
         yield page
     finally:
