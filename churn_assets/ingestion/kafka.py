@@ -3,6 +3,7 @@
 Here belong the client and its settings. What the messages mean is `decoding`, what has been stored is `commit`.
 """
 
+import atexit
 import json
 import os
 from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -322,6 +323,8 @@ def connect(settings: Settings) -> Cluster:
 def _connection(
     bootstrap_servers: str, security: tuple[tuple[str, SecretStr], ...], embedded_id: str | None
 ) -> Cluster:
+    # The client's threads need Python to end; when the interpreter is on its way out, each would wait for the other.
+    atexit.register(_connection.cache_clear)
     return Cluster(bootstrap_servers, dict(security), embedded_id)
 
 
