@@ -99,7 +99,7 @@ def _print_speeds(server: KafkaServer, options: argparse.Namespace) -> None:
         note(case, lambda case=case: _fresh_process(case, server.bootstrap_servers, options.events))
     if "peers" in options.groups:
         for peer, events in PEERS.items():
-            note(f"{peer}", lambda peer=peer, events=events: _peer(peer, server.bootstrap_servers, events))
+            note(peer, lambda peer=peer, events=events: _peer(peer, server.bootstrap_servers, events))
 
 
 def _fresh_process(case: str, servers: str, events: int) -> dict[str, float]:

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from contextlib import nullcontext
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -50,6 +51,13 @@ def _say(message: str) -> None:
     console.print(message, markup=False, highlight=False, soft_wrap=True)
 
 
+@contextmanager
+def _progress(work: str) -> Generator[Callable[[str], None]]:
+    """A line that says how far long work is; it is shown on a terminal only."""
+    with console.status(work) as status:
+        yield lambda so_far: status.update(escape(so_far))
+
+
 def _say_stored(total: Stored) -> None:
     _say(
         f"{total.messages:,} rows: {total.rows.total():,} stored, {total.duplicates.total():,} known already,"
@@ -88,11 +96,11 @@ def seed(
             " set CHURN_HOME to a new folder"
         )
     rows: dict[str, int] = {}
-    with console.status("seeding") as progress:
+    with _progress("seeding") as progress:
 
         def report(ledger: str, count: int) -> None:
             rows[ledger] = rows.get(ledger, 0) + count
-            progress.update(f"seeding: {sum(rows.values()):,} rows")
+            progress(f"seeding: {sum(rows.values()):,} rows")
 
         seeding.seed(warehouse, bank, utc_now(), report)
     _say("; ".join(f"{ledger}: {count:,} rows" for ledger, count in rows.items()) or "this bank is seeded already")
@@ -134,13 +142,13 @@ def produce(
     publisher = Publisher(wait_for_cluster(settings, _say), settings.topics[0])
     live = LiveBank(bank)
     if events is not None:
-        with console.status("producing") as progress:
-            produce_at_once(live, publisher, events, utc_now, lambda sent: progress.update(f"{sent:,} events"))
+        with _progress("producing") as progress:
+            produce_at_once(live, publisher, events, utc_now, lambda sent: progress(f"{sent:,} events"))
         _say(f"{events:,} events sent")
         return
     stop = StopSignal()
     since = max(seeding.newest_event_time(warehouse), live.start)
-    with console.status("producing") if console.is_terminal else nullcontext() as progress:
+    with _progress("producing") as progress:
         produce_steadily(
             live,
             publisher,
@@ -148,7 +156,7 @@ def produce(
             since=since,
             clock=utc_now,
             stopped=stop.is_set,
-            report=lambda sent: progress.update(f"{sent:,} events sent") if progress else None,
+            report=lambda sent: progress(f"{sent:,} events sent"),
         )
 
 
@@ -164,11 +172,10 @@ def load(
     settings = load_settings()
     warehouse = _warehouse(settings)
     warehouse.deploy()
-    with console.status("loading") if console.is_terminal else nullcontext() as progress:
+    with _progress("loading") as progress:
 
         def report(file: Path, so_far: Stored) -> None:
-            if progress:
-                progress.update(f"{escape(file.name)}: {so_far.messages:,} rows")
+            progress(f"{file.name}: {so_far.messages:,} rows")
 
         total = load_files(warehouse, table.lower(), find_files(files), utc_now, report)
     _say_stored(total)
@@ -184,8 +191,8 @@ def replay(
 
     settings = load_settings()
     publisher = Publisher(wait_for_cluster(settings, _say), settings.topics[0])
-    with console.status("replaying") if console.is_terminal else nullcontext() as progress:
-        sent = replay_lines(file, publisher, lambda sent: progress.update(f"{sent:,} events") if progress else None)
+    with _progress("replaying") as progress:
+        sent = replay_lines(file, publisher, lambda sent: progress(f"{sent:,} events"))
     _say(f"{sent:,} events sent to {settings.topics[0]}")
 
 

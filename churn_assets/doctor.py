@@ -11,6 +11,7 @@ from churn_assets.ingestion import kafka
 from churn_assets.ingestion.backlog import lags
 from churn_assets.settings import Settings
 from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.warehouse.protocol import Warehouse
 
 LEAST_FREE_BYTES = 1024**3
 # Only these are shown; whatever else a librdkafka property holds may be a secret.
@@ -28,12 +29,13 @@ class Finding:
 
 def examine(settings: Settings) -> list[Finding]:
     """Look at everything, also after a problem was found."""
+    lake = LakeWarehouse(settings.lake_path, read_only=True)
     return [
         _finding("settings", lambda: _settings(settings)),
         _finding("disk", lambda: _disk(settings)),
-        _finding("lake", lambda: _lake(settings)),
+        _finding("lake", lambda: _lake(settings, lake)),
         _finding("deployment", lambda: _deployment(settings)),
-        _finding("Kafka", lambda: _kafka(settings)),
+        _finding("Kafka", lambda: _kafka(settings, lake)),
     ]
 
 
@@ -63,8 +65,7 @@ def _disk(settings: Settings) -> str:
     return f"{free / 1024**3:,.0f} GB free"
 
 
-def _lake(settings: Settings) -> str:
-    lake = LakeWarehouse(settings.lake_path, read_only=True)
+def _lake(settings: Settings, lake: Warehouse) -> str:
     tables = lake.dynamic_tables(utc_now())
     if not tables:
         raise ChurnError("no dynamic table is declared; run `churn deploy`")
@@ -75,9 +76,9 @@ def _deployment(settings: Settings) -> str:
     return f"dbt manifest {manifest_path(settings)}"
 
 
-def _kafka(settings: Settings) -> str:
+def _kafka(settings: Settings, lake: Warehouse) -> str:
     cluster = kafka.connect(settings)
-    found = lags(LakeWarehouse(settings.lake_path, read_only=True), cluster, settings.topics)
+    found = lags(lake, cluster, settings.topics)
     if gaps := [lag.gap for lag in found if lag.is_blocked(settings.on_gap)]:
         raise ChurnError("; ".join(map(str, gaps)) + "; CHURN_ON_GAP=skip goes on without what retention deleted")
     waiting = sum(len(lag.waiting) for lag in found)

@@ -11,7 +11,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -27,6 +26,7 @@ import yaml
 
 from churn_assets.ingestion.kafka import Cluster
 from churn_assets.settings import EVENTS_TOPIC, PROJECT_ROOT
+from churn_assets_tests.ports import free_port
 
 pytestmark = pytest.mark.kafka
 
@@ -301,12 +301,6 @@ class Processes:
 
     def _log(self, name: str) -> Path:
         return self.root / f"{name}.log"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from churn_assets.clock import utc_now
 from churn_assets.settings import load_settings
 from churn_assets.status import status
 from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets_tests.ports import free_port
 
 CHURN = [sys.executable, "-m", "churn_assets.cli"]
 PATIENCE_SECONDS = 170.0
@@ -28,9 +28,7 @@ class Demo:
 
     def __init__(self, home: Path) -> None:
         self._home = home
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         self.address = f"http://127.0.0.1:{port}"
         options = ["--port", str(port), "--customers", "300", "--days", "40", "--rate", "1200"]
         self._output = (home.parent / f"demo-{port}.log").open("a+")

@@ -22,7 +22,7 @@ _ACCOUNTED, _CONTIGUOUS, _COMPLETE = (
     "no_messages_are_missing",
 )
 INGEST_CHECKS = tuple(dg.AssetCheckKey(dg.AssetKey(REJECTS), name) for name in (_ACCOUNTED, _CONTIGUOUS, _COMPLETE))
-COMPLETE_CHECK = INGEST_CHECKS[2]
+COMPLETE_CHECK = dg.AssetCheckKey(dg.AssetKey(REJECTS), _COMPLETE)
 
 events_topic = dg.AssetSpec(
     EVENTS_TOPIC,
@@ -132,12 +132,11 @@ def ledgers(
 ):
     """Store the messages of the configured offset ranges, exactly once."""
     cluster = kafka.connect(settings)
-    waiting = [lag.waiting for lag in lags(warehouse, cluster, settings.topics)]
     started_at = utc_now()
     result = ingest(
         warehouse,
         cluster,
-        _configured(config) or waiting,
+        _configured(config) or [lag.waiting for lag in lags(warehouse, cluster, settings.topics)],
         on_gap=settings.on_gap,
         group=settings.kafka_group,
         clock=utc_now,

@@ -209,6 +209,15 @@ def stream_has_data(tx: LakeTransaction, stream: str) -> bool:
     return position is None or _oldest_change(tx, [table], position) is not None
 
 
+def oldest_needed_snapshot(tx: LakeTransaction) -> int:
+    """The oldest snapshot that a dynamic table or a stream has yet to read from; the current one if there is none."""
+    return tx.rows(
+        "SELECT min(position) FROM (SELECT least(position, base_position) AS position FROM dynamic_tables"
+        " UNION ALL SELECT position FROM streams UNION ALL SELECT ?)",
+        [_current_snapshot(tx)],
+    )[0][0]
+
+
 def _definitions(tx: LakeTransaction) -> dict[str, _Definition]:
     return {
         row[0]: _Definition(

@@ -77,7 +77,10 @@ class PartitionLag:
 
 def lags(warehouse: Warehouse, cluster: Cluster, topics: Iterable[str]) -> list[PartitionLag]:
     """How far the warehouse is behind each partition of the topics; a partition that is new is there by itself."""
-    committed = committed_offsets(warehouse)
+    return _lags(cluster, topics, committed_offsets(warehouse))
+
+
+def _lags(cluster: Cluster, topics: Iterable[str], committed: Mapping[Partition, int]) -> list[PartitionLag]:
     return [
         PartitionLag(partition, watermarks, committed.get(partition), _predecessor(partition, cluster, committed))
         for topic in topics
@@ -141,8 +144,9 @@ def _readable(
     total: Stored,
 ) -> list[OffsetRange]:
     """What is to be read of the ranges now. Allowed gaps are skipped on the way."""
-    wanted = not_yet_committed(ranges, committed_offsets(warehouse))
-    found = {lag.partition: lag for lag in lags(warehouse, cluster, sorted({r.partition.topic for r in wanted}))}
+    committed = committed_offsets(warehouse)
+    wanted = not_yet_committed(ranges, committed)
+    found = {lag.partition: lag for lag in _lags(cluster, {r.partition.topic for r in wanted}, committed)}
     readable: list[OffsetRange] = []
     for asked in wanted:
         lag = found.get(asked.partition)
@@ -184,8 +188,8 @@ def _ahead(items: Generator[T]) -> Generator[T]:
 
 def _refuse_another_epoch(cluster: Cluster, chunk: Chunk) -> None:
     """Offsets say nothing about a topic that was created again while they were read."""
-    now = {partition.epoch for partition in cluster.partitions(chunk.topic)}
-    if any(r.partition.epoch not in now for r in chunk.ranges):
+    epoch = cluster.epoch(chunk.topic)
+    if any(r.partition.epoch != epoch for r in chunk.ranges):
         raise OffsetsGoneError(f"the topic {chunk.topic} was deleted or created again while it was read")
 
 

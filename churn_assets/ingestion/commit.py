@@ -5,7 +5,7 @@ is `kafka`, checking messages is `decoding`; `ingest` puts the three together.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -104,40 +104,51 @@ def store(warehouse: Warehouse, chunk: Chunk, decoded: Decoded, now: datetime) -
     `now` (UTC) becomes `ingested_at`.
     """
 
-    def work(tx: Transaction) -> dict[str, int]:
-        take_offsets(tx, chunk.ranges, now, outcome="STORED")
-        stored = {ledger: store_rows(tx, LEDGERS[ledger], decoded, chunk.topic, now) for ledger in decoded.rows}
-        if decoded.rejects.num_rows:
-            tx.execute(
-                "INSERT INTO event_rejects (epoch, kafka_topic, kafka_partition, kafka_offset, kafka_time, reason,"
-                " original, rejected_at) SELECT ?, ?, kafka_partition, kafka_offset, kafka_time, reason, original, ?"
-                " FROM staged_rejects",
-                [chunk.ranges[0].partition.epoch, chunk.topic, now],
-            )
-        return stored
+    def take(tx: Transaction) -> None:
+        _take_offsets(tx, chunk.ranges, now, outcome="STORED")
+        store_rejects(tx, chunk.ranges[0].partition.epoch, chunk.topic, now)
 
-    return accounted(decoded, warehouse.transact(work, staged_tables(decoded)), chunk.ranges, chunk.messages)
+    stored = store_decoded(warehouse, chunk.messages, decoded, chunk.topic, now, first=take)
+    stored.ranges += chunk.ranges
+    return stored
 
 
 def skip(warehouse: Warehouse, gone: OffsetRange, now: datetime) -> Stored:
     """Pass over messages that the cluster no longer holds. `ingest_ranges` keeps that they were never stored."""
-    warehouse.transact(lambda tx: take_offsets(tx, [gone], now, outcome="SKIPPED"))
+
+    def take(tx: Transaction) -> None:
+        _serialize(tx)
+        _take_offsets(tx, [gone], now, outcome="SKIPPED")
+
+    warehouse.transact(take)
     return Stored(skipped=[gone])
 
 
-def staged_tables(decoded: Decoded) -> dict[str, pa.Table]:
-    """What a transaction needs staged for `store_rows` and the rejects."""
-    staged = {f"staged_{ledger}": rows for ledger, rows in decoded.rows.items() if rows.num_rows}
-    return staged | {"staged_rejects": decoded.rejects}
+def store_decoded(
+    warehouse: Warehouse,
+    messages: pa.Table,
+    decoded: Decoded,
+    topic: str | None,
+    now: datetime,
+    *,
+    first: Callable[[Transaction], None],
+    staged: Mapping[str, pa.Table] | None = None,
+) -> Stored:
+    """Store the rows of events, wherever they come from, in one transaction that begins with `first`.
 
+    In it the rejects are readable as `staged_rejects`, beside the `staged` tables. Without a `topic` the rows come from a
+    file and are stored without coordinates.
+    """
 
-def accounted(decoded: Decoded, stored: Mapping[str, int], ranges: Sequence[OffsetRange], messages: pa.Table) -> Stored:
-    """The account of a batch, of which `stored` rows by ledger were new or newer."""
-    newest = [
-        pc.max(rows[LEDGERS[ledger].event_time]).as_py() for ledger, rows in decoded.rows.items() if rows.num_rows
-    ]
+    def work(tx: Transaction) -> dict[str, int]:
+        _serialize(tx)
+        first(tx)
+        return {ledger: _store_rows(tx, LEDGERS[ledger], topic, now) for ledger in decoded.rows}
+
+    rows = {f"staged_{ledger}": rows for ledger, rows in decoded.rows.items()}
+    stored = warehouse.transact(work, rows | {"staged_rejects": decoded.rejects} | dict(staged or {}))
+    newest = [pc.max(rows[LEDGERS[ledger].event_time]).as_py() for ledger, rows in decoded.rows.items()]
     return Stored(
-        ranges=list(ranges),
         rows=+Counter(stored),
         duplicates=+Counter({ledger: rows.num_rows - stored[ledger] for ledger, rows in decoded.rows.items()}),
         rejected=Counter(decoded.rejects["reason"].to_pylist()),
@@ -147,9 +158,23 @@ def accounted(decoded: Decoded, stored: Mapping[str, int], ranges: Sequence[Offs
     )
 
 
-def take_offsets(tx: Transaction, ranges: Sequence[OffsetRange], now: datetime, *, outcome: str) -> None:
+def store_rejects(tx: Transaction, epoch: str, source: str, now: datetime, *, unless_known: bool = False) -> None:
+    """Store the staged rejects of a topic or file; `unless_known`: without those that were stored from it before."""
+    known = (
+        " WHERE NOT EXISTS (SELECT 1 FROM event_rejects AS known WHERE known.epoch = ?1 AND known.kafka_topic = ?2"
+        " AND known.kafka_offset = staged_rejects.kafka_offset AND known.original = staged_rejects.original)"
+    )
+    if tx.rows("SELECT 1 FROM staged_rejects LIMIT 1"):
+        tx.execute(
+            "INSERT INTO event_rejects (epoch, kafka_topic, kafka_partition, kafka_offset, kafka_time, reason, original,"
+            " rejected_at) SELECT ?1, ?2, kafka_partition, kafka_offset, kafka_time, reason, original, ?3"
+            f" FROM staged_rejects{known if unless_known else ''}",
+            [epoch, source, now],
+        )
+
+
+def _take_offsets(tx: Transaction, ranges: Sequence[OffsetRange], now: datetime, *, outcome: str) -> None:
     """Move the committed offsets from the ranges' starts to their ends, unless another run has moved them."""
-    serialize(tx)
     committed = {
         Partition(epoch, topic, number): offset
         for epoch, topic, number, offset in tx.rows(
@@ -183,24 +208,16 @@ def _flat(rows: Sequence[Sequence[Any]]) -> list[Any]:
     return [value for row in rows for value in row]
 
 
-def serialize(tx: Transaction) -> None:
+def _serialize(tx: Transaction) -> None:
     """Make any two transactions that write ledgers conflict; two that insert the same new keys would not by themselves."""
     tx.execute("UPDATE ingest_commits SET commits = commits + 1")
 
 
-def store_rows(tx: Transaction, event_type: EventType, decoded: Decoded, topic: str | None, now: datetime) -> int:
-    """Store the staged rows of one ledger; the number of rows that were new, or newer in a dimension.
-
-    Without a `topic` the rows come from a file and are stored without coordinates.
-    """
-    rows = decoded.rows[event_type.ledger]
-    if not rows.num_rows:
-        return 0
+def _store_rows(tx: Transaction, event_type: EventType, topic: str | None, now: datetime) -> int:
+    """Store the staged rows of one ledger; the number of rows that were new, or newer in a dimension."""
     names = [*(f.name for f in event_type.fields), EXTRA_FIELDS]
     columns = [*names, "kafka_topic", "kafka_partition", "kafka_offset", "ingested_at"]
     key, ledger, time = event_type.key, event_type.ledger, event_type.event_time
-    # Within a batch a fact's first message counts, a dimension's latest state.
-    direction = "DESC" if event_type.is_dimension else "ASC"
     coordinates = "kafka_partition, kafka_offset" if topic else "NULL::INTEGER, NULL::BIGINT"
     # Within a batch a fact's first message counts, a dimension's latest state.
     direction = "DESC" if event_type.is_dimension else "ASC"

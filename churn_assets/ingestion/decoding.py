@@ -36,7 +36,7 @@ _NO_REJECTS = pa.schema(
 class Decoded:
     """The rows of each ledger (payload columns, extra fields, Kafka coordinates) and the messages that cannot be rows.
 
-    A ledger without rows may be absent. Every message is in exactly one of the tables. Rejects have coordinates,
+    A ledger without rows is absent. Every message is in exactly one of the tables. Rejects have coordinates,
     kafka_time, `reason` and `original` bytes.
     """
 
@@ -59,15 +59,17 @@ def decode(messages: pa.Table, now: datetime) -> Decoded:
         )
         types = "SELECT event.event_type, count(*) FROM parsed WHERE event.payload IS NOT NULL GROUP BY 1"
         counts = dict(connection.execute(types).fetchall())
-        known = {event_type.name: counts.pop(event_type.name, 0) for event_type in EVENT_TYPES}
-        rejects = [_without_type(connection)] if sum(known.values()) < messages.num_rows else []
+        present = [event_type for event_type in EVENT_TYPES if event_type.name in counts]
+        rejects = [_NO_REJECTS]
+        if sum(counts[event_type.name] for event_type in present) < messages.num_rows:
+            rejects.append(_without_type(connection))
         rows: dict[str, pa.Table] = {}
-        for event_type in EVENT_TYPES:
-            if known[event_type.name]:
-                check = _Check(connection, event_type, latest)
-                rejects += check.rejects
-                rows[event_type.ledger] = check.rows
-        return Decoded(rows, pa.concat_tables(rejects) if rejects else _NO_REJECTS)
+        for event_type in present:
+            accepted, refused = _check(connection, event_type, latest)
+            if accepted.num_rows:
+                rows[event_type.ledger] = accepted
+            rejects.append(refused)
+        return Decoded(rows, pa.concat_tables(rejects))
 
 
 def _without_type(connection: duckdb.DuckDBPyConnection) -> pa.Table:
@@ -84,58 +86,57 @@ def _without_type(connection: duckdb.DuckDBPyConnection) -> pa.Table:
     ).to_arrow_table()
 
 
-class _Check:
-    """The events of one type in `parsed`: typed `rows`, and `rejects` where some cannot be rows.
+def _check(connection: duckdb.DuckDBPyConnection, event_type: EventType, latest: datetime) -> tuple[pa.Table, pa.Table]:
+    """The events of one type in `parsed`: typed rows, and rejects of those that cannot be rows.
 
     Most events are good and say what the contract knows, so a short condition looks for the others, and only these are
     asked what is wrong or what more they say.
     """
-
-    def __init__(self, connection: duckdb.DuckDBPyConnection, event_type: EventType, latest: datetime) -> None:
-        names = [field.name for field in event_type.fields]
-        texts = ", ".join(f"event.payload.{name} AS text_{name}" for name in names)
-        typed = ", ".join(f"{_typed(field)} AS {field.name}" for field in event_type.fields)
-        events = (
-            f"(SELECT *, {typed} FROM (SELECT {_COORDINATES}, kafka_time, value, members, {texts} FROM parsed"
-            f" WHERE event.event_type = '{event_type.name}' AND event.payload IS NOT NULL))"
-        )
-        plausible = " AND ".join(_plausible(field, latest) for field in event_type.fields)
-        # event_type and payload are members too; one more than the fields that were found may be an unknown one.
-        found = " + ".join(f"(text_{name} IS NOT NULL)::INTEGER" for name in names)
-        says_more = f"members > 2 + {found}"
+    names = [field.name for field in event_type.fields]
+    texts = ", ".join(f"event.payload.{name} AS text_{name}" for name in names)
+    typed = ", ".join(f"{_typed(field)} AS {field.name}" for field in event_type.fields)
+    events = (
+        f"(SELECT *, {typed} FROM (SELECT {_COORDINATES}, kafka_time, value, members, {texts} FROM parsed"
+        f" WHERE event.event_type = '{event_type.name}' AND event.payload IS NOT NULL))"
+    )
+    plausible = " AND ".join(_plausible(field, latest) for field in event_type.fields)
+    # event_type and payload are members too; one more than the fields that were found may be an unknown one.
+    found = " + ".join(f"(text_{name} IS NOT NULL)::INTEGER" for name in names)
+    says_more = f"members > 2 + {found}"
+    connection.execute(
+        f"CREATE OR REPLACE TEMP TABLE checked AS SELECT {_COORDINATES}, kafka_time, {', '.join(names)},"
+        f" {plausible} AS is_plausible, {says_more} AS says_more FROM {events}"
+    )
+    implausible, more = connection.execute(
+        "SELECT count(*) FILTER (is_plausible IS NOT TRUE), count(*) FILTER (says_more) FROM checked"
+    ).fetchall()[0]
+    refused = _NO_REJECTS
+    accepted, extra = "checked", "NULL::VARCHAR"
+    if implausible:
+        cases = " ".join(case for field in event_type.fields for case in _cases(field, latest))
         connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE checked AS SELECT {_COORDINATES}, kafka_time, {', '.join(names)},"
-            f" {plausible} AS is_plausible, {says_more} AS says_more FROM {events}"
+            f"CREATE OR REPLACE TEMP TABLE refused AS SELECT {_COORDINATES}, kafka_time, CASE {cases} END AS reason,"
+            f" value AS original FROM {events} WHERE ({plausible}) IS NOT TRUE AND reason IS NOT NULL"
         )
-        implausible, more = connection.execute(
-            "SELECT count(*) FILTER (is_plausible IS NOT TRUE), count(*) FILTER (says_more) FROM checked"
-        ).fetchall()[0]
-        self.rejects: list[pa.Table] = []
-        accepted, extra = "checked", "NULL::VARCHAR"
-        if implausible:
-            cases = " ".join(case for field in event_type.fields for case in _cases(field, latest))
-            connection.execute(
-                f"CREATE OR REPLACE TEMP TABLE refused AS SELECT {_COORDINATES}, kafka_time, CASE {cases} END AS reason,"
-                f" value AS original FROM {events} WHERE ({plausible}) IS NOT TRUE AND reason IS NOT NULL"
-            )
-            self.rejects = [connection.execute("FROM refused").to_arrow_table()]
-            accepted += f" ANTI JOIN refused USING ({_COORDINATES})"
-        if more:
-            connection.execute(
-                f"CREATE OR REPLACE TEMP TABLE extra AS SELECT {_COORDINATES}, {_extra_fields(names)} AS {EXTRA_FIELDS}"
-                f" FROM {events} WHERE {says_more}"
-            )
-            accepted += f" LEFT JOIN extra USING ({_COORDINATES})"
-            extra = f"extra.{EXTRA_FIELDS}"
-        columns = ", ".join(
-            field.name
-            if field.name != event_type.event_time or field.required
-            else f"coalesce({field.name}, kafka_time) AS {field.name}"
-            for field in event_type.fields
+        refused = connection.execute("FROM refused").to_arrow_table()
+        accepted += f" ANTI JOIN refused USING ({_COORDINATES})"
+    if more:
+        connection.execute(
+            f"CREATE OR REPLACE TEMP TABLE extra AS SELECT {_COORDINATES}, {_extra_fields(names)} AS {EXTRA_FIELDS}"
+            f" FROM {events} WHERE {says_more}"
         )
-        self.rows: pa.Table = connection.execute(
-            f"SELECT {columns}, {extra} AS {EXTRA_FIELDS}, {_COORDINATES} FROM {accepted}"
-        ).to_arrow_table()
+        accepted += f" LEFT JOIN extra USING ({_COORDINATES})"
+        extra = f"extra.{EXTRA_FIELDS}"
+    columns = ", ".join(
+        field.name
+        if field.name != event_type.event_time or field.required
+        else f"coalesce({field.name}, kafka_time) AS {field.name}"
+        for field in event_type.fields
+    )
+    rows = connection.execute(
+        f"SELECT {columns}, {extra} AS {EXTRA_FIELDS}, {_COORDINATES} FROM {accepted}"
+    ).to_arrow_table()
+    return rows, refused
 
 
 @cache

@@ -12,7 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from churn_assets.errors import ChurnError
-from churn_assets.ingestion.commit import Stored, accounted, serialize, staged_tables, store_rows
+from churn_assets.ingestion.commit import Stored, store_decoded, store_rejects
 from churn_assets.ingestion.decoding import MESSAGE_SCHEMA, Decoded, decode
 from churn_assets.ingestion.events import EXTRA_FIELDS, LEDGERS, EventType
 from churn_assets.settings import INGEST_CHUNK_MESSAGES
@@ -24,6 +24,7 @@ _READERS = {
     ".csv": "read_csv($file, header = true, all_varchar = true)",
     ".csv.gz": "read_csv($file, header = true, all_varchar = true)",
 }
+_PLACE = pa.schema([MESSAGE_SCHEMA.field(name) for name in ("kafka_partition", "kafka_offset")])
 # Columns of a ledger that are not the event's: a file that was exported from a ledger has them.
 _NOT_PAYLOAD = {EXTRA_FIELDS, "ingested_at", "kafka_topic", "kafka_partition", "kafka_offset"}
 
@@ -107,40 +108,26 @@ def _replay_source(
 def _store_again(
     warehouse: Warehouse, decoded: Decoded, messages: pa.Table, epoch: str, topic: str, now: datetime
 ) -> Stored:
-    if not decoded.rows:
-        return accounted(decoded, {}, [], messages)
-    places = [rows.select(["kafka_partition", "kafka_offset"]) for rows in decoded.rows.values()]
+    places = [rows.select(_PLACE.names) for rows in decoded.rows.values()]
 
-    def work(tx: Transaction) -> dict[str, int]:
-        serialize(tx)
+    def mark(tx: Transaction) -> None:
         tx.execute(
             "UPDATE event_rejects SET replayed_at = ? FROM staged_places AS place WHERE epoch = ? AND kafka_topic = ?"
             " AND event_rejects.kafka_partition = place.kafka_partition"
             " AND event_rejects.kafka_offset = place.kafka_offset",
             [now, epoch, topic],
         )
-        source = None if epoch == FILE_EPOCH else topic
-        return {ledger: store_rows(tx, LEDGERS[ledger], decoded, source, now) for ledger in decoded.rows}
 
-    staged = staged_tables(decoded) | {"staged_places": pa.concat_tables(places)}
-    return accounted(decoded, warehouse.transact(work, staged), [], messages)
+    source = None if epoch == FILE_EPOCH else topic
+    staged = {"staged_places": pa.concat_tables([_PLACE.empty_table(), *places])}
+    return store_decoded(warehouse, messages, decoded, source, now, first=mark, staged=staged)
 
 
-def _store(warehouse: Warehouse, decoded: Decoded, messages: pa.Table, source: str, now: datetime) -> Stored:
-    def work(tx: Transaction) -> dict[str, int]:
-        serialize(tx)
-        if decoded.rejects.num_rows:
-            tx.execute(
-                "INSERT INTO event_rejects (epoch, kafka_topic, kafka_partition, kafka_offset, kafka_time, reason,"
-                " original, rejected_at) SELECT ?1, ?2, kafka_partition, kafka_offset, kafka_time, reason, original, ?3"
-                " FROM staged_rejects WHERE NOT EXISTS (SELECT 1 FROM event_rejects AS known WHERE known.epoch = ?1"
-                " AND known.kafka_topic = ?2 AND known.kafka_offset = staged_rejects.kafka_offset"
-                " AND known.original = staged_rejects.original)",
-                [FILE_EPOCH, source, now],
-            )
-        return {ledger: store_rows(tx, LEDGERS[ledger], decoded, None, now) for ledger in decoded.rows}
+def _store(warehouse: Warehouse, decoded: Decoded, messages: pa.Table, file: str, now: datetime) -> Stored:
+    def reject(tx: Transaction) -> None:
+        store_rejects(tx, FILE_EPOCH, file, now, unless_known=True)
 
-    return accounted(decoded, warehouse.transact(work, staged_tables(decoded)), [], messages)
+    return store_decoded(warehouse, messages, decoded, None, now, first=reject)
 
 
 def _reader(file: Path) -> str:

@@ -116,21 +116,32 @@ class Cluster:
         return f"Cluster({self.bootstrap_servers})"
 
     def partitions(self, topic: str) -> dict[Partition, Watermarks]:
-        """The partitions of a topic and the offsets each holds; empty where the topic does not exist yet.
-
-        A partition's epoch is the cluster's id and the topic's: a topic that was deleted and created again begins
-        anew, and offsets of the old one say nothing about it.
-        """
+        """The partitions of a topic and the offsets each holds; empty where the topic does not exist yet."""
         found = self._metadata().topics.get(topic)
         if found is None or found.error is not None:
             return {}
-        epoch = self._epoch(topic)
+        epoch = self.epoch(topic)
         if epoch is None:
             return {}
         numbers = sorted(found.partitions)
         low = self._offsets(topic, numbers, OffsetSpec.earliest())
         high = self._offsets(topic, numbers, OffsetSpec.latest())
         return {Partition(epoch, topic, number): Watermarks(low[number], high[number]) for number in numbers}
+
+    def epoch(self, topic: str) -> str | None:
+        """The life that the topic is in, None where it does not exist: the cluster's id and the topic's.
+
+        A topic that was deleted and created again begins anew, and offsets of the old one say nothing about it.
+        """
+        if self.is_embedded:
+            return self.id  # it has no topic ids, and topics are never deleted
+        try:
+            answer = self._admin.describe_topics(TopicCollection([topic]), request_timeout=TIMEOUT_SECONDS)
+            return f"{self.id}/{answer[topic].result().topic_id}"
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                return None  # deleted since the metadata were read
+            raise self._unavailable(error) from error
 
     def read(self, ranges: Iterable[OffsetRange]) -> Generator[Chunk]:
         """The messages of the ranges in chunks of bounded size, by manual assignment: no group, no rebalance.
@@ -170,17 +181,6 @@ class Cluster:
         try:
             return self._admin.list_topics(timeout=TIMEOUT_SECONDS)
         except KafkaException as error:
-            raise self._unavailable(error) from error
-
-    def _epoch(self, topic: str) -> str | None:
-        if self.is_embedded:
-            return self.id  # it has no topic ids, and topics are never deleted
-        try:
-            answer = self._admin.describe_topics(TopicCollection([topic]), request_timeout=TIMEOUT_SECONDS)
-            return f"{self.id}/{answer[topic].result().topic_id}"
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                return None  # deleted since the metadata were read
             raise self._unavailable(error) from error
 
     def _offsets(self, topic: str, numbers: Sequence[int], spec: Any) -> dict[int, int]:

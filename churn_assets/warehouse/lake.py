@@ -21,7 +21,7 @@ import duckdb
 import pyarrow as pa
 
 from churn_assets.dynamic_tables import engine
-from churn_assets.dynamic_tables.engine import DynamicTable, Refresh
+from churn_assets.dynamic_tables.engine import DynamicTable, LakeTransaction, Refresh
 from churn_assets.errors import ChurnError
 from churn_assets.settings import (
     COMPACTED_FILE_BYTES,
@@ -203,7 +203,7 @@ class LakeWarehouse:
                 f"ducklake_merge_adjacent_files('lake', ?, max_file_size => {COMPACTED_FILE_BYTES})",
             ):
                 self.transact(lambda tx, step=step, table=table: tx.rows(f"CALL {step}", [table]))
-        expired = self.transact(lambda tx: _expire(tx, now - timedelta(hours=SNAPSHOT_RETENTION_HOURS)))
+        expired = self.transact(lambda tx: _expire(tx, now - timedelta(hours=SNAPSHOT_RETENTION_HOURS)))  # type: ignore[arg-type]
         deleted = 0
         # Compared as text on an SQLite catalog, every file that was given up on the same day as this bound counts as
         # older; a day is added so that the grace is never less than FILE_GRACE_HOURS.
@@ -252,15 +252,13 @@ def _sort_by(tx: Transaction, order: Mapping[str, str]) -> None:
             tx.execute(f"ALTER TABLE {table} SET SORTED BY ({column} ASC)")
 
 
-def _expire(tx: Transaction, older_than: datetime) -> int:
+def _expire(tx: LakeTransaction, older_than: datetime) -> int:
     """Give up snapshots that are older, and that no dynamic table or stream has yet to read; how many there were."""
     # By their numbers: `older_than` compares times as text on an SQLite catalog, and takes all of the same day as older.
     versions = tx.rows(
         "SELECT snapshot_id FROM __ducklake_metadata_lake.ducklake_snapshot"
-        " WHERE make_timestamp(epoch_us(snapshot_time::TIMESTAMPTZ)) < ? AND snapshot_id < (SELECT min(position) FROM"
-        " (SELECT least(position, base_position) AS position FROM dynamic_tables UNION ALL SELECT position FROM streams"
-        " UNION ALL SELECT max(snapshot_id) FROM __ducklake_metadata_lake.ducklake_snapshot))",
-        [older_than],
+        " WHERE make_timestamp(epoch_us(snapshot_time::TIMESTAMPTZ)) < ? AND snapshot_id < ?",
+        [older_than, engine.oldest_needed_snapshot(tx)],
     )
     if versions:
         tx.execute(f"CALL ducklake_expire_snapshots('lake', versions => [{', '.join(str(v) for (v,) in versions)}])")

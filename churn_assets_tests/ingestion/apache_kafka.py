@@ -1,7 +1,6 @@
 """An Apache Kafka broker for tests: KRaft mode, one node, on loopback, in a directory of its own."""
 
 import signal
-import socket
 import subprocess
 import time
 import uuid
@@ -14,15 +13,10 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 from confluent_kafka.cimpl import NewTopic
 
 from churn_assets.ingestion.kafka import Cluster, KafkaUnavailableError
+from churn_assets_tests.ports import free_port
 
 START_SECONDS = 60.0
 USER, PASSWORD = "churn", "not-to-be-seen-9b1f"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class KafkaServer:
@@ -33,7 +27,7 @@ class KafkaServer:
         self._directory = directory
         self._configuration = directory / "server.properties"
         self._process: subprocess.Popen[bytes] | None = None
-        plain, sasl, controller = _free_port(), _free_port(), _free_port()
+        plain, sasl, controller = free_port(), free_port(), free_port()
         self.bootstrap_servers = f"127.0.0.1:{plain}"
         self.sasl_servers = f"127.0.0.1:{sasl}"
         self._configuration.write_text(
