@@ -3,12 +3,14 @@
 Here belongs how bytes are checked against the contract in `events`. Nothing is read from Kafka or written to a warehouse.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from churn_assets.ingestion.events import EVENT_TYPES, EXTRA_FIELDS, EventType, Field
 from churn_assets.settings import EARLIEST_EVENT, FUTURE_TOLERANCE_HOURS
@@ -22,14 +24,8 @@ MESSAGE_SCHEMA = pa.schema(
         ("value", pa.binary()),
     ]
 )
-_COORDINATES = "kafka_partition, kafka_offset"
-_NO_REJECTS = pa.schema(
-    [
-        *(MESSAGE_SCHEMA.field(name) for name in ("kafka_partition", "kafka_offset", "kafka_time")),
-        ("reason", pa.string()),
-        ("original", pa.binary()),
-    ]
-).empty_table()
+_COORDINATES = ["kafka_partition", "kafka_offset"]
+_FIELDS = {field.name: field for event_type in EVENT_TYPES for field in event_type.fields}
 
 
 @dataclass(frozen=True)
@@ -50,123 +46,89 @@ def decode(messages: pa.Table, now: datetime) -> Decoded:
     with _engine().cursor() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         connection.register("messages", messages)
-        connection.execute(
-            f"CREATE TEMP TABLE parsed AS SELECT {_COORDINATES}, kafka_time, value,"
-            f" try(from_json(text, '{_json_shape()}')) AS event,"
-            " coalesce(len(keys[1]), 0) + coalesce(len(keys[2]), 0) AS members"
-            " FROM (SELECT *, try(json_keys(text, ['$', '$.payload'])) AS keys"
-            " FROM (SELECT *, try(decode(value)) AS text FROM messages))"
-        )
-        types = "SELECT event.event_type, count(*) FROM parsed WHERE event.payload IS NOT NULL GROUP BY 1"
-        counts = dict(connection.execute(types).fetchall())
-        present = [event_type for event_type in EVENT_TYPES if event_type.name in counts]
-        rejects = [_NO_REJECTS]
-        if sum(counts[event_type.name] for event_type in present) < messages.num_rows:
-            rejects.append(_without_type(connection))
-        rows: dict[str, pa.Table] = {}
-        for event_type in present:
-            accepted, refused = _check(connection, event_type, latest)
-            if accepted.num_rows:
-                rows[event_type.ledger] = accepted
-            rejects.append(refused)
-        return Decoded(rows, pa.concat_tables(rejects))
-
-
-def _without_type(connection: duckdb.DuckDBPyConnection) -> pa.Table:
-    """Rejects of messages that are no event at all."""
-    known = ", ".join(f"'{event_type.name}'" for event_type in EVENT_TYPES)
-    reason = (
-        "CASE WHEN value IS NULL THEN 'empty message' WHEN event IS NULL THEN 'not JSON'"
-        " WHEN event.event_type IS NULL THEN 'missing event_type'"
-        f" WHEN event.event_type NOT IN ({known}) THEN 'unknown event_type'"
-        " WHEN event.payload IS NULL THEN 'missing payload' END"
-    )
-    return connection.execute(
-        f"SELECT {_COORDINATES}, kafka_time, {reason} AS reason, value AS original FROM parsed WHERE reason IS NOT NULL"
-    ).to_arrow_table()
-
-
-def _check(connection: duckdb.DuckDBPyConnection, event_type: EventType, latest: datetime) -> tuple[pa.Table, pa.Table]:
-    """The events of one type in `parsed`: typed rows, and rejects of those that cannot be rows.
-
-    Most events are good and say what the contract knows, so a short condition looks for the others, and only these are
-    asked what is wrong or what more they say.
-    """
-    names = [field.name for field in event_type.fields]
-    texts = ", ".join(f"event.payload.{name} AS text_{name}" for name in names)
-    typed = ", ".join(f"{_typed(field)} AS {field.name}" for field in event_type.fields)
-    events = (
-        f"(SELECT *, {typed} FROM (SELECT {_COORDINATES}, kafka_time, value, members, {texts} FROM parsed"
-        f" WHERE event.event_type = '{event_type.name}' AND event.payload IS NOT NULL))"
-    )
-    plausible = " AND ".join(_plausible(field, latest) for field in event_type.fields)
-    # event_type and payload are members too; one more than the fields that were found may be an unknown one.
-    found = " + ".join(f"(text_{name} IS NOT NULL)::INTEGER" for name in names)
-    says_more = f"members > 2 + {found}"
-    connection.execute(
-        f"CREATE OR REPLACE TEMP TABLE checked AS SELECT {_COORDINATES}, kafka_time, {', '.join(names)},"
-        f" {plausible} AS is_plausible, {says_more} AS says_more FROM {events}"
-    )
-    implausible, more = connection.execute(
-        "SELECT count(*) FILTER (is_plausible IS NOT TRUE), count(*) FILTER (says_more) FROM checked"
-    ).fetchall()[0]
-    refused = _NO_REJECTS
-    accepted, extra = "checked", "NULL::VARCHAR"
-    if implausible:
-        cases = " ".join(case for field in event_type.fields for case in _cases(field, latest))
-        connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE refused AS SELECT {_COORDINATES}, kafka_time, CASE {cases} END AS reason,"
-            f" value AS original FROM {events} WHERE ({plausible}) IS NOT TRUE AND reason IS NOT NULL"
-        )
-        refused = connection.execute("FROM refused").to_arrow_table()
-        accepted += f" ANTI JOIN refused USING ({_COORDINATES})"
-    if more:
-        connection.execute(
-            f"CREATE OR REPLACE TEMP TABLE extra AS SELECT {_COORDINATES}, {_extra_fields(names)} AS {EXTRA_FIELDS}"
-            f" FROM {events} WHERE {says_more}"
-        )
-        accepted += f" LEFT JOIN extra USING ({_COORDINATES})"
-        extra = f"extra.{EXTRA_FIELDS}"
-    columns = ", ".join(
-        field.name
-        if field.name != event_type.event_time or field.required
-        else f"coalesce({field.name}, kafka_time) AS {field.name}"
-        for field in event_type.fields
-    )
-    rows = connection.execute(
-        f"SELECT {columns}, {extra} AS {EXTRA_FIELDS}, {_COORDINATES} FROM {accepted}"
-    ).to_arrow_table()
-    return rows, refused
+        checked = connection.execute(_query(latest)).to_arrow_table()
+    accepted = checked
+    if checked["reason"].null_count < checked.num_rows:
+        accepted = checked.filter(pc.is_null(checked["reason"]))
+        checked = checked.filter(pc.is_valid(checked["reason"]))
+    else:
+        checked = checked.slice(0, 0)
+    rows: dict[str, pa.Table] = {}
+    for event_type in EVENT_TYPES:
+        columns = [*(field.name for field in event_type.fields), EXTRA_FIELDS, *_COORDINATES]
+        of_type = accepted.select(columns).filter(pc.equal(accepted["kind"], event_type.name))
+        if of_type.num_rows:
+            rows[event_type.ledger] = of_type
+    return Decoded(rows, checked.select([*_COORDINATES, "kafka_time", "reason", "original"]))
 
 
 @cache
 def _engine() -> duckdb.DuckDBPyConnection:
     """An engine of this module's own, kept because it takes longer to make than a small batch to decode.
 
-    Each call works on a cursor, whose temporary tables nobody else sees.
+    It has one thread: decoding runs beside storing, and a second thread costs more than it gains.
     """
-    return duckdb.connect(":memory:", config={"preserve_insertion_order": "false"})
+    return duckdb.connect(":memory:", config={"preserve_insertion_order": "false", "threads": "1"})
+
+
+def _query(latest: datetime) -> str:
+    """SQL: every message with its kind, the typed columns of all kinds, and either no reason or why it cannot be a row.
+
+    Most events are good and say what the contract knows, so a short condition looks for the others, and only these are
+    asked what is wrong or what more they say.
+    """
+    parsed = (
+        f"SELECT *, try(from_json(text, '{_json_shape()}')) AS event, try(json_keys(text, ['$', '$.payload'])) AS keys"
+        " FROM (SELECT *, try(decode(value)) AS text FROM messages)"
+    )
+    texts = ", ".join(f"event.payload.{name} AS text_{name}" for name in _FIELDS)
+    flat = f"SELECT *, event.event_type AS kind, event.payload IS NOT NULL AS has_payload, {texts} FROM ({parsed})"
+    typed = f"SELECT *, {', '.join(f'{_typed(field)} AS {name}' for name, field in _FIELDS.items())} FROM ({flat})"
+    plausible = _by_kind(lambda event_type: " AND ".join(_plausible(field, latest) for field in event_type.fields))
+    looked_at = f"SELECT *, has_payload AND {plausible} AS is_plausible, {_by_kind(_may_say_more)} AS may_say_more FROM ({typed})"
+    reason = (
+        "CASE WHEN is_plausible THEN NULL WHEN value IS NULL THEN 'empty message' WHEN event IS NULL THEN 'not JSON'"
+        f" WHEN kind IS NULL THEN 'missing event_type' WHEN {_by_kind(lambda _: 'false', 'true')} THEN 'unknown event_type'"
+        " WHEN NOT has_payload THEN 'missing payload'"
+        f" ELSE {_by_kind(lambda event_type: _reason(event_type, latest))} END"
+    )
+    extra = f"CASE WHEN may_say_more THEN {_by_kind(_extra_fields)} END"
+    reasoned = f"SELECT *, {reason} AS reason, {extra} AS {EXTRA_FIELDS} FROM ({looked_at})"
+    otherwise = {e.event_time for e in EVENT_TYPES if not _FIELDS[e.event_time].required}
+    columns = [f"coalesce({name}, kafka_time) AS {name}" if name in otherwise else name for name in _FIELDS]
+    return (
+        f"SELECT {', '.join([*columns, EXTRA_FIELDS, *_COORDINATES])}, kafka_time, kind, reason,"
+        f" CASE WHEN reason IS NOT NULL THEN value END AS original FROM ({reasoned})"
+    )
+
+
+def _by_kind(sql: Callable[[EventType], str], otherwise: str = "NULL") -> str:
+    cases = " ".join(f"WHEN '{event_type.name}' THEN {sql(event_type)}" for event_type in EVENT_TYPES)
+    return f"(CASE kind {cases} ELSE {otherwise} END)"
 
 
 def _json_shape() -> str:
     # Everything is read as text first: a value of the wrong type must not make its whole message unreadable.
-    names = sorted({field.name for event_type in EVENT_TYPES for field in event_type.fields})
-    payload = ", ".join(f'"{name}": "VARCHAR"' for name in names)
+    payload = ", ".join(f'"{name}": "VARCHAR"' for name in _FIELDS)
     return f'{{"event_type": "VARCHAR", "payload": {{{payload}}}}}'
 
 
-def _extra_fields(names: list[str]) -> str:
-    """SQL: what an event says beyond the fields with these names, as a JSON object, or NULL."""
-    is_known = (
-        "list_has_all(['event_type', 'payload'], json_keys(decode(value)))"
-        f" AND list_has_all({names}, json_keys(decode(value), '$.payload'))"
-    )
+def _may_say_more(event_type: EventType) -> str:
+    """SQL: whether an event has other members than those that were found. True also where one of them is null."""
+    found = " + ".join(f"(text_{field.name} IS NOT NULL)::INTEGER" for field in event_type.fields)
+    # Most writers give every field, a null where there is nothing, and in the order of the contract.
+    return f"len(keys[1]) > 2 OR (len(keys[2]) > {found} AND keys[2] <> {[field.name for field in event_type.fields]})"
+
+
+def _extra_fields(event_type: EventType) -> str:
+    """SQL: what an event says beyond its fields, as a JSON object, or NULL."""
+    names = [field.name for field in event_type.fields]
+    is_known = f"list_has_all(['event_type', 'payload'], keys[1]) AND list_has_all({names}, keys[2])"
     # A merge patch of null removes a member. What the envelope says beside the payload is added to what the payload says.
     without = ", ".join(f'"{name}": null' for name in names)
-    of_payload = f"json_merge_patch(json_extract(decode(value), '$.payload'), '{{{without}}}')"
-    of_envelope = """json_merge_patch(decode(value), '{"event_type": null, "payload": null}')"""
-    patched = f"json_merge_patch({of_payload}, {of_envelope})"
-    return f"CASE WHEN {is_known} THEN NULL ELSE {patched}::VARCHAR END"
+    of_payload = f"json_merge_patch(json_extract(text, '$.payload'), '{{{without}}}')"
+    of_envelope = """json_merge_patch(text, '{"event_type": null, "payload": null}')"""
+    return f"CASE WHEN {is_known} THEN NULL ELSE json_merge_patch({of_payload}, {of_envelope})::VARCHAR END"
 
 
 def _typed(field: Field) -> str:
@@ -193,6 +155,11 @@ def _plausible(field: Field, latest: datetime) -> str:
     else:
         fits = f"{name} BETWEEN {_bounds(field, latest)}"
     return f"({fits})" if field.required else f"({text} IS NULL OR ({fits}))"
+
+
+def _reason(event_type: EventType, latest: datetime) -> str:
+    """SQL: the first thing that is wrong with an event, or NULL."""
+    return f"CASE {' '.join(case for field in event_type.fields for case in _cases(field, latest))} END"
 
 
 def _cases(field: Field, latest: datetime) -> list[str]:
