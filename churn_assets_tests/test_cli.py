@@ -128,7 +128,7 @@ def test_query_prints_every_column_even_if_two_have_the_same_name(churn: Churn):
 @pytest.mark.parametrize(
     "sql",
     [
-        "INSERT INTO ingest_commits VALUES (1)",
+        "INSERT INTO support_cases (case_id) VALUES ('K1')",
         "DROP TABLE dim_customers",
         "SELECT 1; DROP TABLE dim_customers",
         "COPY (SELECT 1) TO 'stolen.csv'",

@@ -21,13 +21,6 @@ CREATE TABLE IF NOT EXISTS ingest_ranges (
     stored_at TIMESTAMP NOT NULL
 );
 
--- Every transaction that writes ledgers updates this row, so that no two can both commit the same offsets or keys.
-CREATE TABLE IF NOT EXISTS ingest_commits (commits BIGINT NOT NULL);
-
-INSERT INTO ingest_commits (commits)
-SELECT 0 AS commits
-WHERE NOT EXISTS (SELECT commits FROM ingest_commits);
-
 -- Messages that cannot be rows. For a row of a loaded file the epoch is 'file', kafka_topic the path and kafka_offset
 -- the row's number. replayed_at says when the contract had come to accept the event and its row was stored after all.
 CREATE TABLE IF NOT EXISTS event_rejects (

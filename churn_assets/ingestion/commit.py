@@ -106,7 +106,8 @@ def store(warehouse: Warehouse, chunk: Chunk, decoded: Decoded, now: datetime) -
 
     def take(tx: Transaction) -> None:
         _take_offsets(tx, chunk.ranges, now, outcome="STORED")
-        store_rejects(tx, chunk.ranges[0].partition.epoch, chunk.topic, now)
+        if decoded.rejects.num_rows:
+            store_rejects(tx, chunk.ranges[0].partition.epoch, chunk.topic, now)
 
     stored = store_decoded(warehouse, chunk.messages, decoded, chunk.topic, now, first=take)
     stored.ranges += chunk.ranges
@@ -115,12 +116,7 @@ def store(warehouse: Warehouse, chunk: Chunk, decoded: Decoded, now: datetime) -
 
 def skip(warehouse: Warehouse, gone: OffsetRange, now: datetime) -> Stored:
     """Pass over messages that the cluster no longer holds. `ingest_ranges` keeps that they were never stored."""
-
-    def take(tx: Transaction) -> None:
-        _serialize(tx)
-        _take_offsets(tx, [gone], now, outcome="SKIPPED")
-
-    warehouse.transact(take)
+    warehouse.transact(lambda tx: _take_offsets(tx, [gone], now, outcome="SKIPPED"))
     return Stored(skipped=[gone])
 
 
@@ -141,9 +137,8 @@ def store_decoded(
     """
 
     def work(tx: Transaction) -> dict[str, int]:
-        _serialize(tx)
         first(tx)
-        return {ledger: _store_rows(tx, LEDGERS[ledger], topic, now) for ledger in decoded.rows}
+        return {ledger: _store_rows(tx, LEDGERS[ledger], rows, topic, now) for ledger, rows in decoded.rows.items()}
 
     rows = {f"staged_{ledger}": rows for ledger, rows in decoded.rows.items()}
     stored = warehouse.transact(work, rows | {"staged_rejects": decoded.rejects} | dict(staged or {}))
@@ -164,38 +159,30 @@ def store_rejects(tx: Transaction, epoch: str, source: str, now: datetime, *, un
         " WHERE NOT EXISTS (SELECT 1 FROM event_rejects AS known WHERE known.epoch = ?1 AND known.kafka_topic = ?2"
         " AND known.kafka_offset = staged_rejects.kafka_offset AND known.original = staged_rejects.original)"
     )
-    if tx.rows("SELECT 1 FROM staged_rejects LIMIT 1"):
-        tx.execute(
-            "INSERT INTO event_rejects (epoch, kafka_topic, kafka_partition, kafka_offset, kafka_time, reason, original,"
-            " rejected_at) SELECT ?1, ?2, kafka_partition, kafka_offset, kafka_time, reason, original, ?3"
-            f" FROM staged_rejects{known if unless_known else ''}",
-            [epoch, source, now],
-        )
+    tx.execute(
+        "INSERT INTO event_rejects (epoch, kafka_topic, kafka_partition, kafka_offset, kafka_time, reason, original,"
+        " rejected_at) SELECT ?1, ?2, kafka_partition, kafka_offset, kafka_time, reason, original, ?3"
+        f" FROM staged_rejects{known if unless_known else ''}",
+        [epoch, source, now],
+    )
 
 
 def _take_offsets(tx: Transaction, ranges: Sequence[OffsetRange], now: datetime, *, outcome: str) -> None:
     """Move the committed offsets from the ranges' starts to their ends, unless another run has moved them."""
-    committed = {
-        Partition(epoch, topic, number): offset
-        for epoch, topic, number, offset in tx.rows(
-            "SELECT epoch, topic, kafka_partition, committed_offset FROM kafka_offsets"
-        )
-    }
-    if any(committed.get(taken.partition, taken.start) != taken.start for taken in ranges):
+    taken = [[*r.partition, r.start, r.end, now] for r in ranges]
+    moved = tx.execute(
+        f"MERGE INTO kafka_offsets USING (VALUES {_rows(taken)})"
+        " AS taken (epoch, topic, kafka_partition, start_offset, end_offset, taken_at)"
+        " ON kafka_offsets.epoch = taken.epoch AND kafka_offsets.topic = taken.topic"
+        " AND kafka_offsets.kafka_partition = taken.kafka_partition"
+        " WHEN MATCHED AND kafka_offsets.committed_offset = taken.start_offset"
+        " THEN UPDATE SET committed_offset = taken.end_offset, updated_at = taken.taken_at"
+        " WHEN NOT MATCHED THEN INSERT (epoch, topic, kafka_partition, committed_offset, updated_at)"
+        " VALUES (taken.epoch, taken.topic, taken.kafka_partition, taken.end_offset, taken.taken_at)",
+        _flat(taken),
+    )
+    if moved < len(ranges):
         raise OvertakenError
-    new = [[*r.partition, r.end, now] for r in ranges if r.partition not in committed]
-    known = [[*r.partition, r.end, now] for r in ranges if r.partition in committed]
-    # One statement for all partitions: each costs ten milliseconds, however little it does.
-    if new:
-        tx.execute(f"INSERT INTO kafka_offsets VALUES {_rows(new)}", _flat(new))
-    if known:
-        tx.execute(
-            "UPDATE kafka_offsets SET committed_offset = taken.end_offset, updated_at = taken.taken_at"
-            f" FROM (VALUES {_rows(known)}) AS taken (epoch, topic, kafka_partition, end_offset, taken_at)"
-            " WHERE kafka_offsets.epoch = taken.epoch AND kafka_offsets.topic = taken.topic"
-            " AND kafka_offsets.kafka_partition = taken.kafka_partition",
-            _flat(known),
-        )
     log = [[*r.partition, r.start, r.end, outcome, now] for r in ranges]
     tx.execute(f"INSERT INTO ingest_ranges VALUES {_rows(log)}", _flat(log))
 
@@ -208,12 +195,7 @@ def _flat(rows: Sequence[Sequence[Any]]) -> list[Any]:
     return [value for row in rows for value in row]
 
 
-def _serialize(tx: Transaction) -> None:
-    """Make any two transactions that write ledgers conflict; two that insert the same new keys would not by themselves."""
-    tx.execute("UPDATE ingest_commits SET commits = commits + 1")
-
-
-def _store_rows(tx: Transaction, event_type: EventType, topic: str | None, now: datetime) -> int:
+def _store_rows(tx: Transaction, event_type: EventType, rows: pa.Table, topic: str | None, now: datetime) -> int:
     """Store the staged rows of one ledger; the number of rows that were new, or newer in a dimension."""
     names = [*(f.name for f in event_type.fields), EXTRA_FIELDS]
     columns = [*names, "kafka_topic", "kafka_partition", "kafka_offset", "ingested_at"]
@@ -222,41 +204,44 @@ def _store_rows(tx: Transaction, event_type: EventType, topic: str | None, now: 
     # Within a batch a fact's first message counts, a dimension's latest state.
     direction = "DESC" if event_type.is_dimension else "ASC"
     one_of_each = (
-        f"QUALIFY row_number() OVER (PARTITION BY {key}"
+        f" QUALIFY row_number() OVER (PARTITION BY {key}"
         f" ORDER BY {time} {direction}, kafka_offset {direction}, kafka_partition {direction}) = 1"
     )
-    repeats = tx.rows(f"SELECT count(*) > count(DISTINCT {key}) FROM staged_{ledger}")[0][0]
-    tx.execute(
-        f"CREATE OR REPLACE TEMP TABLE batch ({', '.join(columns)}) AS"
-        f" SELECT {', '.join(names)}, ?::VARCHAR, {coordinates}, ?::TIMESTAMP FROM staged_{ledger}"
-        f" {one_of_each if repeats else ''}",
-        [topic, now],
+    keys = pc.count_distinct(rows[key]).as_py()
+    batch = (
+        f"(SELECT {', '.join(names)}, ?::VARCHAR, {coordinates}, ?::TIMESTAMP FROM staged_{ledger}"
+        f"{one_of_each if keys < rows.num_rows else ''}) AS batch ({', '.join(columns)})"
     )
+    origin = [topic, now]
     listed = ", ".join(columns)
     assigned = ", ".join(f"{name} = batch.{name}" for name in columns if name != key)
     place = f"({{0}}.{time}, coalesce({{0}}.kafka_offset, -1), coalesce({{0}}.kafka_partition, -1))"
     batch_place, ledger_place = place.format("batch"), place.format("ledger")
     if event_type.is_dimension:
         return tx.execute(
-            f"MERGE INTO {ledger} AS ledger USING batch ON ledger.{key} = batch.{key}"
+            f"MERGE INTO {ledger} AS ledger USING {batch} ON ledger.{key} = batch.{key}"
             f" WHEN MATCHED AND {batch_place} > {ledger_place} THEN UPDATE SET {assigned}"
-            f" WHEN NOT MATCHED THEN INSERT ({listed}) VALUES ({', '.join(f'batch.{name}' for name in columns)})"
+            f" WHEN NOT MATCHED THEN INSERT ({listed}) VALUES ({', '.join(f'batch.{name}' for name in columns)})",
+            origin,
         )
-    days = [day for (day,) in tx.rows(f"SELECT DISTINCT {time}::DATE FROM batch")]
+    days: list[date] = pc.unique(rows[time].cast(pa.date32())).to_pylist()
     # The bounds are literals and each scan has one range, so that it opens only the files of these days.
     known = " UNION ALL ".join(
         f"SELECT {key} FROM {ledger} WHERE {time} BETWEEN TIMESTAMP '{first}' AND TIMESTAMP '{end}'"
         for first, end in _intervals(days)
     )
-    stored = tx.execute(f"INSERT INTO {ledger} ({listed}) SELECT {listed} FROM batch ANTI JOIN ({known}) USING ({key})")
-    if stored < tx.rows("SELECT count(*) FROM batch")[0][0]:
+    stored = tx.execute(
+        f"INSERT INTO {ledger} ({listed}) SELECT {listed} FROM {batch} ANTI JOIN ({known}) USING ({key})", origin
+    )
+    if stored < keys:
         # The earlier of two different facts with one key stands, whichever was stored first, so that a ledger does not
         # depend on how a stream was cut into batches. A retry, which says the same again, changes nothing.
         differs = " OR ".join(f"batch.{name} IS DISTINCT FROM ledger.{name}" for name in names)
         tx.execute(
-            f"UPDATE {ledger} AS ledger SET {assigned} FROM batch WHERE ledger.{key} = batch.{key} AND ({differs})"
+            f"UPDATE {ledger} AS ledger SET {assigned} FROM {batch} WHERE ledger.{key} = batch.{key} AND ({differs})"
             f" AND {batch_place} < {ledger_place}"
-            f" AND ledger.{time} BETWEEN TIMESTAMP '{min(days)}' AND TIMESTAMP '{max(days) + timedelta(days=1)}'"
+            f" AND ledger.{time} BETWEEN TIMESTAMP '{min(days)}' AND TIMESTAMP '{max(days) + timedelta(days=1)}'",
+            origin,
         )
     return stored
 

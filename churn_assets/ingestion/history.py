@@ -125,7 +125,8 @@ def _store_again(
 
 def _store(warehouse: Warehouse, decoded: Decoded, messages: pa.Table, file: str, now: datetime) -> Stored:
     def reject(tx: Transaction) -> None:
-        store_rejects(tx, FILE_EPOCH, file, now, unless_known=True)
+        if decoded.rejects.num_rows:
+            store_rejects(tx, FILE_EPOCH, file, now, unless_known=True)
 
     return store_decoded(warehouse, messages, decoded, None, now, first=reject)
 

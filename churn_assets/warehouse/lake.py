@@ -126,14 +126,16 @@ class LakeWarehouse:
         return connection
 
     @contextmanager
-    def _cursor(self) -> Generator[duckdb.DuckDBPyConnection]:
+    def _cursor(self, staged: Mapping[str, pa.Table] | None = None) -> Generator[duckdb.DuckDBPyConnection]:
         with self._connection.cursor() as cursor:
+            for name, table in (staged or {}).items():
+                cursor.register(name, table)  # before USE, after which each costs a look into the catalog
             cursor.execute("USE lake")
             yield cursor
 
     @contextmanager
     def _turn_to_write(self) -> Generator[None]:
-        # SQLite refuses the commit of a transaction that another one has overtaken, so writers of one machine take turns
+        # SQLite refuses the commit of a transaction that any other one has overtaken, so writers of one machine take turns
         # instead of running in vain; the kernel ends a dead writer's turn. Correctness does not rest on this: a writer
         # from elsewhere is met by the retry in `transact`.
         with (self._path / "writer.lock").open("w") as lock:
@@ -165,9 +167,7 @@ class LakeWarehouse:
         attempt = 0
         while True:
             attempt += 1
-            with self._turn_to_write(), self._cursor() as cursor:
-                for name, table in (staged or {}).items():
-                    cursor.register(name, table)
+            with self._turn_to_write(), self._cursor(staged) as cursor:
                 try:
                     cursor.begin()
                     result = work(_LakeTransaction(cursor))

@@ -71,7 +71,8 @@ class Warehouse(Protocol):
     def transact(self, work: Callable[[Transaction], T], staged: Mapping[str, pa.Table] | None = None) -> T:
         """Run `work` in one transaction, with the `staged` tables readable by name.
 
-        A conflict with another writer rolls back and runs `work` again, so it must not have effects of its own.
+        What is written is as if transactions ran one after another: one that another writer has overtaken is rolled back
+        and runs `work` again, also where both only inserted, so `work` must not have effects of its own.
         """
         ...
 
