@@ -66,9 +66,9 @@ MAINTENANCE_SECONDS = 60 * 60.0  # between two maintenances of the tables while 
 SNAPSHOT_RETENTION_HOURS = 24  # how far back time travel reaches
 FILE_GRACE_HOURS = 1  # before a file that no snapshot needs is deleted: a query may still be reading it
 ORPHAN_HOURS = 24  # before a file that belongs to no snapshot counts as left behind by a writer that was killed
-COMPACTED_FILE_BYTES = (
-    64 * 1024 * 1024
-)  # files of this size are left alone, so that old ones are not written again and again
+# Of the files that are written and compacted. A scan reads the whole footer of a file that it opens, so that one day of
+# a large file costs as much as a year. Files of half the size are left alone, not written again and again.
+FILE_BYTES = 64 * 1024 * 1024
 REWRITTEN_DELETE_SHARE = 0.1  # a file of whose rows more are deleted is written again without them
 
 MAX_ORPHAN_SHARE = 0.01  # of a ledger's rows whose account or customer is unknown; above, the check fails

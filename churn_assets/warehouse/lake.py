@@ -24,7 +24,7 @@ from churn_assets.dynamic_tables import engine
 from churn_assets.dynamic_tables.engine import DynamicTable, LakeTransaction, Refresh
 from churn_assets.errors import ChurnError
 from churn_assets.settings import (
-    COMPACTED_FILE_BYTES,
+    FILE_BYTES,
     FILE_GRACE_HOURS,
     ORPHAN_HOURS,
     PROJECT_ROOT,
@@ -149,6 +149,7 @@ class LakeWarehouse:
             for script in [engine.schema_script(), *scripts]:
                 for statement in duckdb.extract_statements(script):
                     tx.execute(statement.query)
+            tx.execute("CALL ducklake_set_option('lake', 'target_file_size', ?)", [f"{FILE_BYTES}B"])
 
         self.transact(create)
 
@@ -200,7 +201,7 @@ class LakeWarehouse:
             for step in (
                 "ducklake_flush_inlined_data('lake', table_name => ?)",
                 f"ducklake_rewrite_data_files('lake', ?, delete_threshold => {REWRITTEN_DELETE_SHARE})",
-                f"ducklake_merge_adjacent_files('lake', ?, max_file_size => {COMPACTED_FILE_BYTES})",
+                f"ducklake_merge_adjacent_files('lake', ?, max_file_size => {FILE_BYTES // 2})",
             ):
                 self.transact(lambda tx, step=step, table=table: tx.rows(f"CALL {step}", [table]))
         expired = self.transact(lambda tx: _expire(tx, now - timedelta(hours=SNAPSHOT_RETENTION_HOURS)))  # type: ignore[arg-type]
