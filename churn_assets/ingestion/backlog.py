@@ -3,9 +3,10 @@
 The sensor, the ingest asset, the demo and `churn status` all look through `lags`. Reading is `kafka`, storing is `commit`.
 """
 
+import ctypes
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
@@ -26,6 +27,7 @@ from churn_assets.settings import OnGap
 from churn_assets.warehouse.protocol import Warehouse
 
 T = TypeVar("T")
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ def ingest(
     `group` is told how far the warehouse is. `clock` gives the time (UTC), `report` gets a line a chunk. Raises
     `OffsetGapError`, `OffsetsGoneError` and `KafkaUnavailableError`; what was stored before stays stored.
     """
+    _return_freed_memory()
     total = Stored()
     asked = sum(map(len, ranges))
     while wanted := _readable(warehouse, cluster, ranges, on_gap, clock, total):
@@ -167,6 +170,13 @@ def _readable(
         if start < asked.end:
             readable.append(OffsetRange(asked.partition, start, asked.end))
     return readable
+
+
+def _return_freed_memory() -> None:
+    """Keep the memory of a long backlog flat: glibc would hold on to ever more of what large buffers leave behind."""
+    with suppress(AttributeError, OSError):  # another C library
+        for option in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
+            ctypes.CDLL(None).mallopt(option, 128 << 10)
 
 
 def _decoded(

@@ -37,6 +37,7 @@ STALL_SECONDS = 30.0  # without a message while reading a range
 # librdkafka waits this long before it asks for more when its queue is full; the default of 1,000 halves the speed.
 _QUEUE_BACKOFF_MS = 5
 _QUEUE_KILOBYTES = 32 * 1024  # read ahead by the client, of all partitions together
+_QUEUE_MESSAGES = 10_000  # and of each partition, whatever their size
 _BATCH_MESSAGES = 500  # what one call to the client returns; larger calls are slower
 _ARROW_MESSAGES = 25_000  # of one Arrow batch: the engine decodes a chunk's batches in parallel
 # The client goes on by itself after these; whether it gets anywhere is what the stall shows.
@@ -280,6 +281,7 @@ class Cluster:
                 "auto.offset.reset": "error",
                 "fetch.queue.backoff.ms": _QUEUE_BACKOFF_MS,
                 "queued.max.messages.kbytes": _QUEUE_KILOBYTES,
+                "queued.min.messages": _QUEUE_MESSAGES,
                 "fetch.wait.max.ms": 50,
             }
         )
