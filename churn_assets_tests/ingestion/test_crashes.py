@@ -55,7 +55,7 @@ class FatalCursor:
 
     def __init__(self, cursor: Any, boundary: str, luck: random.Random) -> None:
         self._cursor, self._boundary, self._luck = cursor, boundary, luck
-        self._statements_left = luck.randrange(1, 18)
+        self._statements_left = luck.randrange(1, 8)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cursor, name)
@@ -105,8 +105,8 @@ def ingest_and_die(connection: Connection, home: Path, boundary: str, number: in
     original_cursor = LakeWarehouse._cursor
 
     @contextmanager
-    def cursor(self: LakeWarehouse):
-        with original_cursor(self) as opened:
+    def cursor(self: LakeWarehouse, staged: Any = None):
+        with original_cursor(self, staged) as opened:
             yield FatalCursor(opened, boundary, luck) if transactions_left == 0 else opened
 
     def commit_group(self: Cluster, group: str, offsets: Any) -> None:
