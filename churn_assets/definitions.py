@@ -22,7 +22,7 @@ def build_defs(settings: Settings, resource_overrides: dict[str, Any] | None = N
         assets=[
             events_topic,
             ledgers,
-            *dynamic_table_assets(manifest_path(settings)),
+            dynamic_table_assets(manifest_path(settings)),
             stream_high_risk_customers,
             retention_emails,
             table_maintenance,

@@ -33,11 +33,8 @@ def deploy(settings: Settings, warehouse: Warehouse, report: Callable[[str], Non
 
 def refresh_new(warehouse: Warehouse) -> list[Refresh]:
     """The first refresh of every definition that has had none, sources before readers."""
-    return [
-        warehouse.refresh(table.name, utc_now())
-        for table in warehouse.dynamic_tables(utc_now())
-        if table.refreshed_at is None
-    ]
+    now = utc_now()
+    return warehouse.refresh((table.name for table in warehouse.dynamic_tables(now) if table.refreshed_at is None), now)
 
 
 def manifest_path(settings: Settings) -> Path:

@@ -95,7 +95,7 @@ class Bank:
         """The customer's features at `now`, without the id, from all that was written; None without a row."""
         self.store()
         for name in ("customer_day", "dyn_customer_features"):
-            self.lake.refresh(name, now)
+            self.lake.refresh([name], now)
         found = self.lake.query(
             "SELECT * EXCLUDE customer_id FROM dyn_customer_features WHERE customer_id = ?", [customer]
         )
@@ -287,7 +287,7 @@ def test_score_class_and_reasons_follow_the_rules_in_every_combination(settings:
         lambda tx: tx.execute("INSERT INTO dyn_customer_features BY NAME SELECT * FROM made"),
         {"made": staged(rows)},
     )
-    lake.refresh("dyn_churn_predictions", NOW)
+    lake.refresh(["dyn_churn_predictions"], NOW)
     found = {row["customer_id"]: row for row in lake.query("FROM dyn_churn_predictions").to_pylist()}
     assert found == {
         customer: {
@@ -348,7 +348,7 @@ def positions(lake: LakeWarehouse) -> dict[str, Any]:
 
 @pytest.fixture
 def refresh_all(lake: LakeWarehouse) -> Callable[[], dict[str, Refresh]]:
-    return lambda: {name: lake.refresh(name, NOW) for name in MODELS}
+    return lambda: {name: lake.refresh([name], NOW)[0] for name in MODELS}
 
 
 @pytest.mark.slow

@@ -92,7 +92,7 @@ def test_dynamic_tables_say_how_far_they_lag_behind_what_is_stored(settings: Set
 
 def test_a_refreshed_table_says_when_and_how_and_lags_no_more(settings: Settings, lake: LakeWarehouse):
     now = utc_now()
-    action = lake.refresh("customer_day", now).action
+    action = lake.refresh(["customer_day"], now)[0].action
 
     first = status(settings, lake, now)["dynamic_tables"][0]
 

@@ -63,13 +63,48 @@ class _DataTest:
     sql: str
 
 
-def dynamic_table_assets(manifest_path: Path) -> list[dg.AssetsDefinition]:
-    """One asset for each dynamic table in the dbt manifest."""
+def dynamic_table_assets(manifest_path: Path) -> dg.AssetsDefinition:
+    """One asset for each dynamic table in the dbt manifest. Those that a run selects are refreshed in one transaction."""
     manifest = json.loads(manifest_path.read_text())
-    specs = build_dbt_asset_specs(
-        manifest=manifest, dagster_dbt_translator=ChurnDbtTranslator(), select="config.materialized:dynamic_table"
+    specs = {
+        spec.key: spec
+        for spec in build_dbt_asset_specs(
+            manifest=manifest, dagster_dbt_translator=ChurnDbtTranslator(), select="config.materialized:dynamic_table"
+        )
+    }
+    tests = {key: _data_tests(manifest, key.path[-1]) for key in specs}
+
+    @dg.multi_asset(
+        name="refresh",
+        specs=list(specs.values()),
+        check_specs=[check for key in specs for check in _check_specs(key, tests[key])],
+        can_subset=True,
+        pool="refresh",
     )
-    return [_dynamic_table_asset(spec, _data_tests(manifest, spec.key.path[-1])) for spec in specs]
+    def refresh(
+        context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
+    ) -> Iterator[dg.MaterializeResult[Any]]:
+        """Bring the selected tables up to date and check their rows."""
+        for result in warehouse.refresh([key.path[-1] for key in context.selected_asset_keys], utc_now()):
+            key = dg.AssetKey(result.name)
+            yield dg.MaterializeResult(
+                asset_key=key,
+                metadata=refresh_metadata(warehouse, specs[key], result),
+                check_results=[*(_run_test(warehouse, key, test) for test in tests[key]), _lag_check(key, result)],
+            )
+
+    return refresh
+
+
+def _check_specs(key: dg.AssetKey, tests: list[_DataTest]) -> list[dg.AssetCheckSpec]:
+    return [
+        *(dg.AssetCheckSpec(test.name, asset=key, blocking=True, description="dbt test") for test in tests),
+        dg.AssetCheckSpec(
+            LAG_CHECK,
+            asset=key,
+            description="The oldest change waiting for this refresh was younger than the target lag.",
+        ),
+    ]
 
 
 def _data_tests(manifest: Mapping[str, Any], model: str) -> list[_DataTest]:
@@ -78,28 +113,6 @@ def _data_tests(manifest: Mapping[str, Any], model: str) -> list[_DataTest]:
         for node in manifest["nodes"].values()
         if node["resource_type"] == "test" and (node.get("attached_node") or "").endswith(f".{model}")
     ]
-
-
-def _dynamic_table_asset(spec: dg.AssetSpec, tests: list[_DataTest]) -> dg.AssetsDefinition:
-    name = spec.key.path[-1]
-    check_specs = [
-        *(dg.AssetCheckSpec(test.name, asset=spec.key, blocking=True, description="dbt test") for test in tests),
-        dg.AssetCheckSpec(
-            LAG_CHECK,
-            asset=spec.key,
-            description="The oldest change waiting for this refresh was younger than the target lag.",
-        ),
-    ]
-
-    @dg.multi_asset(name=name, specs=[spec], check_specs=check_specs, pool="refresh")
-    def refresh(warehouse: dg.ResourceParam[Warehouse]) -> Iterator[dg.MaterializeResult[Any]]:
-        result = warehouse.refresh(name, utc_now())
-        yield dg.MaterializeResult(
-            metadata=refresh_metadata(warehouse, spec, result),
-            check_results=[*(_run_test(warehouse, test) for test in tests), _lag_check(result)],
-        )
-
-    return refresh
 
 
 def refresh_metadata(warehouse: Warehouse, spec: dg.AssetSpec, result: Refresh) -> dict[str, Any]:
@@ -125,13 +138,16 @@ def refresh_metadata(warehouse: Warehouse, spec: dg.AssetSpec, result: Refresh) 
     }
 
 
-def _run_test(warehouse: Warehouse, test: _DataTest) -> dg.AssetCheckResult:
+def _run_test(warehouse: Warehouse, key: dg.AssetKey, test: _DataTest) -> dg.AssetCheckResult:
     failing = warehouse.query(f"SELECT count(*) AS failing FROM ({test.sql}) AS failing_rows")["failing"][0].as_py()
-    return dg.AssetCheckResult(check_name=test.name, passed=failing == 0, metadata={"failing_rows": failing})
-
-
-def _lag_check(result: Refresh) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
+        asset_key=key, check_name=test.name, passed=failing == 0, metadata={"failing_rows": failing}
+    )
+
+
+def _lag_check(key: dg.AssetKey, result: Refresh) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        asset_key=key,
         check_name=LAG_CHECK,
         passed=result.action == "INITIAL" or result.lag_seconds_before <= result.target_lag_seconds,
         severity=dg.AssetCheckSeverity.WARN,

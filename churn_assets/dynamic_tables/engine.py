@@ -9,38 +9,30 @@ engine sets; it must not look at the clock itself.
 """
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from graphlib import TopologicalSorter
 from importlib.resources import files
+from itertools import chain
 from time import perf_counter
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
-RefreshAction = Literal["INITIAL", "NO_DATA", "FULL"]
+from churn_assets.dynamic_tables.difference import (
+    Changes,
+    DynamicTableError,
+    LakeTransaction,
+    Target,
+    write_all,
+    write_touched,
+)
+from churn_assets.dynamic_tables.incremental import NotIncrementalError, Plan, analyse, sources_of
+
+RefreshAction = Literal["INITIAL", "NO_DATA", "INCREMENTAL", "FULL"]
+RefreshMode = Literal["AUTO", "INCREMENTAL", "FULL"]
 
 MINIMUM_TARGET_LAG = timedelta(seconds=60)  # as on Snowflake
 _LAG_UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
-
-
-class DynamicTableError(Exception):
-    """A definition that cannot be refreshed; the message names the table and the fault."""
-
-
-class LakeTransaction(Protocol):
-    """An open transaction on the lake, which is the current database."""
-
-    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
-        """Run one statement; the number of rows it changed."""
-        ...
-
-    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """All rows of a query."""
-        ...
-
-    def table_names(self, query: str) -> set[str]:
-        """Names of the tables that a query reads, unqualified."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -80,6 +72,8 @@ class _Definition:
     query: str
     refresh_key: tuple[str, ...]
     row_timestamp: str | None
+    refresh_mode: RefreshMode
+    changed_keys: dict[str, str]
     target_lag_seconds: int
     declared_at: datetime
     position: int | None
@@ -113,71 +107,131 @@ def parse_target_lag(text: str) -> int:
 def dynamic_tables(tx: LakeTransaction, now: datetime) -> list[DynamicTable]:
     """Every declared table, sources before readers, with its lag at `now` (UTC)."""
     definitions = _definitions(tx)
-    order = TopologicalSorter(
-        {name: definition.sources & definitions.keys() for name, definition in definitions.items()}
-    )
+    lake = _Lake.of(tx, definitions.values())
     return [
         DynamicTable(
             name=name,
             sources=definitions[name].sources,
             target_lag_seconds=definitions[name].target_lag_seconds,
-            lag_seconds=_lag_seconds(tx, definitions, name, now),
+            lag_seconds=_lag_seconds(lake, definitions, name, now),
             refreshed_at=definitions[name].refreshed_at,
             refresh_action=definitions[name].refresh_action,
         )
-        for name in order.static_order()
+        for name in _in_order(definitions)
     ]
 
 
-def refresh(tx: LakeTransaction, name: str, now: datetime) -> Refresh:
-    """Bring `name` up to date within the transaction `tx`: rows that differ, position and history line together.
+def refresh(tx: LakeTransaction, names: Iterable[str], now: datetime) -> list[Refresh]:
+    """Bring the tables `names` up to date within the transaction `tx`, sources before readers.
 
-    `now` (UTC) dates the history line, and its day is the last day of the windows. Two refreshes of one table at the same
+    Their rows, positions and history lines become visible together, so that a reader never sees one of them without the
+    other. `now` (UTC) dates the lines, and its day is the last day of the windows. Two refreshes of one table at the same
     time conflict, because both update the definition's row; the loser has to run again.
     """
-    started = perf_counter()
+    wanted = set(names)
     definitions = _definitions(tx)
-    if name not in definitions:
-        raise DynamicTableError(f"{name} is not declared; run `churn deploy`")
+    if unknown := wanted - definitions.keys():
+        raise DynamicTableError(f"{', '.join(sorted(unknown))} is not declared; run `churn deploy`")
+    lake = _Lake.of(tx, definitions.values())
+    tx.execute(f"SET VARIABLE as_of_day = DATE '{now.date()}'")
+    results: list[Refresh] = []
+    for name in _in_order(definitions):
+        if name in wanted:
+            lag_before = _lag_seconds(lake, definitions, name, now)
+            result, definitions[name] = _refreshed(tx, lake, definitions, name, lag_before, now)
+            results.append(result)
+    _note(tx, [definitions[result.name] for result in results], results, now)
+    return results
+
+
+def _refreshed(
+    tx: LakeTransaction,
+    lake: "_Lake",
+    definitions: Mapping[str, "_Definition"],
+    name: str,
+    lag_before: float,
+    now: datetime,
+) -> tuple[Refresh, "_Definition"]:
+    """Write the rows of one table; what was done, and the definition as it is then."""
+    started = perf_counter()
     definition = definitions[name]
-    position = _current_snapshot(tx)
     upstream = [definitions[source].base_position for source in definition.sources & definitions.keys()]
     if any(base is None for base in upstream):
         raise DynamicTableError(f"{name} reads a dynamic table that was never refreshed; refresh that one first")
-    base_position = min([position, *(base for base in upstream if base is not None)])
-    as_of_day = min([now.date(), *_days_beneath(definitions, name)])
-    lag_before = _lag_seconds(tx, definitions, name, now)
-
-    action, reason = _next_action(tx, definition, now)
-    inserted = updated = deleted = 0
-    if action != "NO_DATA":
-        inserted, updated, deleted = _write_difference(tx, definition, now)
-    duration = perf_counter() - started
-    tx.execute(
-        "UPDATE dynamic_tables SET position = ?, base_position = ?, as_of_day = ?, refreshed_at = ?, refresh_action = ?"
-        " WHERE name = ?",
-        [position, base_position, as_of_day, now, action, name],
+    action, reason, changes = _next_action(lake, definition, now)
+    written = None
+    if changes is not None:
+        written = write_touched(tx, changes.target, changes.plan, changes.sources, now)
+        if written is None:
+            action, reason = "FULL", "a changed row has NULL in what becomes the refresh key"
+    if action in ("INITIAL", "FULL"):
+        written = write_all(tx, _target(definition, lake), definition.query, now)
+    inserted, updated, deleted = written or (0, 0, 0)
+    if inserted or updated or deleted:
+        lake.written.add(name)
+    # The transaction's own snapshot comes next: a transaction that any other one has overtaken is not committed.
+    position = lake.snapshot + 1
+    after = replace(
+        definition,
+        position=position,
+        base_position=min([position, *(base for base in upstream if base is not None)]),
+        as_of_day=min([now.date(), *_days_beneath(definitions, name)]),
+        refreshed_at=now,
+        refresh_action=action,
     )
-    tx.execute(
-        "INSERT INTO dynamic_table_refresh_history VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [
+    duration = perf_counter() - started
+    return (
+        Refresh(
             name,
             action,
             reason,
-            now,
-            duration,
             inserted,
             updated,
             deleted,
             lag_before,
+            definition.target_lag_seconds,
+            duration,
             position,
-            base_position,
-            as_of_day,
-        ],
+        ),
+        after,
     )
-    return Refresh(
-        name, action, reason, inserted, updated, deleted, lag_before, definition.target_lag_seconds, duration, position
+
+
+def _note(tx: LakeTransaction, definitions: list["_Definition"], results: list[Refresh], now: datetime) -> None:
+    """Write new positions and a history line for each refresh."""
+    if not results:
+        return
+    places = [[d.name, d.position, d.base_position, d.as_of_day, now, d.refresh_action] for d in definitions]
+    tx.execute(
+        "UPDATE dynamic_tables SET position = place.position, base_position = place.base_position,"
+        " as_of_day = place.as_of_day, refreshed_at = place.refreshed_at, refresh_action = place.refresh_action"
+        f" FROM (VALUES {_tuples(places)})"
+        " AS place (name, position, base_position, as_of_day, refreshed_at, refresh_action)"
+        " WHERE dynamic_tables.name = place.name",
+        list(chain.from_iterable(places)),
     )
+    lines = [
+        [
+            result.name,
+            result.action,
+            result.reason,
+            now,
+            result.duration_seconds,
+            result.rows_inserted,
+            result.rows_updated,
+            result.rows_deleted,
+            result.lag_seconds_before,
+            definition.position,
+            definition.base_position,
+            definition.as_of_day,
+        ]
+        for result, definition in zip(results, definitions, strict=True)
+    ]
+    tx.execute(f"INSERT INTO dynamic_table_refresh_history VALUES {_tuples(lines)}", list(chain.from_iterable(lines)))
+
+
+def _tuples(rows: list[list[Any]]) -> str:
+    return ", ".join(f"({', '.join('?' * len(row))})" for row in rows)
 
 
 def consume_stream(tx: LakeTransaction, stream: str, into: str) -> None:
@@ -206,7 +260,7 @@ def consume_stream(tx: LakeTransaction, stream: str, into: str) -> None:
 def stream_has_data(tx: LakeTransaction, stream: str) -> bool:
     """Whether the stream's table was written since the stream was last read. May be true without a net change."""
     table, position = tx.rows("SELECT table_name, position FROM streams WHERE name = ?", [stream])[0]
-    return position is None or _oldest_change(tx, [table], position) is not None
+    return position is None or _Lake.since(tx, position).oldest_change([table], position) is not None
 
 
 def oldest_needed_snapshot(tx: LakeTransaction) -> int:
@@ -225,18 +279,20 @@ def _definitions(tx: LakeTransaction) -> dict[str, _Definition]:
             query=row[1],
             refresh_key=tuple(row[2]),
             row_timestamp=row[3],
-            target_lag_seconds=parse_target_lag(row[4]),
-            declared_at=row[5],
-            position=row[6],
-            base_position=row[7],
-            as_of_day=row[8],
-            refreshed_at=row[9],
-            refresh_action=row[10],
-            sources=frozenset(tx.table_names(row[1])),
+            refresh_mode=row[4],
+            changed_keys=row[5] or {},
+            target_lag_seconds=parse_target_lag(row[6]),
+            declared_at=row[7],
+            position=row[8],
+            base_position=row[9],
+            as_of_day=row[10],
+            refreshed_at=row[11],
+            refresh_action=row[12],
+            sources=sources_of(row[1]),
         )
         for row in tx.rows(
-            "SELECT name, query, refresh_key, row_timestamp, target_lag, declared_at, position, base_position, as_of_day,"
-            " refreshed_at, refresh_action FROM dynamic_tables"
+            "SELECT name, query, refresh_key, row_timestamp, refresh_mode, changed_keys, target_lag, declared_at, position,"
+            " base_position, as_of_day, refreshed_at, refresh_action FROM dynamic_tables"
         )
     }
 
@@ -248,39 +304,93 @@ def _columns(tx: LakeTransaction, query: str) -> list[tuple[Any, ...]]:
 
 
 def _current_snapshot(tx: LakeTransaction) -> int:
-    return tx.rows("SELECT max(snapshot_id) FROM __ducklake_metadata_lake.ducklake_snapshot")[0][0]
+    return tx.rows("FROM ducklake_current_snapshot('lake')")[0][0]
 
 
-def _oldest_change(tx: LakeTransaction, tables: Iterable[str], after: int) -> datetime | None:
-    """When the first snapshot after `after` was made that wrote rows of one of `tables` (UTC), if there is one.
+_WRITTEN = re.compile(r"(?:inserted_into_table|deleted_from_table|inlined_insert|inlined_delete):(\d+)")
+_CREATED = re.compile(r'created_table:"(?:[^"]|"")*"\."((?:[^"]|"")*)"')
 
-    A table that was created anew counts. Compaction, which rewrites files and not rows, does not; flushing inlined
-    deletions does, because the lake records it like a deletion: it costs one refresh that finds nothing to write.
+
+@dataclass(frozen=True)
+class _Table:
+    """A table as the lake's catalog has it."""
+
+    table_id: int
+    made_at: int  # snapshot
+    columns: dict[str, str]  # name: type, as the catalog writes it
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    """One snapshot: its time (UTC), the ids of the tables that it wrote rows of and the names of those it created.
+
+    Compaction, which rewrites files and not rows, writes none; flushing inlined deletions does, because the lake records it
+    like a deletion: it costs one refresh that finds nothing to write.
     """
-    names = list(tables)
-    known = tx.rows(
-        f"SELECT table_id FROM __ducklake_metadata_lake.ducklake_table"
-        f" WHERE end_snapshot IS NULL AND table_name IN ({', '.join('?' * len(names))})",
-        names,
-    )
-    ids = "|".join(str(row[0]) for row in known)
-    if not ids:
-        return None
-    anew = "|".join(re.escape(name) for name in names)
-    written = (
-        rf"(inserted_into_table|deleted_from_table|inlined_insert|inlined_delete):({ids})(,|$)"
-        rf'|created_table:"[^"]*"\."({anew})"'
-    )
-    return tx.rows(
-        "SELECT min(make_timestamp(epoch_us(CAST(snapshot.snapshot_time AS TIMESTAMPTZ))))"
-        " FROM __ducklake_metadata_lake.ducklake_snapshot_changes AS change"
-        " JOIN __ducklake_metadata_lake.ducklake_snapshot AS snapshot USING (snapshot_id)"
-        " WHERE snapshot_id > ? AND regexp_matches(change.changes_made, ?)",
-        [after, written],
-    )[0][0]
+
+    number: int
+    time: datetime
+    written: frozenset[int]
+    created: frozenset[str]
 
 
-def _base_tables(definitions: dict[str, _Definition], name: str) -> set[str]:
+@dataclass(frozen=True)
+class _Lake:
+    """The lake at one moment: its tables, its latest snapshots, and what the transaction under way has written since."""
+
+    snapshot: int
+    oldest_kept: int
+    tables: dict[str, _Table]
+    latest: list[_Snapshot]  # in order
+    written: set[str]
+
+    @staticmethod
+    def of(tx: LakeTransaction, definitions: Iterable["_Definition"]) -> "_Lake":
+        """The lake, with the snapshots that one of the definitions has not read."""
+        positions = [p for d in definitions for p in (d.position, d.base_position) if p is not None]
+        return _Lake.since(tx, min(positions, default=_current_snapshot(tx)))
+
+    @staticmethod
+    def since(tx: LakeTransaction, position: int) -> "_Lake":
+        """The lake, with the snapshots after `position`."""
+        oldest_kept = tx.rows(
+            "SELECT min(snapshot_id) FROM __ducklake_metadata_lake.ducklake_snapshot WHERE snapshot_id >= ?", [position]
+        )[0][0]
+        latest = tx.rows(
+            "SELECT snapshot_id, make_timestamp(epoch_us(CAST(snapshot_time AS TIMESTAMPTZ))), changes_made"
+            " FROM __ducklake_metadata_lake.ducklake_snapshot_changes JOIN __ducklake_metadata_lake.ducklake_snapshot"
+            " USING (snapshot_id) WHERE snapshot_id > ? ORDER BY snapshot_id",
+            [position],
+        )
+        tables = tx.rows(
+            "SELECT named.table_name, named.table_id, named.begin_snapshot,"
+            " map(list(c.column_name ORDER BY c.column_order), list(c.column_type ORDER BY c.column_order))"
+            " FROM __ducklake_metadata_lake.ducklake_table AS named"
+            " JOIN __ducklake_metadata_lake.ducklake_column AS c ON c.table_id = named.table_id"
+            " AND c.end_snapshot IS NULL AND c.parent_column IS NULL WHERE named.end_snapshot IS NULL GROUP BY ALL"
+        )
+        return _Lake(
+            snapshot=_current_snapshot(tx),
+            oldest_kept=oldest_kept,
+            tables={name: _Table(table_id, made_at, columns) for name, table_id, made_at, columns in tables},
+            latest=[
+                _Snapshot(
+                    number, time, frozenset(map(int, _WRITTEN.findall(changes))), frozenset(_CREATED.findall(changes))
+                )
+                for number, time, changes in latest
+            ],
+            written=set(),
+        )
+
+    def oldest_change(self, tables: Iterable[str], after: int) -> datetime | None:
+        """When the first snapshot after `after` was made that wrote or created one of `tables` (UTC), if there is one."""
+        names = set(tables)
+        ids = {self.tables[name].table_id for name in names & self.tables.keys()}
+        times = (s.time for s in self.latest if s.number > after and (s.written & ids or s.created & names))
+        return next(times, None)
+
+
+def _base_tables(definitions: Mapping[str, _Definition], name: str) -> set[str]:
     """The tables at the bottom: what `name` reads, through all dynamic tables between."""
     bases: set[str] = set()
     for source in definitions[name].sources:
@@ -288,7 +398,7 @@ def _base_tables(definitions: dict[str, _Definition], name: str) -> set[str]:
     return bases
 
 
-def _days_beneath(definitions: dict[str, _Definition], name: str) -> list[date]:
+def _days_beneath(definitions: Mapping[str, _Definition], name: str) -> list[date]:
     """The days that the dynamic tables beneath `name` show, of those that move with the day."""
     days: list[date] = []
     for source in definitions[name].sources & definitions.keys():
@@ -299,64 +409,91 @@ def _days_beneath(definitions: dict[str, _Definition], name: str) -> list[date]:
     return days
 
 
-def _lag_seconds(tx: LakeTransaction, definitions: dict[str, _Definition], name: str, now: datetime) -> float:
+def _lag_seconds(lake: _Lake, definitions: Mapping[str, _Definition], name: str, now: datetime) -> float:
     definition = definitions[name]
     if definition.base_position is None:
         return max(0.0, (now - definition.declared_at).total_seconds())
-    waiting = [_oldest_change(tx, _base_tables(definitions, name), definition.base_position)]
+    waiting = [lake.oldest_change(_base_tables(definitions, name), definition.base_position)]
     moves_with_the_day = definition.moves_with_the_day or bool(_days_beneath(definitions, name))
     if moves_with_the_day and definition.as_of_day is not None and definition.as_of_day < now.date():
         waiting.append(datetime.combine(definition.as_of_day + timedelta(days=1), datetime.min.time()))
     return max([0.0, *((now - oldest).total_seconds() for oldest in waiting if oldest is not None)])
 
 
-def _next_action(tx: LakeTransaction, definition: _Definition, now: datetime) -> tuple[RefreshAction, str]:
-    if definition.position is None:
-        return "INITIAL", "first refresh of this definition"
+@dataclass(frozen=True)
+class _Work:
+    """What an incremental refresh works on."""
+
+    target: Target
+    plan: Plan
+    sources: list[Changes]
+
+
+def _target(definition: _Definition, lake: _Lake) -> Target:
+    columns = lake.tables[definition.name].columns
+    days = [column for column in definition.refresh_key if columns.get(column) == "date"]
+    return Target(
+        name=definition.name,
+        columns=tuple(column for column in columns if column != definition.row_timestamp),
+        key=definition.refresh_key,
+        day_key=days[0] if days else None,
+        row_timestamp=definition.row_timestamp,
+    )
+
+
+def _next_action(lake: _Lake, definition: _Definition, now: datetime) -> tuple[RefreshAction, str, _Work | None]:
+    """What the next refresh does and why, and for an incremental one, on what."""
+    since = definition.position
+    if since is None:
+        return "INITIAL", "first refresh of this definition", None
     if definition.moves_with_the_day and definition.as_of_day != now.date():
-        return "FULL", "the day changed"
-    if _oldest_change(tx, definition.sources, definition.position) is not None:
-        return "FULL", "a source changed"
-    return "NO_DATA", "no source changed"
-
-
-def _write_difference(tx: LakeTransaction, definition: _Definition, now: datetime) -> tuple[int, int, int]:
-    """Recompute the query and write the rows that differ; the numbers of rows inserted, updated and deleted."""
-    name, key_columns = _quoted(definition.name), [_quoted(column) for column in definition.refresh_key]
-    key = ", ".join(key_columns)
-    tx.execute(f"SET VARIABLE as_of_day = DATE '{now.date()}'")
-    tx.execute(f"CREATE OR REPLACE TEMPORARY TABLE refresh_next AS {definition.query}")
-    columns = ", ".join(_quoted(row[0]) for row in tx.rows("DESCRIBE refresh_next"))
-
-    absent = " OR ".join(f"{column} IS NULL" for column in key_columns)
-    rows, keys, missing = tx.rows(
-        f"SELECT count(*), count(DISTINCT ({key})), count(*) FILTER (WHERE {absent}) FROM refresh_next"
-    )[0]
-    if rows != keys or missing:
-        raise DynamicTableError(
-            f"{definition.name}: its refresh key ({', '.join(definition.refresh_key)}) is not unique or is NULL in the"
-            f" query's result ({rows} rows, {keys} keys, {missing} with NULL); mend the model"
+        return "FULL", "the day changed", None
+    changed = [
+        Changes(
+            source,
+            since,
+            lake.snapshot,
+            in_feed=lake.oldest_change([source], since) is not None,
+            in_transaction=source in lake.written,
         )
+        for source in sorted(definition.sources)
+    ]
+    changed = [changes for changes in changed if changes.in_feed or changes.in_transaction]
+    if not changed:
+        return "NO_DATA", "no source changed", None
+    try:
+        work = _Work(_target(definition, lake), _plan(lake, definition, changed), changed)
+    except NotIncrementalError as error:
+        return "FULL", str(error), None
+    return "INCREMENTAL", f"changes in {', '.join(changes.source for changes in changed)}", work
 
-    tx.execute(
-        "CREATE OR REPLACE TEMPORARY TABLE refresh_fresh AS"
-        f" SELECT {columns} FROM refresh_next EXCEPT SELECT {columns} FROM {name}"
+
+def _plan(lake: _Lake, definition: _Definition, changed: list[Changes]) -> Plan:
+    """How to refresh incrementally, or `NotIncrementalError` with the reason why not, or not this time."""
+    if definition.refresh_mode == "FULL":
+        raise NotIncrementalError("its refresh_mode is FULL")
+    if anew := [c.source for c in changed if lake.tables[c.source].made_at > c.since]:
+        raise NotIncrementalError(f"{', '.join(anew)} was created anew")
+    if any(changes.since < lake.oldest_kept for changes in changed):
+        raise NotIncrementalError(f"the lake no longer holds snapshot {changed[0].since}, which the last refresh read")
+    try:
+        return analyse(
+            definition.query,
+            definition.refresh_key,
+            {source: lake.tables[source].columns for source in definition.sources},
+            [column for column in definition.refresh_key if lake.tables[definition.name].columns[column] == "date"],
+            definition.changed_keys,
+        )
+    except NotIncrementalError as error:
+        if definition.refresh_mode == "INCREMENTAL":
+            raise DynamicTableError(f"{definition.name} has refresh_mode INCREMENTAL, but {error}") from error
+        raise
+
+
+def _in_order(definitions: Mapping[str, _Definition]) -> list[str]:
+    """The tables, sources before readers."""
+    return list(
+        TopologicalSorter(
+            {name: definition.sources & definitions.keys() for name, definition in definitions.items()}
+        ).static_order()
     )
-    tx.execute(
-        "CREATE OR REPLACE TEMPORARY TABLE refresh_stale AS"
-        f" SELECT {key} FROM (SELECT {columns} FROM {name} EXCEPT SELECT {columns} FROM refresh_next)"
-    )
-    fresh = tx.rows("SELECT count(*) FROM refresh_fresh")[0][0]
-    stale = tx.rows("SELECT count(*) FROM refresh_stale")[0][0]
-    updated = tx.rows(f"SELECT count(*) FROM refresh_fresh JOIN refresh_stale USING ({key})")[0][0]
-    if stale:
-        tx.execute(f"DELETE FROM {name} WHERE ({key}) IN (SELECT ({key}) FROM refresh_stale)")
-    if fresh:
-        stamp = f", {_quoted(definition.row_timestamp)}" if definition.row_timestamp else ""
-        value = f", TIMESTAMP '{now.isoformat(sep=' ')}'" if definition.row_timestamp else ""
-        tx.execute(f"INSERT INTO {name} ({columns}{stamp}) SELECT {columns}{value} FROM refresh_fresh")
-    return fresh - updated, updated, stale - updated
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

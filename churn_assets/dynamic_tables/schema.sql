@@ -5,6 +5,8 @@ CREATE TABLE IF NOT EXISTS dynamic_tables (
     query VARCHAR NOT NULL,
     refresh_key VARCHAR[] NOT NULL,
     row_timestamp VARCHAR,          -- column that the engine sets to the time a row was last written
+    refresh_mode VARCHAR NOT NULL DEFAULT 'AUTO',   -- AUTO, INCREMENTAL or FULL
+    changed_keys MAP(VARCHAR, VARCHAR), -- by source: a query of the keys that its changed rows touch, where declared
     target_lag VARCHAR NOT NULL,
     declared_at TIMESTAMP NOT NULL,
     position BIGINT,                -- snapshot that the last refresh read; NULL: INITIAL is due

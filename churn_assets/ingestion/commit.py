@@ -17,10 +17,8 @@ from churn_assets.errors import ChurnError
 from churn_assets.ingestion.decoding import Decoded
 from churn_assets.ingestion.events import EXTRA_FIELDS, LEDGERS, EventType
 from churn_assets.ingestion.kafka import Chunk, OffsetRange, Partition
+from churn_assets.intervals import day_intervals
 from churn_assets.warehouse.protocol import Transaction, Warehouse
-
-# The look-up for duplicates reads the days of the batch; days that lie apart are read apart, but not in more scans than this.
-_MAX_SCANS = 16
 
 
 class OffsetGapError(ChurnError):
@@ -228,7 +226,7 @@ def _store_rows(tx: Transaction, event_type: EventType, rows: pa.Table, topic: s
     # The bounds are literals and each scan has one range, so that it opens only the files of these days.
     known = " UNION ALL ".join(
         f"SELECT {key} FROM {ledger} WHERE {time} BETWEEN TIMESTAMP '{first}' AND TIMESTAMP '{end}'"
-        for first, end in _intervals(days)
+        for first, end in day_intervals(days)
     )
     stored = tx.execute(
         f"INSERT INTO {ledger} ({listed}) SELECT {listed} FROM {batch} ANTI JOIN ({known}) USING ({key})", origin
@@ -244,17 +242,3 @@ def _store_rows(tx: Transaction, event_type: EventType, rows: pa.Table, topic: s
             origin,
         )
     return stored
-
-
-def _intervals(days: Iterable[date]) -> list[tuple[date, date]]:
-    """The days as intervals [first, day after the last], at most `_MAX_SCANS`: those closest to each other are joined."""
-    intervals = [(day, day + timedelta(days=1)) for day in sorted(days)]
-    gaps = sorted(range(1, len(intervals)), key=lambda i: intervals[i][0] - intervals[i - 1][1], reverse=True)
-    splits = {i for i in gaps[: _MAX_SCANS - 1] if intervals[i][0] > intervals[i - 1][1]}
-    joined: list[tuple[date, date]] = []
-    for position, (first, end) in enumerate(intervals):
-        if joined and position not in splits:
-            joined[-1] = (joined[-1][0], end)
-        else:
-            joined.append((first, end))
-    return joined

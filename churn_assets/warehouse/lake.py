@@ -8,7 +8,7 @@ import fcntl
 import random
 import re
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -82,9 +82,6 @@ class _LakeTransaction:
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         result = self._cursor.execute(sql, parameters)
         return result.fetchall() if result.description else []
-
-    def table_names(self, query: str) -> set[str]:
-        return set(self._cursor.get_table_names(query))
 
     def consume_stream(self, stream: str, into: str) -> None:
         engine.consume_stream(self, stream, into)
@@ -182,8 +179,9 @@ class LakeWarehouse:
                         raise
             time.sleep(random.uniform(0, 0.01 * 2 ** min(attempt, 6)))
 
-    def refresh(self, name: str, now: datetime) -> Refresh:
-        return self.transact(lambda tx: engine.refresh(tx, name, now))  # type: ignore[arg-type]  # ours has table_names
+    def refresh(self, names: Iterable[str], now: datetime) -> list[Refresh]:
+        wanted = list(names)
+        return self.transact(lambda tx: engine.refresh(tx, wanted, now))
 
     def dynamic_tables(self, now: datetime) -> list[DynamicTable]:
         with self._one_snapshot() as tx:
@@ -204,7 +202,7 @@ class LakeWarehouse:
                 f"ducklake_merge_adjacent_files('lake', ?, max_file_size => {FILE_BYTES // 2})",
             ):
                 self.transact(lambda tx, step=step, table=table: tx.rows(f"CALL {step}", [table]))
-        expired = self.transact(lambda tx: _expire(tx, now - timedelta(hours=SNAPSHOT_RETENTION_HOURS)))  # type: ignore[arg-type]
+        expired = self.transact(lambda tx: _expire(tx, now - timedelta(hours=SNAPSHOT_RETENTION_HOURS)))
         deleted = 0
         # Compared as text on an SQLite catalog, every file that was given up on the same day as this bound counts as
         # older; a day is added so that the grace is never less than FILE_GRACE_HOURS.

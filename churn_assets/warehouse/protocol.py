@@ -3,7 +3,7 @@
 Here belong the questions only; the code above this line never asks which engine answers.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol, TypeVar
@@ -76,8 +76,8 @@ class Warehouse(Protocol):
         """
         ...
 
-    def refresh(self, name: str, now: datetime) -> Refresh:
-        """Bring a dynamic table up to date. `now` is UTC; its date is the last day of the windows."""
+    def refresh(self, names: Iterable[str], now: datetime) -> list[Refresh]:
+        """Bring dynamic tables up to date, sources before readers. `now` is UTC; its date is the last day of the windows."""
         ...
 
     def dynamic_tables(self, now: datetime) -> list[DynamicTable]:

@@ -66,7 +66,7 @@ def test_a_refreshed_table_shows_its_rows_columns_and_what_the_refresh_did(graph
     assert metadata["dagster/row_count"].value == predictions.num_rows > 0
     assert [column.name for column in metadata["dagster/column_schema"].value.columns] == predictions.column_names
     assert all(column.description for column in metadata["dagster/column_schema"].value.columns)
-    assert metadata["refresh_action"].value == "FULL"
+    assert metadata["refresh_action"].value == "INCREMENTAL"
     assert metadata["rows_inserted"].value == predictions.num_rows
 
 

@@ -71,7 +71,7 @@ def shop_with_totals(shop: LakeWarehouse) -> LakeWarehouse:
     """A shop with the orders of Ann (10 and 20) and Bob (5), and their totals, fresh at noon."""
     order(shop, (1, "ann", 10), (2, "ann", 20), (3, "bob", 5))
     declare(shop, "totals", TOTALS, "customer", "written_at")
-    shop.refresh("totals", NOON)
+    shop.refresh(["totals"], NOON)
     return shop
 
 
@@ -118,14 +118,14 @@ def position(lake: LakeWarehouse, name: str) -> dict[str, Any]:
 def test_the_first_refresh_is_initial_and_inserts_every_row(shop: LakeWarehouse) -> None:
     order(shop, (1, "ann", 10), (2, "ann", 20), (3, "bob", 5))
     declare(shop, "totals", TOTALS, "customer")
-    result = shop.refresh("totals", NOON)
+    result = shop.refresh(["totals"], NOON)[0]
     assert (result.action, result.rows_inserted, result.rows_updated, result.rows_deleted) == ("INITIAL", 2, 0, 0)
     assert rows(shop, "FROM totals") == [("ann", 30), ("bob", 5)]
 
 
 def test_a_refresh_without_a_change_writes_no_row_and_moves_the_position(shop_with_totals: LakeWarehouse) -> None:
     before = position(shop_with_totals, "totals")
-    result = shop_with_totals.refresh("totals", NOON + timedelta(minutes=1))
+    result = shop_with_totals.refresh(["totals"], NOON + timedelta(minutes=1))[0]
     assert (result.action, result.rows_inserted, result.rows_updated, result.rows_deleted) == ("NO_DATA", 0, 0, 0)
     assert position(shop_with_totals, "totals")["position"] > before["position"]
     assert rows(shop_with_totals, "FROM totals") == [("ann", 30, NOON), ("bob", 5, NOON)]
@@ -133,14 +133,14 @@ def test_a_refresh_without_a_change_writes_no_row_and_moves_the_position(shop_wi
 
 def test_a_refresh_writes_only_the_rows_that_differ(shop_with_totals: LakeWarehouse) -> None:
     order(shop_with_totals, (4, "ann", 3), (5, "ann", -3), (6, "cid", 1), (7, "dee", 1))
-    shop_with_totals.refresh("totals", NOON)
+    shop_with_totals.refresh(["totals"], NOON)
     later = NOON + timedelta(minutes=1)
     change(
         shop_with_totals, "DELETE FROM orders WHERE customer = 'bob'", "UPDATE orders SET amount = 2 WHERE order_id = 6"
     )
     order(shop_with_totals, (8, "eve", 7))
-    result = shop_with_totals.refresh("totals", later)
-    assert (result.action, result.rows_inserted, result.rows_updated, result.rows_deleted) == ("FULL", 1, 1, 1)
+    result = shop_with_totals.refresh(["totals"], later)[0]
+    assert (result.action, result.rows_inserted, result.rows_updated, result.rows_deleted) == ("INCREMENTAL", 1, 1, 1)
     assert rows(shop_with_totals, "FROM totals") == [
         ("ann", 30, NOON),
         ("cid", 2, later),
@@ -149,22 +149,22 @@ def test_a_refresh_writes_only_the_rows_that_differ(shop_with_totals: LakeWareho
     ]
 
 
-def test_a_change_that_cancels_out_is_read_in_full_and_written_nowhere(shop_with_totals: LakeWarehouse) -> None:
+def test_a_change_that_cancels_out_is_written_nowhere(shop_with_totals: LakeWarehouse) -> None:
     order(shop_with_totals, (4, "ann", 3), (5, "ann", -3))
-    result = shop_with_totals.refresh("totals", NOON + timedelta(minutes=1))
-    assert (result.action, result.rows_inserted, result.rows_updated, result.rows_deleted) == ("FULL", 0, 0, 0)
+    result = shop_with_totals.refresh(["totals"], NOON + timedelta(minutes=1))[0]
+    assert (result.action, result.rows_inserted, result.rows_updated, result.rows_deleted) == ("INCREMENTAL", 0, 0, 0)
     assert rows(shop_with_totals, "SELECT DISTINCT written_at FROM totals") == [(NOON,)]
 
 
 def test_a_value_that_becomes_null_is_a_difference(shop: LakeWarehouse) -> None:
     order(shop, (1, "ann", 10))
     declare(shop, "copies", "SELECT order_id, customer, amount FROM orders", ["order_id", "customer"])
-    shop.refresh("copies", NOON)
+    shop.refresh(["copies"], NOON)
     change(shop, "UPDATE orders SET amount = NULL")
-    assert shop.refresh("copies", NOON).rows_updated == 1
+    assert shop.refresh(["copies"], NOON)[0].rows_updated == 1
     assert rows(shop, "FROM copies") == [(1, "ann", None)]
     order(shop, (2, "bob", 1))
-    assert (shop.refresh("copies", NOON).rows_updated, rows(shop, "FROM copies WHERE order_id = 1")) == (
+    assert (shop.refresh(["copies"], NOON)[0].rows_updated, rows(shop, "FROM copies WHERE order_id = 1")) == (
         0,
         [(1, "ann", None)],
     )
@@ -175,20 +175,20 @@ def test_a_refresh_leaves_one_line_of_history(shop_with_totals: LakeWarehouse) -
     newest = rows(shop_with_totals, "SELECT max(snapshot_id) FROM lake.snapshots()")[0][0]
     waited = seconds_since_the_newest_change(shop_with_totals)
     change(shop_with_totals, "DELETE FROM dynamic_table_refresh_history")
-    result = shop_with_totals.refresh("totals", NOON)
+    result = shop_with_totals.refresh(["totals"], NOON)[0]
     (line,) = shop_with_totals.query("FROM dynamic_table_refresh_history").to_pylist()
     assert line.pop("duration_seconds") == result.duration_seconds > 0
     assert line == {
         "name": "totals",
-        "refresh_action": "FULL",
-        "reason": "a source changed",
+        "refresh_action": "INCREMENTAL",
+        "reason": "changes in orders",
         "started_at": NOON,
         "rows_inserted": 1,
         "rows_updated": 1,
         "rows_deleted": 0,
         "lag_seconds_before": pytest.approx(waited),
-        "position": newest + 1,
-        "base_position": newest + 1,
+        "position": newest + 2,
+        "base_position": newest + 2,
         "as_of_day": NOON.date(),
     }
 
@@ -198,11 +198,11 @@ def test_midnight_makes_a_window_due_and_the_refresh_moves_it(shop: LakeWarehous
     order(shop, (2, "bob", 10), on=NOON + DAY)
     declare(shop, "today", TODAY, "order_id")
     declare(shop, "totals", TOTALS, "customer")
-    shop.refresh("today", NOON)
-    shop.refresh("totals", NOON)
+    shop.refresh(["today"], NOON)
+    shop.refresh(["totals"], NOON)
     assert lags(shop) == {"today": 0, "totals": 0}
     assert lags(shop, NOON + DAY) == {"today": 12 * 3600, "totals": 0}
-    result = shop.refresh("today", NOON + DAY)
+    result = shop.refresh(["today"], NOON + DAY)[0]
     assert (result.action, result.reason) == ("FULL", "the day changed")
     assert rows(shop, "FROM today") == [(2, "bob")]
     assert lags(shop, NOON + DAY) == {"today": 0, "totals": 0}
@@ -212,14 +212,14 @@ def test_a_source_that_was_created_anew_and_is_empty_is_a_change(shop_with_total
     change(shop_with_totals, "DROP TABLE orders")
     change(shop_with_totals, "CREATE TABLE orders (customer VARCHAR, amount INTEGER)")
     assert lags(shop_with_totals)["totals"] > 0
-    shop_with_totals.refresh("totals", NOON)
+    shop_with_totals.refresh(["totals"], NOON)
     assert rows(shop_with_totals, "FROM totals") == []
 
 
 def test_columns_may_be_named_with_reserved_words(shop: LakeWarehouse) -> None:
     order(shop, (1, "ann", 10))
     declare(shop, "copies", 'SELECT order_id AS "order", customer AS "group" FROM orders', "order")
-    shop.refresh("copies", NOON)
+    shop.refresh(["copies"], NOON)
     assert rows(shop, "FROM copies") == [(1, "ann")]
 
 
@@ -274,7 +274,7 @@ def test_after_any_history_the_tables_equal_their_queries_run_from_scratch(
         if changes:
             change(lake, *changes)
         for name, query in (("recent", RECENT), ("good", GOOD.replace("recent", f"({RECENT})"))):
-            result = lake.refresh(name, now)
+            result = lake.refresh([name], now)[0]
             scratch = rows(lake, query.replace("getvariable('as_of_day')", f"'{now.date()}'"))
             before, after = shown[name], {row[0]: row for row in scratch}
             kept = {key: row for key, row in before.items() if row[:-1] == after.get(key)}
@@ -303,7 +303,7 @@ def test_the_lag_is_the_age_of_the_oldest_change_that_waits(shop_with_totals: La
     order(shop_with_totals, (5, "ann", 1))
     assert lags(shop_with_totals) == {"totals": pytest.approx(oldest, abs=1e-4)}
     assert lags(shop_with_totals, NOON + timedelta(seconds=7)) == {"totals": pytest.approx(oldest + 7, abs=1e-4)}
-    shop_with_totals.refresh("totals", NOON)
+    shop_with_totals.refresh(["totals"], NOON)
     assert lags(shop_with_totals) == {"totals": 0}
 
 
@@ -312,22 +312,22 @@ def test_the_lag_is_the_age_of_the_oldest_change_that_waits(shop_with_totals: La
 def test_an_update_and_a_delete_wait_as_an_insert_does(shop: LakeWarehouse, statement: str, stored: str) -> None:
     order(shop, *((number, "ann", 1) for number in range(3, 4 if stored == "in the catalog" else 1_000)))
     declare(shop, "totals", TOTALS, "customer")
-    shop.refresh("totals", NOON)
+    shop.refresh(["totals"], NOON)
     change(shop, statement)
     assert lags(shop) == {"totals": pytest.approx(seconds_since_the_newest_change(shop), abs=1e-4)}
 
 
 def test_a_change_is_seen_through_a_chain_until_its_end_shows_it(shop_with_totals: LakeWarehouse) -> None:
     declare(shop_with_totals, "regulars", REGULARS, "customer")
-    shop_with_totals.refresh("regulars", NOON)
+    shop_with_totals.refresh(["regulars"], NOON)
     order(shop_with_totals, (4, "ann", 70))
     waiting = pytest.approx(seconds_since_the_newest_change(shop_with_totals), abs=1e-4)
     assert lags(shop_with_totals) == {"totals": waiting, "regulars": waiting}
-    shop_with_totals.refresh("regulars", NOON)  # too early: it reads totals as they were
+    shop_with_totals.refresh(["regulars"], NOON)[0]  # too early: it reads totals as they were
     assert lags(shop_with_totals) == {"totals": waiting, "regulars": waiting}
-    shop_with_totals.refresh("totals", NOON)
+    shop_with_totals.refresh(["totals"], NOON)
     assert lags(shop_with_totals) == {"totals": 0, "regulars": waiting}
-    shop_with_totals.refresh("regulars", NOON)
+    shop_with_totals.refresh(["regulars"], NOON)
     assert lags(shop_with_totals) == {"totals": 0, "regulars": 0}
     assert rows(shop_with_totals, "FROM regulars") == [("ann",)]
 
@@ -336,9 +336,9 @@ def test_midnight_is_seen_through_a_chain_until_its_end_shows_it(shop: LakeWareh
     order(shop, (1, "ann", 10))
     declare(shop, "today", TODAY, "order_id")
     declare(shop, "today_count", TODAY_COUNT, "one")
-    shop.refresh("today", NOON)
-    shop.refresh("today_count", NOON)
-    shop.refresh("today", NOON + DAY)
+    shop.refresh(["today"], NOON)
+    shop.refresh(["today_count"], NOON)
+    shop.refresh(["today"], NOON + DAY)
     assert rows(shop, "FROM today_count") == [(1, 1)]  # of yesterday
     assert lags(shop, NOON + DAY) == {"today": 0, "today_count": 12 * 3600}
 
@@ -365,12 +365,12 @@ def test_upkeep_of_files_is_no_change(shop: LakeWarehouse, deleted: str, upkeep:
     change(shop, f"DELETE FROM orders WHERE {deleted}")
     order(shop, (9_000, "bob", 1))
     declare(shop, "totals", TOTALS, "customer")
-    shop.refresh("totals", NOON)
+    shop.refresh(["totals"], NOON)
     before = rows(shop, "SELECT max(snapshot_id) FROM lake.snapshots()")
     shop.query(upkeep)
     assert rows(shop, "SELECT max(snapshot_id) FROM lake.snapshots()") > before  # it did something
     assert lags(shop) == {"totals": 0}
-    assert shop.refresh("totals", NOON).action == "NO_DATA"
+    assert shop.refresh(["totals"], NOON)[0].action == "NO_DATA"
 
 
 def test_writes_to_other_tables_are_no_change(shop_with_totals: LakeWarehouse) -> None:
@@ -379,7 +379,7 @@ def test_writes_to_other_tables_are_no_change(shop_with_totals: LakeWarehouse) -
     change(shop_with_totals, *(f"INSERT INTO {other} VALUES (1)" for other in others))
     change(shop_with_totals, "INSERT INTO other0 FROM range(1000)", "DELETE FROM other0 WHERE n = 1")
     assert lags(shop_with_totals) == {"totals": 0}
-    assert shop_with_totals.refresh("totals", NOON).action == "NO_DATA"
+    assert shop_with_totals.refresh(["totals"], NOON)[0].action == "NO_DATA"
 
 
 # Errors
@@ -391,7 +391,7 @@ def test_a_refresh_key_that_repeats_or_is_null_is_an_error_that_changes_nothing(
 ) -> None:
     order(shop, (1, "ann", 10), (2, "bob", 20))
     declare(shop, "copies", "SELECT customer, amount FROM orders", "customer")
-    shop.refresh("copies", NOON)
+    shop.refresh(["copies"], NOON)
     shown = [rows(shop, "FROM copies"), position(shop, "copies"), rows(shop, "FROM dynamic_table_refresh_history")]
     change(
         shop,
@@ -399,14 +399,14 @@ def test_a_refresh_key_that_repeats_or_is_null_is_an_error_that_changes_nothing(
         f"INSERT INTO orders VALUES (9, {customer}, 5, '2100-01-01')",
     )
     with pytest.raises(DynamicTableError, match=r"copies: its refresh key \(customer\)"):
-        shop.refresh("copies", NOON + timedelta(minutes=1))
+        shop.refresh(["copies"], NOON + timedelta(minutes=1))
     assert shown == [
         rows(shop, "FROM copies"),
         position(shop, "copies"),
         rows(shop, "FROM dynamic_table_refresh_history"),
     ]
     change(shop, "DELETE FROM orders WHERE order_id = 9")
-    shop.refresh("copies", NOON)
+    shop.refresh(["copies"], NOON)
     assert rows(shop, "FROM copies") == [("ann", 11), ("bob", 20)]
 
 
@@ -414,13 +414,13 @@ def test_a_refresh_of_a_reader_of_a_table_never_refreshed_is_an_error_that_names
     declare(shop, "totals", TOTALS, "customer")
     declare(shop, "regulars", REGULARS, "customer")
     with pytest.raises(DynamicTableError, match="regulars reads a dynamic table that was never refreshed"):
-        shop.refresh("regulars", NOON)
+        shop.refresh(["regulars"], NOON)
     assert position(shop, "regulars")["position"] is None
 
 
 def test_a_refresh_of_an_undeclared_table_is_an_error_that_names_it(shop: LakeWarehouse) -> None:
     with pytest.raises(DynamicTableError, match="orders is not declared"):
-        shop.refresh("orders", NOON)
+        shop.refresh(["orders"], NOON)
 
 
 @pytest.mark.parametrize(
@@ -473,13 +473,10 @@ class _HeldTransaction:
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         return self._tx.rows(sql, parameters)
 
-    def table_names(self, query: str) -> set[str]:
-        return self._tx.table_names(query)
-
 
 def _refresh_and_be_killed(connection: Connection, path: Path, writes: int, now: datetime) -> None:
     def work(tx: Any) -> None:
-        engine.refresh(_HeldTransaction(tx, connection, writes), "totals", now)
+        engine.refresh(_HeldTransaction(tx, connection, writes), ["totals"], now)
         connection.send("committing")
 
     LakeWarehouse(path).transact(work)
@@ -508,7 +505,7 @@ def test_a_killed_refresh_leaves_old_rows_and_position_or_new_ones_and_the_next_
         else:
             assert left == old
             assert rows(lake, "SELECT started_at FROM dynamic_table_refresh_history") == []
-        lake.refresh("totals", now)
+        lake.refresh(["totals"], now)
         assert rows(lake, "SELECT customer, total FROM totals") == rows(lake, TOTALS)
         assert lags(lake) == {"totals": 0}
 
@@ -518,7 +515,7 @@ def _refresh_together(connection: Connection, path: Path) -> None:
     lake.query("SELECT 1")
     connection.send("ready")
     connection.recv()
-    connection.send(lake.refresh("totals", NOON).action)
+    connection.send(lake.refresh(["totals"], NOON)[0].action)
 
 
 @pytest.mark.slow
@@ -531,7 +528,7 @@ def test_two_refreshes_of_one_table_at_once_end_with_right_rows_and_a_line_each(
         assert [heard_from(one), heard_from(two)] == ["ready", "ready"]
         one.send("go")
         two.send("go")
-        assert sorted([heard_from(one), heard_from(two)]) == ["FULL", "NO_DATA"]
+        assert sorted([heard_from(one), heard_from(two)]) == ["INCREMENTAL", "NO_DATA"]
     assert rows(shop_with_totals, "SELECT customer, total FROM totals") == [("ann", 31), ("bob", 5), ("cid", 1)]
     assert rows(shop_with_totals, "SELECT name, rows_inserted FROM dynamic_table_refresh_history") == [
         ("totals", 0),
@@ -549,11 +546,11 @@ def test_a_change_from_elsewhere_during_a_refresh_is_not_lost(shop_path: Path, s
         if len(runs) == 1:
             tx.rows("SELECT count(*) FROM orders")  # its snapshot is taken before the change, its position after
             elsewhere.query("INSERT INTO orders VALUES (5, 'cid', 1, '2100-01-01')")
-        engine.refresh(tx, "totals", NOON)
+        engine.refresh(tx, ["totals"], NOON)
 
     shop_with_totals.transact(overtaken_once)
     assert len(runs) == 2
-    shop_with_totals.refresh("totals", NOON)
+    shop_with_totals.refresh(["totals"], NOON)
     assert rows(shop_with_totals, "SELECT customer, total FROM totals") == [("ann", 31), ("bob", 5), ("cid", 1)]
 
 

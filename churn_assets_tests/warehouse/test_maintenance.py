@@ -62,7 +62,7 @@ def test_late_events_do_not_make_a_days_look_up_read_every_file(written_in_small
 def test_files_and_snapshots_that_nobody_needs_are_given_up_after_their_time(written_in_small_batches: LakeWarehouse):
     lake = written_in_small_batches
     for table in lake.dynamic_tables(utc_now()):
-        lake.refresh(table.name, utc_now())
+        lake.refresh([table.name], utc_now())
     lake.transact(lambda tx: tx.consume_stream("stream_high_risk_customers", "moved"))
 
     soon = lake.maintain({LEDGER: TIME}, utc_now())
@@ -76,7 +76,7 @@ def test_files_and_snapshots_that_nobody_needs_are_given_up_after_their_time(wri
 
 def test_snapshots_that_a_stream_or_a_dynamic_table_has_yet_to_read_are_kept(lake: LakeWarehouse):
     for table in lake.dynamic_tables(utc_now()):
-        lake.refresh(table.name, utc_now())
+        lake.refresh([table.name], utc_now())
     lake.transact(lambda tx: tx.consume_stream("stream_high_risk_customers", "moved"))
     for batch in range(5):
         write(lake, batch)
@@ -85,7 +85,7 @@ def test_snapshots_that_a_stream_or_a_dynamic_table_has_yet_to_read_are_kept(lak
 
     write(lake, 6)
     assert all(table.lag_seconds > 0 for table in lake.dynamic_tables(utc_now()))
-    lake.refresh("customer_day", utc_now())
+    lake.refresh(["customer_day"], utc_now())
     lake.transact(lambda tx: tx.consume_stream("stream_high_risk_customers", "moved"))
 
 

@@ -1,0 +1,172 @@
+"""How long the dynamic tables take to show a change, and what computing them anew takes.
+
+    make benchmark-refresh                            # 0.5, 5, 20 and 50 million transactions, about twelve minutes
+    make benchmark-refresh ARGS="500000 5000000"
+
+A bank of 100,000 customers with half a year of transactions, app actions (a fifth as many) and support cases (a hundredth).
+Then, again and again, 5,000 new transactions of 1,000 customers, and the whole chain is refreshed: change feed, customer_day,
+features, predictions, history lines and commits, by the engine as the assets call it. The full recompute is the same engine with
+refresh_mode FULL: the whole query, the difference to what is there, the same writes. The seeds' SQL joins transactions, app
+actions and cases first and sums then; beside its time stands by how much its total_spend_30d is too large.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from time import perf_counter
+
+from churn_assets.clock import utc_now
+from churn_assets.deployment import deploy
+from churn_assets.settings import load_settings
+from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.warehouse.protocol import Transaction
+
+SIZES = [500_000, 5_000_000, 20_000_000, 50_000_000]
+CUSTOMERS, CHANGED_CUSTOMERS, NEW_ROWS = 100_000, 1_000, 5_000
+CHAIN = ("customer_day", "dyn_customer_features", "dyn_churn_predictions")
+SORTED = {
+    "fact_transaction_ledger": "posting_date",
+    "app_activity_logs": "event_timestamp",
+    "support_cases": "open_timestamp",
+    "customer_day": "event_day",
+}
+SEEDS_LARGEST = 5_000_000  # beyond, what it joins does not fit
+NO_ORIGIN = "NULL, now()::TIMESTAMP, NULL, NULL, NULL"
+
+
+def main() -> None:
+    """Measure each size in a process of its own and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sizes", nargs="*", type=int, default=SIZES, help="numbers of transactions")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--home", type=Path, help="keep the banks here, for another run")
+    parser.add_argument("--size", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.size:
+        print(json.dumps(_measure(options.home, options.size, options.rounds)))  # noqa: T201
+        return
+    with tempfile.TemporaryDirectory(prefix="churn-benchmark-") as folder:
+        home = options.home or Path(folder)
+        _say("transactions   incremental   full recompute    factor   the seeds' SQL, its sums too large")
+        for size in options.sizes:
+            command = [
+                sys.executable,
+                __file__,
+                "--size",
+                f"{size}",
+                "--rounds",
+                f"{options.rounds}",
+                "--home",
+                str(home),
+            ]
+            result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            seeds = f"{result['seeds']:,.1f} s, {result['too_large']:,.1f} times" if result["seeds"] else "-"
+            _say(
+                f"{size:>12,} {result['incremental'] * 1000:>10,.0f} ms {result['full'] * 1000:>13,.0f} ms"
+                f" {result['full'] / result['incremental']:>9.1f}   {seeds}"
+            )
+
+
+def _measure(home: Path, size: int, rounds: int) -> dict[str, float | None]:
+    settings = load_settings(CHURN_HOME=home / f"{size}")
+    lake = LakeWarehouse(settings.lake_path)
+    if not (home / f"{size}" / "is_made").exists():
+        lake.deploy()
+        _fill(lake, size)
+        deploy(settings, lake, lambda _: None)
+        lake.maintain(SORTED, utc_now())
+        (home / f"{size}" / "is_made").touch()
+    _chain(lake, "AUTO", "INCREMENTAL")  # the first one pays for opening files and for what Python loads
+    incremental = [_chain(lake, "AUTO", "INCREMENTAL") for _ in range(rounds)]
+    full = [_chain(lake, "FULL", "FULL") for _ in range(max(2, rounds // 2))]
+    seeds, too_large = _seeds(lake) if size <= SEEDS_LARGEST else (None, None)
+    return {"incremental": _median(incremental), "full": _median(full), "seeds": seeds, "too_large": too_large}
+
+
+def _fill(lake: LakeWarehouse, size: int) -> None:
+    customers = f"(SELECT unnest(range({CUSTOMERS})) AS n)"
+    _insert(
+        lake,
+        f"dim_customers SELECT 'C' || n, 'Name ' || n, NULL, 'MASS', DATE '2020-01-01', 0.5, now()::TIMESTAMP, {NO_ORIGIN}"
+        f" FROM {customers}",
+        f"dim_accounts SELECT 'A' || n, 'C' || n, 'CHECKING', 10, 'OPEN', NULL, NULL, now()::TIMESTAMP, {NO_ORIGIN}"
+        f" FROM {customers}",
+    )
+    step = 1_000_000
+    for start in range(0, size, step):
+        _insert(
+            lake,
+            _transactions(start, min(start + step, size), _time(size), f"hash(n) % {CUSTOMERS}"),
+            "app_activity_logs SELECT 'L' || n, 'C' || (hash(n + 1) % 100000), 'LOGIN', "
+            f"{_time(size)}, CASE WHEN n % 9 = 0 THEN 'E1' END, 'IOS', {NO_ORIGIN}"
+            f" FROM (SELECT unnest(range({start}, {min(start + step, size)}, 5)) AS n)",
+            f"support_cases SELECT 'K' || n, 'C' || (hash(n + 2) % {CUSTOMERS}), {_time(size)}, 'FEES', 0.4, {NO_ORIGIN}"
+            f" FROM (SELECT unnest(range({start}, {min(start + step, size)}, 100)) AS n)",
+        )
+
+
+def _time(size: int) -> str:
+    return f"now()::TIMESTAMP - to_seconds((180 * 86400 * (1 - (n / {size})))::BIGINT)"
+
+
+def _transactions(start: int, end: int, time: str, customer: str) -> str:
+    return (
+        f"fact_transaction_ledger SELECT 'T' || n, 'A' || ({customer}), {time},"
+        f" CASE WHEN n % 50 = 0 THEN 'WIRE_OUT' ELSE 'POS' END, 12.5, 'CARD', 'Grocer', {NO_ORIGIN}"
+        f" FROM (SELECT unnest(range({start}, {end})) AS n)"
+    )
+
+
+def _insert(lake: LakeWarehouse, *inserts: str) -> None:
+    def work(tx: Transaction) -> None:
+        for insert in inserts:
+            tx.execute(f"INSERT INTO {insert}")
+
+    lake.transact(work)
+
+
+def _chain(lake: LakeWarehouse, mode: str, expected: str) -> float:
+    """Seconds to show 5,000 new transactions of 1,000 customers in the predictions."""
+    lake.transact(lambda tx: tx.execute("UPDATE dynamic_tables SET refresh_mode = ?", [mode]))
+    (number,) = lake.query("SELECT count(*) AS n FROM fact_transaction_ledger")["n"].to_pylist()
+    start = 10**12 + number
+    customer = f"hash((n % {CHANGED_CUSTOMERS}) + {number}) % {CUSTOMERS}"
+    _insert(lake, _transactions(start, start + NEW_ROWS, "now()::TIMESTAMP - to_seconds(n % 600)", customer))
+    begin = perf_counter()
+    results = lake.refresh(CHAIN, utc_now())
+    seconds = perf_counter() - begin
+    assert [result.action for result in results] == [expected] * len(CHAIN), results
+    assert results[1].rows_updated > CHANGED_CUSTOMERS * 0.9, results
+    return seconds
+
+
+def _seeds(lake: LakeWarehouse) -> tuple[float, float]:
+    """Seconds of the seeds' way to the features, and how many times too large its total_spend_30d is."""
+    begin = perf_counter()
+    (spend,) = lake.query(
+        "SELECT sum(total_spend_30d) AS spend FROM (SELECT c.customer_id, coalesce(sum(t.amount), 0) AS total_spend_30d,"
+        " count(DISTINCT t.transaction_ref) AS txn_count_30d, count(DISTINCT l.log_id) AS log_count,"
+        " avg(s.sentiment_score) AS avg_sentiment FROM dim_customers c JOIN dim_accounts a USING (customer_id)"
+        " LEFT JOIN fact_transaction_ledger t ON t.account_id = a.account_id AND t.posting_date > now()::TIMESTAMP - INTERVAL 30 DAY"
+        " LEFT JOIN app_activity_logs l ON l.customer_id = c.customer_id AND l.event_timestamp > now()::TIMESTAMP - INTERVAL 30 DAY"
+        " LEFT JOIN support_cases s ON s.customer_id = c.customer_id AND s.open_timestamp > now()::TIMESTAMP - INTERVAL 30 DAY"
+        " GROUP BY c.customer_id)"
+    )["spend"].to_pylist()
+    seconds = perf_counter() - begin
+    (right,) = lake.query("SELECT sum(total_spend_30d) AS spend FROM dyn_customer_features")["spend"].to_pylist()
+    return seconds, spend / right
+
+
+def _median(seconds: list[float]) -> float:
+    return sorted(seconds)[len(seconds) // 2]
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""What a refresh writes: only the rows that differ, of the whole result or of the keys that changes touched.
+
+Here belong the statements that compute and write rows. When to refresh, and positions and history, are `engine`; how keys
+follow from changes is `incremental`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Protocol
+
+from churn_assets.dynamic_tables.incremental import TOUCHED_KEYS, Plan, all_of, changes_of
+from churn_assets.intervals import day_intervals
+
+
+class DynamicTableError(Exception):
+    """A definition that cannot be refreshed; the message names the table and the fault."""
+
+
+class LakeTransaction(Protocol):
+    """An open transaction on the lake, which is the current database."""
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Run one statement; the number of rows it changed."""
+        ...
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a query."""
+        ...
+
+
+@dataclass(frozen=True)
+class Target:
+    """The table that a refresh writes. `row_timestamp` is a column that says when a row was last written."""
+
+    name: str
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+    day_key: str | None
+    row_timestamp: str | None
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Where the changes of a source after snapshot `since` are: in the lake's feed, in the transaction under way, or both.
+
+    `until` is the last snapshot of the feed.
+    """
+
+    source: str
+    since: int
+    until: int
+    in_feed: bool
+    in_transaction: bool
+
+
+def write_all(tx: LakeTransaction, target: Target, query: str, now: datetime) -> tuple[int, int, int]:
+    """Compute the query and write the rows that differ; the numbers of rows inserted, updated and deleted."""
+    tx.execute(f"CREATE OR REPLACE TEMPORARY TABLE refresh_next AS {query}")
+    return _write(tx, target, quoted(target.name), now)
+
+
+def write_touched(
+    tx: LakeTransaction, target: Target, plan: Plan, changed: Sequence[Changes], now: datetime
+) -> tuple[int, int, int] | None:
+    """Do the same for the keys that changes of sources touch.
+
+    None, and nothing written, where a touched key is NULL: whether such a row is in the result, only the whole query says.
+    """
+    for changes in changed:
+        _note_changes(tx, changes, plan.columns[changes.source])
+    sources = [changes.source for changes in changed]
+    relations = {
+        all_of(source): f"(SELECT * FROM {quoted(source)})"
+        if source not in sources
+        else f"(SELECT {_listed(columns)} FROM {quoted(source)} UNION ALL SELECT * FROM {changes_of(source)})"
+        for source, columns in plan.columns.items()
+    }
+    touched = [_with_relations(query, relations) for source in sources for query in plan.touched[source]]
+    tx.execute(
+        f"CREATE OR REPLACE TEMPORARY TABLE {TOUCHED_KEYS} AS SELECT DISTINCT * FROM ({' UNION ALL '.join(touched)})"
+    )
+    absent = " OR ".join(f"{quoted(column)} IS NULL" for column in target.key)
+    if tx.rows(f"SELECT 1 FROM {TOUCHED_KEYS} WHERE {absent} LIMIT 1"):
+        return None
+    days = _days(tx, target.day_key, TOUCHED_KEYS)
+    scans = {
+        scan.placeholder: _scan(scan.table, scan.day_column, days if scan.day_key == target.day_key else None)
+        for scan in plan.scans
+    }
+    key = _listed(target.key)
+    touched_only = f"WHERE ({key}) IN (SELECT ({key}) FROM {TOUCHED_KEYS})"
+    tx.execute(
+        "CREATE OR REPLACE TEMPORARY TABLE refresh_next AS"
+        f" SELECT * FROM ({_with_relations(plan.narrowed, scans)}) {touched_only}"
+    )
+    tx.execute(
+        "CREATE OR REPLACE TEMPORARY TABLE refresh_now AS"
+        f" SELECT * FROM {_scan(target.name, target.day_key, days)} {touched_only}"
+    )
+    return _write(tx, target, "refresh_now", now)
+
+
+def quoted(name: str) -> str:
+    """An identifier, quoted."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _listed(columns: Sequence[str]) -> str:
+    return ", ".join(map(quoted, columns))
+
+
+def _note_changes(tx: LakeTransaction, changes: Changes, columns: Sequence[str]) -> None:
+    """The net change of a source in the columns that matter, as rows that came or went.
+
+    The feed's insertions and deletions are sound, its labels of updates are not; so a row that only changed elsewhere is
+    found by cancelling equal rows.
+    """
+    listed = _listed(columns)
+    feed = f"('lake', 'main', '{changes.source}', {changes.since + 1}, {changes.until})"
+    came, went = (
+        " UNION ALL ".join(
+            [f"SELECT {listed} FROM ducklake_table_{kind}{feed}"] * changes.in_feed
+            + [f"SELECT {listed} FROM {quoted(name)}"] * changes.in_transaction
+        )
+        for kind, name in (("insertions", _came(changes.source)), ("deletions", _went(changes.source)))
+    )
+    tx.execute(
+        f"CREATE OR REPLACE TEMPORARY TABLE {changes_of(changes.source)} AS WITH came AS ({came}), went AS ({went})"
+        " (FROM came EXCEPT ALL FROM went) UNION ALL (FROM went EXCEPT ALL FROM came)"
+    )
+
+
+def _came(table: str) -> str:
+    """Where the rows are noted that this transaction has written, for the readers of a table."""
+    return f"refresh_came_{table}"
+
+
+def _went(table: str) -> str:
+    """Where the rows are noted that this transaction has taken away or written anew."""
+    return f"refresh_went_{table}"
+
+
+def _with_relations(query: str, relations: Mapping[str, str]) -> str:
+    for placeholder, relation in relations.items():
+        query = query.replace(quoted(placeholder), relation)
+    return query
+
+
+def _days(tx: LakeTransaction, day_key: str | None, table: str) -> list[tuple[date, date]] | None:
+    if day_key is None:
+        return None
+    return day_intervals(day for (day,) in tx.rows(f"SELECT DISTINCT {quoted(day_key)} FROM {table}"))
+
+
+def _scan(table: str, day_column: str | None, days: list[tuple[date, date]] | None) -> str:
+    """A relation of a table's rows; with `days` only of those, in one scan an interval: an OR would open every file."""
+    if days is None or day_column is None:
+        return f"(SELECT * FROM {quoted(table)})"
+    scans = [f"SELECT * FROM {quoted(table)} WHERE {_within(day_column, interval)}" for interval in days]
+    return f"({' UNION ALL '.join(scans) or f'SELECT * FROM {quoted(table)} WHERE false'})"
+
+
+def _within(day_column: str, interval: tuple[date, date]) -> str:
+    return f"{quoted(day_column)} >= DATE '{interval[0]}' AND {quoted(day_column)} < DATE '{interval[1]}'"
+
+
+def _write(tx: LakeTransaction, target: Target, now_there: str, now: datetime) -> tuple[int, int, int]:
+    """Write where `refresh_next` differs from the rows that are there."""
+    name, key, columns = quoted(target.name), _listed(target.key), _listed(target.columns)
+    absent = " OR ".join(f"{quoted(column)} IS NULL" for column in target.key)
+    rows, keys, missing = tx.rows(
+        f"SELECT count(*), count(DISTINCT ({key})), count(*) FILTER (WHERE {absent}) FROM refresh_next"
+    )[0]
+    if rows != keys or missing:
+        raise DynamicTableError(
+            f"{target.name}: its refresh key ({', '.join(target.key)}) is not unique or is NULL in the query's result"
+            f" ({rows} rows, {keys} keys, {missing} with NULL); mend the model"
+        )
+    came, went = quoted(_came(target.name)), quoted(_went(target.name))
+    # A reader may read the time stamp too: it is another one wherever a row was written.
+    stamp = f", {quoted(target.row_timestamp)}" if target.row_timestamp else ""
+    new_stamp = f", TIMESTAMP '{now.isoformat(sep=' ')}' AS{stamp[1:]}" if stamp else ""
+    no_stamp = f", NULL::TIMESTAMP AS{stamp[1:]}" if stamp else ""
+    tx.execute(
+        f"CREATE OR REPLACE TEMPORARY TABLE {came} AS SELECT *{new_stamp}"
+        f" FROM (SELECT {columns} FROM refresh_next EXCEPT SELECT {columns} FROM {now_there})"
+    )
+    tx.execute(
+        f"CREATE OR REPLACE TEMPORARY TABLE {went} AS SELECT *{no_stamp}"
+        f" FROM (SELECT {columns} FROM {now_there} EXCEPT SELECT {columns} FROM refresh_next)"
+    )
+    fresh, stale, updated = tx.rows(
+        f"SELECT (SELECT count(*) FROM {came}), (SELECT count(*) FROM {went}),"
+        f" (SELECT count(*) FROM {came} JOIN {went} USING ({key}))"
+    )[0]
+    if stale:
+        days = _days(tx, target.day_key, went)
+        places = [_within(target.day_key, interval) for interval in days] if target.day_key and days else ["true"]
+        for place in places:
+            tx.execute(f"DELETE FROM {name} WHERE {place} AND ({key}) IN (SELECT ({key}) FROM {went})")
+    if fresh:
+        tx.execute(f"INSERT INTO {name} ({columns}{stamp}) FROM {came}")
+    return fresh - updated, updated, stale - updated
