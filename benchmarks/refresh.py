@@ -145,14 +145,15 @@ def _chain(lake: LakeWarehouse, mode: str, expected: str) -> float:
 
 def _seeds(lake: LakeWarehouse) -> tuple[float, float]:
     """Seconds of the seeds' way to the features, and how many times too large its total_spend_30d is."""
+    month = "now()::TIMESTAMP - INTERVAL 30 DAY"
     begin = perf_counter()
     (spend,) = lake.query(
         "SELECT sum(total_spend_30d) AS spend FROM (SELECT c.customer_id, coalesce(sum(t.amount), 0) AS total_spend_30d,"
         " count(DISTINCT t.transaction_ref) AS txn_count_30d, count(DISTINCT l.log_id) AS log_count,"
         " avg(s.sentiment_score) AS avg_sentiment FROM dim_customers c JOIN dim_accounts a USING (customer_id)"
-        " LEFT JOIN fact_transaction_ledger t ON t.account_id = a.account_id AND t.posting_date > now()::TIMESTAMP - INTERVAL 30 DAY"
-        " LEFT JOIN app_activity_logs l ON l.customer_id = c.customer_id AND l.event_timestamp > now()::TIMESTAMP - INTERVAL 30 DAY"
-        " LEFT JOIN support_cases s ON s.customer_id = c.customer_id AND s.open_timestamp > now()::TIMESTAMP - INTERVAL 30 DAY"
+        f" LEFT JOIN fact_transaction_ledger t ON t.account_id = a.account_id AND t.posting_date > {month}"
+        f" LEFT JOIN app_activity_logs l ON l.customer_id = c.customer_id AND l.event_timestamp > {month}"
+        f" LEFT JOIN support_cases s ON s.customer_id = c.customer_id AND s.open_timestamp > {month}"
         " GROUP BY c.customer_id)"
     )["spend"].to_pylist()
     seconds = perf_counter() - begin

@@ -118,8 +118,8 @@ def _ingest_run(ranges: list[OffsetRange]) -> dg.RunConfig:
     minimum_interval_seconds=_TICK_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
-        "Requests a refresh in time for every dynamic table to stay under its target lag (CHURN_REFRESH=eager: as soon as"
-        " something changed). Tables with nothing to show are recorded as NO_DATA without a run."
+        "Requests one run for all that is due: in time for every dynamic table to stay under its target lag"
+        " (CHURN_REFRESH=eager: as soon as something changed). Tables with nothing to show are recorded as NO_DATA without a run."
     ),
 )
 def refresh_sensor(
@@ -131,7 +131,10 @@ def refresh_sensor(
     tables = warehouse.dynamic_tables(utc_now())
     due = [table.name for table in tables if is_due(table, eager=settings.refresh == "eager")]
     if due or warehouse.stream_has_data(STREAM):
-        return dg.RunRequest(tags={"churn/due": ", ".join(due) or STREAM})
+        together = [*with_late_sources(tables, due), STREAM]
+        return dg.RunRequest(
+            asset_selection=[dg.AssetKey(name) for name in together], tags={"churn/due": ", ".join(due) or STREAM}
+        )
     idle = [table for table in tables if table.lag_seconds == 0 and _materialization_is_old(context, table)]
     return dg.SensorResult(
         skip_reason="every dynamic table is within its target lag",
@@ -148,9 +151,18 @@ def refresh_sensor(
 
 def is_due(table: DynamicTable, *, eager: bool) -> bool:
     """Whether a refresh has to be requested now for its rows to be there before the lag reaches the target."""
-    if eager:
+    if eager or table.is_to_be_initialized:
         return table.lag_seconds > 0
     return table.lag_seconds + REFRESH_ALLOWANCE_SECONDS >= table.target_lag_seconds
+
+
+def with_late_sources(tables: list[DynamicTable], due: list[str]) -> list[str]:
+    """The tables that are due and those beneath them that do not show every change yet; `tables` has sources first."""
+    wanted = set(due)
+    for reader in reversed(tables):
+        if reader.name in wanted:
+            wanted |= {table.name for table in tables if table.name in reader.sources and table.lag_seconds > 0}
+    return [table.name for table in tables if table.name in wanted]
 
 
 @dg.sensor(

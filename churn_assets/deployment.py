@@ -32,9 +32,9 @@ def deploy(settings: Settings, warehouse: Warehouse, report: Callable[[str], Non
 
 
 def refresh_new(warehouse: Warehouse) -> list[Refresh]:
-    """The first refresh of every definition that has had none, sources before readers."""
+    """The first refresh of every definition that asks for it at once, sources before readers."""
     now = utc_now()
-    return warehouse.refresh((table.name for table in warehouse.dynamic_tables(now) if table.refreshed_at is None), now)
+    return warehouse.refresh((table.name for table in warehouse.dynamic_tables(now) if table.is_to_be_initialized), now)
 
 
 def manifest_path(settings: Settings) -> Path:

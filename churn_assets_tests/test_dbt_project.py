@@ -9,12 +9,16 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pyarrow as pa
 import pytest
 import yaml
+from hypothesis import HealthCheck, given
+from hypothesis import strategies as st
 
 from churn_assets import deployment
-from churn_assets.dynamic_tables.engine import Refresh
+from churn_assets.dynamic_tables.engine import DynamicTableError, Refresh
+from churn_assets.ingestion.events import LEDGERS
 from churn_assets.settings import (
     FEATURE_WINDOW_DAYS,
     HIGH_FROM,
@@ -406,3 +410,107 @@ def test_models_that_are_declared_wrongly_are_errors_that_name_them(
     assert "model hasty: target_lag '30 seconds' is under the least, 60 seconds" in message
     assert "model lagless: target_lag 'None' is not a number and a unit" in message
     assert positions(lake) == before
+
+
+@pytest.mark.slow
+def test_the_target_lag_of_a_table_that_is_downstream_is_its_readers(
+    settings: Settings, lake: LakeWarehouse, dbt_project: Path
+) -> None:
+    assert {table.name: table.target_lag_seconds for table in lake.dynamic_tables(NOW)} == dict.fromkeys(MODELS, 300)
+    (dbt_project / "models" / "features" / "unread.sql").write_text(
+        "{{ config(target_lag='downstream', refresh_key='one', initialize='on_schedule') }}\nselect 1 as one\n"
+    )
+    deployment._declare(settings)
+    with pytest.raises(DynamicTableError, match="unread has target_lag DOWNSTREAM, but no dynamic table reads it"):
+        lake.dynamic_tables(NOW)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("on_change", ["apply", "continue", "fail"])
+def test_a_changed_configuration_is_applied_left_or_refused_as_the_model_says(
+    settings: Settings, lake: LakeWarehouse, dbt_project: Path, on_change: str
+) -> None:
+    def configured() -> list[dict[str, Any]]:
+        return lake.query(
+            "SELECT target_lag, refresh_mode, position FROM dynamic_tables WHERE name = 'dyn_churn_predictions'"
+        ).to_pylist()
+
+    lake.refresh(MODELS, NOW)
+    (before,) = configured()
+    edit(
+        dbt_project / "models" / "predictions" / "dyn_churn_predictions.sql",
+        "target_lag=var('features_target_lag')",
+        f"target_lag='2 minutes', refresh_mode='full', on_configuration_change='{on_change}'",
+    )
+    if on_change == "fail":
+        with pytest.raises(deployment.DeploymentError, match="model dyn_churn_predictions: its configuration differs"):
+            deployment._declare(settings)
+    else:
+        deployment._declare(settings)
+    changed = {**before, "target_lag": "2 minutes", "refresh_mode": "FULL"}
+    assert configured() == [changed if on_change == "apply" else before]
+
+
+# Incremental refreshes
+
+_customer = st.integers(0, 3).map("C{}".format)
+_account = st.tuples(st.integers(0, 3), st.integers(0, 1)).map("C{0[0]}-{0[1]}".format)
+_code, _status = (
+    st.sampled_from(["POS", "WIRE_OUT", "DEPOSIT", "REVERSAL", "FEE"]),
+    st.sampled_from(["CLOSED", "ACTIVE"]),
+)
+_past = st.integers(0, 40 * 24).map(lambda hours: NOW - timedelta(hours=hours))
+EVENTS = st.lists(
+    st.one_of(
+        st.tuples(st.just("posting"), _account, _code, st.sampled_from([-20.0, 5.5, 30.0, 6000.0]), _past),
+        st.tuples(st.just("log"), _customer, _past, st.sampled_from([None, "E1"])),
+        st.tuples(st.just("case"), _customer, st.sampled_from([None, 0.1, 0.9]), _past),
+        st.tuples(st.just("account"), _customer, _account.map("{}-late".format)),
+        st.builds("UPDATE dim_accounts SET account_status = '{}' WHERE account_id = '{}'".format, _status, _account),
+        st.builds("UPDATE dim_accounts SET customer_id = '{}' WHERE account_id = '{}'".format, _customer, _account),
+        st.builds("UPDATE dim_accounts SET available_balance = 1 WHERE account_id = '{}'".format, _account),
+        st.builds("UPDATE fact_transaction_ledger SET amount = 7000 WHERE account_id = '{}'".format, _account),
+        st.builds("DELETE FROM fact_transaction_ledger WHERE account_id = '{}'".format, _account),
+        st.builds("DELETE FROM dim_accounts WHERE account_id = '{}'".format, _account),
+        st.builds("DELETE FROM dim_customers WHERE customer_id = '{}'".format, _customer),
+    ),
+    max_size=6,
+)
+
+
+@pytest.mark.slow
+@hypothesis.settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(history=st.lists(st.tuples(EVENTS, st.sampled_from([0, 0, 1, 31])), min_size=2, max_size=4))
+def test_after_any_history_the_tables_equal_a_full_recompute(
+    bank: Bank, history: list[tuple[list[str | tuple[Any, ...]], int]]
+) -> None:
+    lake, now = bank.lake, NOW
+    for ledger in (*LEDGERS, *MODELS):
+        lake.transact(lambda tx, ledger=ledger: tx.execute(f"DELETE FROM {ledger}"))
+    lake.transact(lambda tx: tx.execute("UPDATE dynamic_tables SET position = NULL, base_position = NULL"))
+    bank._customers = itertools.count()
+    for _ in range(4):
+        bank.customer("ACTIVE", "ACTIVE")
+    for events, days in history:
+        now += timedelta(days=days, minutes=1)
+        for event in events:
+            if isinstance(event, str):
+                bank.store()
+                lake.transact(lambda tx, sql=event: tx.execute(sql))
+            else:
+                getattr(bank, event[0])(*event[1:])
+        bank.store()
+        results = lake.refresh(MODELS, now)
+        assert all(r.action != "FULL" or r.reason == "the day changed" for r in results), results
+        for name in MODELS:
+            assert shown(lake, name) == recomputed(lake, name, now), (name, results)
+
+
+def shown(lake: LakeWarehouse, name: str) -> list[str]:
+    stamp = " EXCLUDE computed_at" if name == "dyn_churn_predictions" else ""
+    return sorted(map(str, lake.query(f"SELECT *{stamp} FROM {name}").to_pylist()))
+
+
+def recomputed(lake: LakeWarehouse, name: str, now: datetime) -> list[str]:
+    (query,) = lake.query("SELECT query FROM dynamic_tables WHERE name = ?", [name])["query"].to_pylist()
+    return sorted(map(str, lake.query(query.replace("getvariable('as_of_day')", f"'{now.date()}'")).to_pylist()))

@@ -16,7 +16,7 @@ from dagster_dbt import DagsterDbtTranslator, build_dbt_asset_specs
 
 from churn_assets.assets.ledgers import row_count
 from churn_assets.clock import utc_now
-from churn_assets.dynamic_tables.engine import Refresh, parse_target_lag
+from churn_assets.dynamic_tables.engine import DOWNSTREAM, Refresh, parse_target_lag
 from churn_assets.warehouse.protocol import Warehouse
 
 LAG_CHECK = "lag_stayed_under_target"
@@ -44,15 +44,25 @@ class ChurnDbtTranslator(DagsterDbtTranslator):
     def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: Any) -> dg.AssetSpec:
         """dagster-dbt's spec with a freshness policy: materialized at least once in each target lag."""
         spec = super().get_asset_spec(manifest, unique_id, project)
-        target_lag = self.get_resource_props(manifest, unique_id)["config"].get("target_lag")
+        target_lag = _target_lag_seconds(manifest, unique_id)
         if target_lag is None:
             return spec
         return spec.replace_attributes(
             kinds={"ducklake", "dbt", "dynamic_table"},
-            freshness_policy=dg.FreshnessPolicy.time_window(
-                fail_window=timedelta(seconds=parse_target_lag(target_lag))
-            ),
+            freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(seconds=target_lag)),
         )
+
+
+def _target_lag_seconds(manifest: Mapping[str, Any], unique_id: str) -> int | None:
+    """The target lag of a dynamic table; where that is DOWNSTREAM, the least of those that read it."""
+    node = manifest["nodes"].get(unique_id, {})
+    target_lag = node.get("config", {}).get("target_lag")
+    if target_lag is None:
+        return None
+    if target_lag.upper() != DOWNSTREAM:
+        return parse_target_lag(target_lag)
+    readers = (_target_lag_seconds(manifest, reader) for reader in manifest["child_map"][unique_id])
+    return min((seconds for seconds in readers if seconds is not None), default=None)
 
 
 @dataclass(frozen=True)

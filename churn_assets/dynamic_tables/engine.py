@@ -32,6 +32,7 @@ RefreshAction = Literal["INITIAL", "NO_DATA", "INCREMENTAL", "FULL"]
 RefreshMode = Literal["AUTO", "INCREMENTAL", "FULL"]
 
 MINIMUM_TARGET_LAG = timedelta(seconds=60)  # as on Snowflake
+DOWNSTREAM = "DOWNSTREAM"
 _LAG_UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 
 
@@ -39,12 +40,15 @@ _LAG_UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
 class DynamicTable:
     """One dynamic table at one moment. All times are UTC.
 
-    `lag_seconds` is the age of the oldest change in a base table that the rows do not show yet, 0 when they show all.
+    `target_lag_seconds` of a table that is DOWNSTREAM is the least of those that read it. `is_to_be_initialized`: it was
+    never refreshed, and its definition asks for that at once. `lag_seconds` is the age of the oldest change in a base table
+    that the rows do not show yet, 0 when they show all.
     """
 
     name: str
     sources: frozenset[str]
     target_lag_seconds: int
+    is_to_be_initialized: bool
     lag_seconds: float
     refreshed_at: datetime | None
     refresh_action: str | None
@@ -74,7 +78,8 @@ class _Definition:
     row_timestamp: str | None
     refresh_mode: RefreshMode
     changed_keys: dict[str, str]
-    target_lag_seconds: int
+    target_lag_seconds: int | None  # None: DOWNSTREAM
+    initialize: Literal["ON_CREATE", "ON_SCHEDULE"]
     declared_at: datetime
     position: int | None
     base_position: int | None
@@ -112,7 +117,8 @@ def dynamic_tables(tx: LakeTransaction, now: datetime) -> list[DynamicTable]:
         DynamicTable(
             name=name,
             sources=definitions[name].sources,
-            target_lag_seconds=definitions[name].target_lag_seconds,
+            target_lag_seconds=_target_lag(definitions, name),
+            is_to_be_initialized=definitions[name].position is None and definitions[name].initialize == "ON_CREATE",
             lag_seconds=_lag_seconds(lake, definitions, name, now),
             refreshed_at=definitions[name].refreshed_at,
             refresh_action=definitions[name].refresh_action,
@@ -189,7 +195,7 @@ def _refreshed(
             updated,
             deleted,
             lag_before,
-            definition.target_lag_seconds,
+            _target_lag(definitions, name),
             duration,
             position,
         ),
@@ -281,18 +287,19 @@ def _definitions(tx: LakeTransaction) -> dict[str, _Definition]:
             row_timestamp=row[3],
             refresh_mode=row[4],
             changed_keys=row[5] or {},
-            target_lag_seconds=parse_target_lag(row[6]),
-            declared_at=row[7],
-            position=row[8],
-            base_position=row[9],
-            as_of_day=row[10],
-            refreshed_at=row[11],
-            refresh_action=row[12],
+            target_lag_seconds=None if row[6] == DOWNSTREAM else parse_target_lag(row[6]),
+            initialize=row[7],
+            declared_at=row[8],
+            position=row[9],
+            base_position=row[10],
+            as_of_day=row[11],
+            refreshed_at=row[12],
+            refresh_action=row[13],
             sources=sources_of(row[1]),
         )
         for row in tx.rows(
-            "SELECT name, query, refresh_key, row_timestamp, refresh_mode, changed_keys, target_lag, declared_at, position,"
-            " base_position, as_of_day, refreshed_at, refresh_action FROM dynamic_tables"
+            "SELECT name, query, refresh_key, row_timestamp, refresh_mode, changed_keys, target_lag, initialize,"
+            " declared_at, position, base_position, as_of_day, refreshed_at, refresh_action FROM dynamic_tables"
         )
     }
 
@@ -488,6 +495,19 @@ def _plan(lake: _Lake, definition: _Definition, changed: list[Changes]) -> Plan:
         if definition.refresh_mode == "INCREMENTAL":
             raise DynamicTableError(f"{definition.name} has refresh_mode INCREMENTAL, but {error}") from error
         raise
+
+
+def _target_lag(definitions: Mapping[str, _Definition], name: str) -> int:
+    """Seconds; of a table that is DOWNSTREAM, the least of those that read it."""
+    own = definitions[name].target_lag_seconds
+    if own is not None:
+        return own
+    readers = [reader for reader, definition in definitions.items() if name in definition.sources]
+    if not readers:
+        raise DynamicTableError(
+            f"{name} has target_lag DOWNSTREAM, but no dynamic table reads it, so it would never be refreshed; give it a time"
+        )
+    return min(_target_lag(definitions, reader) for reader in readers)
 
 
 def _in_order(definitions: Mapping[str, _Definition]) -> list[str]:

@@ -7,7 +7,8 @@ CREATE TABLE IF NOT EXISTS dynamic_tables (
     row_timestamp VARCHAR,          -- column that the engine sets to the time a row was last written
     refresh_mode VARCHAR NOT NULL DEFAULT 'AUTO',   -- AUTO, INCREMENTAL or FULL
     changed_keys MAP(VARCHAR, VARCHAR), -- by source: a query of the keys that its changed rows touch, where declared
-    target_lag VARCHAR NOT NULL,
+    target_lag VARCHAR NOT NULL,    -- '5 minutes', or DOWNSTREAM: as fresh as what reads it needs
+    initialize VARCHAR NOT NULL DEFAULT 'ON_CREATE',    -- or ON_SCHEDULE: the first refresh is the scheduler's too
     declared_at TIMESTAMP NOT NULL,
     position BIGINT,                -- snapshot that the last refresh read; NULL: INITIAL is due
     base_position BIGINT,           -- snapshot of the base tables that the rows reflect, through all tables between

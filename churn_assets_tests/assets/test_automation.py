@@ -7,7 +7,7 @@ from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from churn_assets import automation
 from churn_assets.assets.ledgers import ingest_config
-from churn_assets.automation import BLOCKING_CHECKS, is_due
+from churn_assets.automation import BLOCKING_CHECKS, is_due, with_late_sources
 from churn_assets.clock import utc_now
 from churn_assets.dynamic_tables.engine import DynamicTable
 from churn_assets.ingestion import kafka
@@ -239,7 +239,7 @@ def test_the_blocking_checks_exist(graph: Graph):
 
 
 def table(lag_seconds: float) -> DynamicTable:
-    return DynamicTable("t", frozenset(), 300, lag_seconds, datetime(2026, 1, 1), "FULL")
+    return DynamicTable("t", frozenset(), 300, False, lag_seconds, datetime(2026, 1, 1), "FULL")
 
 
 def test_a_refresh_is_requested_in_time_for_the_lag_to_stay_under_its_target():
@@ -247,6 +247,22 @@ def test_a_refresh_is_requested_in_time_for_the_lag_to_stay_under_its_target():
     assert is_due(table(271), eager=False)
     assert is_due(table(1), eager=True)
     assert not is_due(table(0), eager=True)
+
+
+def test_tables_that_are_due_are_refreshed_with_the_late_ones_beneath_them():
+    def table(name: str, lag_seconds: float, *sources: str) -> DynamicTable:
+        return DynamicTable(name, frozenset(sources), 300, False, lag_seconds, None, None)
+
+    tables = [
+        table("a", 9, "ledger"),
+        table("b", 0, "ledger"),
+        table("c", 9, "a", "b"),
+        table("d", 9, "c"),
+        table("e", 9),
+    ]
+    assert with_late_sources(tables, ["d"]) == ["a", "c", "d"]
+    assert with_late_sources(tables, ["e", "a"]) == ["a", "e"]
+    assert with_late_sources(tables, []) == []
 
 
 def test_an_idle_table_is_recorded_as_fresh_without_a_run(graph: Graph):

@@ -1,11 +1,15 @@
 {#- Materialization `dynamic_table` for duckdb on a DuckLake: declares the table to the refresh engine
     (churn_assets/dynamic_tables), which fills it and keeps it fresh. dbt-snowflake brings its own of the same name.
 
-    Config: target_lag ('5 minutes', at least 60 seconds), refresh_key (column or list: unique in the result) and
-    row_timestamp (optional: a column that the engine adds and sets to the time a row was last written).
+    Config, in dbt-snowflake's words: target_lag ('5 minutes', at least 60 seconds, or 'DOWNSTREAM': as fresh as what reads
+    it needs), refresh_mode (AUTO, INCREMENTAL or FULL), initialize (ON_CREATE: the deployment fills it; ON_SCHEDULE: the
+    scheduler) and on_configuration_change (apply, continue or fail). Our own: refresh_key (column or list: unique in the
+    result), row_timestamp (optional: a column that the engine adds and sets to the time a row was last written) and
+    changed_keys (optional: for a source whose changes cannot be traced to keys, a query of the keys that the rows in
+    refresh_changes_of_<source> touch).
 
     An unchanged definition is left alone with its rows. A changed one keeps its rows until the next refresh, which is in
-    full, unless its columns changed: then it starts empty. -#}
+    full, unless its columns changed: then it starts empty. (dbt-snowflake skips a changed query unless --full-refresh.) -#}
 {% materialization dynamic_table, adapter='duckdb' %}
   {%- set target_relation = this.incorporate(type='table') -%}
   {%- set name = this.identifier -%}
@@ -14,6 +18,10 @@
   {%- set refresh_key = [refresh_key] if refresh_key is string else refresh_key -%}
   {%- set row_timestamp = config.get('row_timestamp') -%}
   {%- set target_lag = churn_assets.checked_target_lag(config.get('target_lag')) -%}
+  {%- set refresh_mode = churn_assets.checked_choice('refresh_mode', config.get('refresh_mode', 'AUTO') | upper, ['AUTO', 'INCREMENTAL', 'FULL']) -%}
+  {%- set initialize = churn_assets.checked_choice('initialize', config.get('initialize', 'ON_CREATE') | upper, ['ON_CREATE', 'ON_SCHEDULE']) -%}
+  {%- set on_change = churn_assets.checked_choice('on_configuration_change', config.get('on_configuration_change', 'apply') | string, ['apply', 'continue', 'fail']) -%}
+  {%- set changed_keys = config.get('changed_keys', {}) -%}
   {%- if not refresh_key -%}
     {{ exceptions.raise_compiler_error("model " ~ name ~ ": a dynamic_table needs a refresh_key, the columns that are unique in its result") }}
   {%- endif -%}
@@ -30,6 +38,18 @@
   {%- set same_query = is_declared and declared.rows[0][0] == sql and declared.rows[0][2] == row_timestamp -%}
   {%- set same_columns = is_declared and churn_assets.column_types(wanted) == churn_assets.column_types("select * from " ~ this) -%}
 
+  {%- set keys -%}
+    map { {%- for source, query in changed_keys.items() -%}'{{ source }}': '{{ query | replace("'", "''") }}'{{ ", " if not loop.last }}{%- endfor -%} }
+  {%- endset -%}
+  {%- set settled = run_query("select 1 from " ~ definitions ~ " where name = '" ~ name ~ "' and target_lag = '" ~ target_lag ~ "' and refresh_key = "
+    ~ refresh_key ~ " and refresh_mode = '" ~ refresh_mode ~ "' and coalesce(changed_keys, map {}) = " ~ keys).rows | length > 0 -%}
+  {%- set changed = same_query and same_columns and not settled -%}
+  {%- if changed and on_change == 'fail' -%}
+    {{ exceptions.raise_compiler_error("model " ~ name ~ ": its configuration differs from what is deployed, and on_configuration_change is 'fail'") }}
+  {%- elif changed and on_change == 'continue' -%}
+    {%- do exceptions.warn("model " ~ name ~ ": its configuration differs from what is deployed and is left so (on_configuration_change: continue)") -%}
+  {%- endif -%}
+
   {% call statement('main') -%}
     {%- if not same_columns %}
     drop table if exists {{ this }};
@@ -37,14 +57,17 @@
     {%- endif %}
     {%- if same_query and same_columns %}
     update {{ definitions }}
-    set target_lag = '{{ target_lag }}', refresh_key = {{ refresh_key }}
-    where name = '{{ name }}' and (target_lag != '{{ target_lag }}' or refresh_key != {{ refresh_key }});
+    set target_lag = '{{ target_lag }}', refresh_key = {{ refresh_key }}, refresh_mode = '{{ refresh_mode }}', changed_keys = {{ keys }}
+    where name = '{{ name }}' and {{ "true" if changed and on_change == 'apply' else "false" }};
     {%- else %}
     delete from {{ definitions }} where name = '{{ name }}';
-    insert into {{ definitions }} (name, query, refresh_key, row_timestamp, target_lag, declared_at)
+    insert into {{ definitions }} (
+      name, query, refresh_key, row_timestamp, refresh_mode, changed_keys, target_lag, initialize, declared_at
+    )
     values (
       '{{ name }}', '{{ sql | replace("'", "''") }}', {{ refresh_key }},
-      {{ "'" ~ row_timestamp ~ "'" if row_timestamp else 'null' }}, '{{ target_lag }}', current_timestamp at time zone 'UTC'
+      {{ "'" ~ row_timestamp ~ "'" if row_timestamp else 'null' }}, '{{ refresh_mode }}', {{ keys }}, '{{ target_lag }}',
+      '{{ initialize }}', current_timestamp at time zone 'UTC'
     );
     {%- endif %}
   {%- endcall %}
@@ -58,13 +81,21 @@
 
 {% macro checked_target_lag(target_lag) %}
   {%- set units = {'second': 1, 'minute': 60, 'hour': 3600, 'day': 86400} -%}
+  {%- if target_lag | string | upper == 'DOWNSTREAM' -%}{{ return('DOWNSTREAM') }}{%- endif -%}
   {%- set found = modules.re.fullmatch(' *([0-9]+) +(second|minute|hour|day)s? *', target_lag or '') -%}
   {%- if not found -%}
-    {{ exceptions.raise_compiler_error("model " ~ model.name ~ ": target_lag '" ~ target_lag ~ "' is not a number and a unit, such as '5 minutes'") }}
+    {{ exceptions.raise_compiler_error("model " ~ model.name ~ ": target_lag '" ~ target_lag ~ "' is not a number and a unit, such as '5 minutes', or DOWNSTREAM") }}
   {%- elif (found.group(1) | int) * units[found.group(2)] < 60 -%}
     {{ exceptions.raise_compiler_error("model " ~ model.name ~ ": target_lag '" ~ target_lag ~ "' is under the least, 60 seconds") }}
   {%- endif -%}
   {{ return(target_lag) }}
+{% endmacro %}
+
+{% macro checked_choice(key, value, choices) %}
+  {%- if value not in choices -%}
+    {{ exceptions.raise_compiler_error("model " ~ model.name ~ ": " ~ key ~ " '" ~ value ~ "' is not one of " ~ choices | join(", ")) }}
+  {%- endif -%}
+  {{ return(value) }}
 {% endmacro %}
 
 {% macro column_types(query) %}

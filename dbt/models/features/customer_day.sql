@@ -1,5 +1,5 @@
 -- Each fact is summed on its own before the three are joined, so that no row multiplies another.
-{{ config(target_lag=var('features_target_lag'), refresh_key=['customer_id', 'event_day']) }}
+{{ config(target_lag='DOWNSTREAM', refresh_key=['customer_id', 'event_day']) }}
 
 with
 
