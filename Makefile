@@ -10,7 +10,7 @@ RUN := .venv/bin
 SYNCED := .venv/.synced
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-kafka check test-ui lint format dbt-vars event-docs screenshots benchmark-ingest clean
+.PHONY: help install demo test test-slow test-kafka check test-ui lint format dbt-vars event-docs screenshots benchmark-ingest benchmark-refresh clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -51,6 +51,9 @@ test-ui: $(SYNCED)  ## Look at a running demo in headless Chromium (needs chromi
 
 benchmark-ingest: $(SYNCED) .tools/kafka  ## Measure ingestion against its limits and its peers (needs Java 17, Maven)
 	PATH="$(CURDIR)/.tools/bin:$$PATH" $(RUN)/python -m benchmarks.ingest $(ARGS)
+
+benchmark-refresh: $(SYNCED)  ## Measure incremental refreshes against a full recompute
+	$(RUN)/python -m benchmarks.refresh $(ARGS)
 
 lint: $(SYNCED)  ## Check style and types
 	$(RUN)/ruff format --check .

@@ -31,7 +31,6 @@ SORTED = {
     "fact_transaction_ledger": "posting_date",
     "app_activity_logs": "event_timestamp",
     "support_cases": "open_timestamp",
-    "customer_day": "event_day",
 }
 SEEDS_LARGEST = 5_000_000  # beyond, what it joins does not fit
 NO_ORIGIN = "NULL, now()::TIMESTAMP, NULL, NULL, NULL"

@@ -200,5 +200,7 @@ def _write(tx: LakeTransaction, target: Target, now_there: str, now: datetime) -
         for place in places:
             tx.execute(f"DELETE FROM {name} WHERE {place} AND ({key}) IN (SELECT ({key}) FROM {went})")
     if fresh:
-        tx.execute(f"INSERT INTO {name} ({columns}{stamp}) FROM {came}")
+        # In order of days, so that a scan of some of them opens few files.
+        order = f" ORDER BY {quoted(target.day_key)}" if target.day_key else ""
+        tx.execute(f"INSERT INTO {name} ({columns}{stamp}) SELECT * FROM {came}{order}")
     return fresh - updated, updated, stale - updated

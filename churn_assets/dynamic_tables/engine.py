@@ -240,6 +240,14 @@ def _tuples(rows: list[list[Any]]) -> str:
     return ", ".join(f"({', '.join('?' * len(row))})" for row in rows)
 
 
+def day_keys(tx: LakeTransaction) -> dict[str, str]:
+    """By table: the date in its refresh key, where there is one; refreshes read such a table by days."""
+    definitions = _definitions(tx)
+    lake = _Lake.since(tx, _current_snapshot(tx))
+    targets = (_target(definition, lake) for definition in definitions.values())
+    return {target.name: target.day_key for target in targets if target.day_key is not None}
+
+
 def consume_stream(tx: LakeTransaction, stream: str, into: str) -> None:
     """Move the net change of the stream's table since its position into the temporary table `into`.
 

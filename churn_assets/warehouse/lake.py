@@ -194,7 +194,7 @@ class LakeWarehouse:
     def maintain(self, order: Mapping[str, str], now: datetime) -> Maintenance:
         before = self._files()
         # Each step has a turn to write of its own, so that an ingestion waits for one table at most.
-        self.transact(lambda tx: _sort_by(tx, order))
+        self.transact(lambda tx: _sort_by(tx, {**order, **engine.day_keys(tx)}))
         for table in before:
             for step in (
                 "ducklake_flush_inlined_data('lake', table_name => ?)",

@@ -89,7 +89,8 @@ class Warehouse(Protocol):
         ...
 
     def maintain(self, order: Mapping[str, str], now: datetime) -> Maintenance:
-        """Keep reads fast and storage small after many small writes. `order` names the column a table is sorted by.
+        """Keep reads fast and storage small after many small writes. `order` names the column a table is sorted by; a dynamic
+        table with a date in its refresh key is sorted by that.
 
         Nothing that a dynamic table or a stream still has to read is given up. `now` is UTC.
         """
