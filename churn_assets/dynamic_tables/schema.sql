@@ -6,7 +6,7 @@ CREATE TABLE IF NOT EXISTS dynamic_tables (
     refresh_key VARCHAR[] NOT NULL,
     row_timestamp VARCHAR,          -- column that the engine sets to the time a row was last written
     refresh_mode VARCHAR NOT NULL DEFAULT 'AUTO',   -- AUTO, INCREMENTAL or FULL
-    changed_keys MAP(VARCHAR, VARCHAR), -- by source: a query of the keys that its changed rows touch, where declared
+    changed_keys MAP (VARCHAR, VARCHAR), -- by source: a query of the keys that its changed rows touch, where declared
     target_lag VARCHAR NOT NULL,    -- '5 minutes', or DOWNSTREAM: as fresh as what reads it needs
     initialize VARCHAR NOT NULL DEFAULT 'ON_CREATE',    -- or ON_SCHEDULE: the first refresh is the scheduler's too
     declared_at TIMESTAMP NOT NULL,
