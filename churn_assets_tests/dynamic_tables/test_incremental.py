@@ -1,7 +1,9 @@
 """Incremental refreshes of many shapes of query, on a shop's tables: they equal the query run from scratch."""
 
+import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import duckdb
@@ -15,6 +17,7 @@ from churn_assets.dynamic_tables.engine import DynamicTableError
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.protocol import Transaction
 from churn_assets_tests.dynamic_tables.test_engine import NOON, change, rows
+from churn_assets_tests.warehouse.processes import heard_from, process
 
 TABLES = (
     "CREATE TABLE orders (order_id INTEGER, account VARCHAR, amount INTEGER, ordered_at TIMESTAMP)",
@@ -237,3 +240,56 @@ def test_a_source_that_was_created_anew_is_read_in_full(stall: LakeWarehouse) ->
     change(stall, "DROP TABLE orders", TABLES[0])
     result = stall.refresh(["made"], NOON)[0]
     assert (result.action, result.reason, result.rows_deleted) == ("FULL", "orders was created anew", 2)
+
+
+def _sell(connection: Connection, path: Path) -> None:
+    """Take orders until told to stop, one of them corrected and one taken back now and then."""
+    lake = LakeWarehouse(path)
+    sold = 0
+    while not connection.poll():
+        change(
+            lake,
+            f"INSERT INTO orders SELECT {sold} + n, chr(97 + (n % 3)::INTEGER), n, '{NOON}' FROM range(20) AS wanted (n)",
+            f"UPDATE orders SET amount = amount + 1 WHERE order_id = {sold - 7}",
+            f"DELETE FROM orders WHERE order_id = {sold - 11}",
+        )
+        sold += 20
+    connection.send(sold)
+
+
+def _look(connection: Connection, path: Path) -> None:
+    """Read until told to stop; the numbers of looks, and of those where the two tables told of different states."""
+    lake = LakeWarehouse(path, read_only=True)
+    looks = torn = 0
+    while not connection.poll():
+        (told,) = lake.query(
+            "SELECT (SELECT coalesce(sum(orders), 0) FROM per_account) AS one, (SELECT coalesce(sum(n), 0) FROM in_all) AS other"
+        ).to_pylist()
+        looks, torn = looks + 1, torn + (told["one"] != told["other"])
+    connection.send((looks, torn))
+
+
+@pytest.mark.slow
+def test_refreshes_beside_a_writer_and_a_reader_lose_no_row_and_show_whole_states(
+    stall: LakeWarehouse, tmp_path: Path
+) -> None:
+    per_account = "SELECT account, count(*) AS orders, sum(amount) AS amount FROM orders GROUP BY account"
+    in_all = "SELECT 1 AS one, sum(orders) AS n FROM per_account"
+    declare(stall, "per_account", per_account, ["account"], "INCREMENTAL")
+    declare(stall, "in_all", in_all, ["one"], "INCREMENTAL")
+    stall.refresh(["per_account", "in_all"], NOON)
+    with process(_sell, tmp_path / "lake") as (_, seller), process(_look, tmp_path / "lake") as (_, reader):
+        end = time.monotonic() + 15
+        actions = [stall.refresh(["per_account", "in_all"], NOON) for _ in iter(lambda: time.monotonic() < end, False)]
+        seller.send("stop")
+        sold = heard_from(seller)
+        reader.send("stop")
+        looks, torn = heard_from(reader)
+    stall.refresh(["per_account", "in_all"], NOON)
+    assert rows(stall, "FROM per_account") == rows(stall, per_account)
+    assert rows(stall, "FROM in_all") == rows(stall, in_all)
+    assert {result.action for results in actions for result in results} <= {"INCREMENTAL", "NO_DATA"}
+    assert sold > 40
+    assert len(actions) > 5
+    assert looks > 5
+    assert torn == 0
