@@ -10,7 +10,7 @@ RUN := .venv/bin
 SYNCED := .venv/.synced
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-kafka check test-ui lint format dbt-vars event-docs screenshots benchmark-ingest benchmark-refresh clean
+.PHONY: help install demo test test-slow test-kafka check test-ui lint format dbt-vars event-docs screenshots benchmark-ingest benchmark-refresh benchmark-lag clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ benchmark-ingest: $(SYNCED) .tools/kafka  ## Measure ingestion against its limit
 
 benchmark-refresh: $(SYNCED)  ## Measure incremental refreshes against a full recompute
 	$(RUN)/python -m benchmarks.refresh $(ARGS)
+
+benchmark-lag: $(SYNCED)  ## Watch the age of what the predictions do not show yet, for twenty minutes
+	$(RUN)/python -m benchmarks.lag $(ARGS)
 
 lint: $(SYNCED)  ## Check style and types
 	$(RUN)/ruff format --check .
