@@ -68,7 +68,13 @@ class Demo:
         return self._output.read()
 
     def processes_left(self) -> list[str]:
-        """Command lines of processes that still work on this home."""
+        """Command lines of processes that work on this home and do not end within a moment."""
+        end = time.monotonic() + 5
+        while (left := self._processes()) and time.monotonic() < end:
+            time.sleep(0.2)
+        return left
+
+    def _processes(self) -> list[str]:
         found: list[str] = []
         for process in Path("/proc").glob("[0-9]*"):
             try:
