@@ -12,6 +12,7 @@ FOREIGN_KEYS = (
     ("fact_transaction_ledger", "account_id", "dim_accounts"),
     ("app_activity_logs", "customer_id", "dim_customers"),
     ("support_cases", "customer_id", "dim_customers"),
+    ("churn_scores_raw", "customer_id", "dim_customers"),
 )
 
 

@@ -6,7 +6,7 @@ import dagster as dg
 
 from churn_assets.assets.dynamic_tables import dynamic_table_assets
 from churn_assets.assets.interventions import retention_emails, stream_high_risk_customers
-from churn_assets.assets.ledgers import events_topic, ledgers
+from churn_assets.assets.ledgers import ledgers, topics
 from churn_assets.assets.maintenance import table_maintenance
 from churn_assets.automation import JOBS, SENSORS
 from churn_assets.checks import ledger_checks
@@ -20,7 +20,7 @@ def build_defs(settings: Settings, resource_overrides: dict[str, Any] | None = N
     """The whole graph for `settings`; tests replace resources (`settings`, `warehouse`, `writer`) by name."""
     return dg.Definitions(
         assets=[
-            events_topic,
+            *topics,
             ledgers,
             dynamic_table_assets(manifest_path(settings)),
             stream_high_risk_customers,

@@ -47,6 +47,10 @@ MEDIUM_FROM = 0.4  # score, inclusive
 NEUTRAL_SENTIMENT = 0.5  # of a customer without a case in the window
 FEATURE_WINDOW_DAYS = 30
 FEATURES_TARGET_LAG = "5 minutes"  # of features and predictions
+METRICS_WINDOW = "10 minutes"  # of the live metrics over scores that come in from elsewhere
+METRICS_TARGET_LAG = "1 minute"
+CRITICAL_FROM = 0.8  # average score in the window, inclusive
+AT_RISK_FROM = 0.5  # average score in the window, inclusive
 
 # Spend is money that leaves the account: these codes count, REVERSAL takes back, everything else is money in.
 # A negative amount under such a code corrects an earlier one and lowers the sum.
@@ -54,7 +58,7 @@ MONEY_OUT_CODES = ("POS", "ATM", "BILL_PAY", "WIRE_OUT", "FEE")
 REVERSAL_CODE = "REVERSAL"
 WIRE_OUT_CODE = "WIRE_OUT"
 
-EVENTS_TOPIC = "bank_transactions"  # unless CHURN_TOPICS names others
+EVENTS_TOPIC, SCORES_TOPIC = "bank_transactions", "churn_scores"  # unless CHURN_TOPICS names others
 INGEST_MESSAGES = 500  # messages that make a batch ...
 INGEST_SECONDS = 5.0  # ... or the age of the oldest waiting one, whichever comes first
 INGEST_CHUNK_MESSAGES = 100_000  # a run stores a backlog in transactions of at most so many messages ...
@@ -96,9 +100,9 @@ class Settings(BaseSettings):
         description="Brokers as host:port, comma-separated; the embedded broker of `churn broker` when unset.",
     )
     topics_setting: str = Field(
-        EVENTS_TOPIC,
+        f"{EVENTS_TOPIC},{SCORES_TOPIC}",
         alias="CHURN_TOPICS",
-        description="Topics that events are read from, comma-separated; the simulator writes to the first.",
+        description="Topics that events are read from, comma-separated; the simulator writes events to the first.",
     )
     on_gap: OnGap = Field(
         "fail",
@@ -198,6 +202,10 @@ def dbt_vars() -> dict[str, Any]:
         "neutral_sentiment": NEUTRAL_SENTIMENT,
         "feature_window_days": FEATURE_WINDOW_DAYS,
         "features_target_lag": FEATURES_TARGET_LAG,
+        "metrics_window": METRICS_WINDOW,
+        "metrics_target_lag": METRICS_TARGET_LAG,
+        "critical_from": CRITICAL_FROM,
+        "at_risk_from": AT_RISK_FROM,
         "money_out_codes": list(MONEY_OUT_CODES),
         "reversal_code": REVERSAL_CODE,
         "wire_out_code": WIRE_OUT_CODE,

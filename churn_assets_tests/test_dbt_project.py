@@ -257,6 +257,39 @@ def test_postings_of_an_account_that_arrives_later_count_once_it_is_there(bank: 
     assert (after["total_spend_30d"], after["wire_out_30d"], after["txn_count_30d"]) == (70, 70, 1)
 
 
+# Live metrics
+
+
+def test_live_metrics_are_of_the_last_ten_minutes_and_their_average_gives_the_status(bank: Bank) -> None:
+    scores = {
+        "CALM": [(0.1, 1), (0.2, 2)],
+        "RISKY": [(0.2, 1), (0.8, 9)],
+        "LEAVING": [(0.9, 0), (0.7, 3)],
+        "PAST": [(0.9, 10)],
+    }
+    for customer, scored in scores.items():
+        for number, (score, minutes_ago) in enumerate(scored):
+            bank._add(
+                "churn_scores_raw",
+                score_id=f"{customer}-{number}",
+                customer_id=customer,
+                scored_at=NOW - timedelta(minutes=minutes_ago),
+                churn_score=score,
+                declines=float(number),
+                spend=2.5,
+            )
+    bank.store()
+    bank.lake.refresh(["churn_metrics_live"], NOW)
+    found = bank.lake.query(
+        "SELECT customer_id, risk_status, score_count, avg_churn_score, max_churn_score, declines, spend FROM churn_metrics_live"
+    ).to_pylist()
+    assert sorted(tuple(row.values()) for row in found) == [
+        ("CALM", "SAFE", 2, pytest.approx(0.15), 0.2, 1, 5.0),
+        ("LEAVING", "CRITICAL", 2, pytest.approx(0.8), 0.9, 1, 5.0),
+        ("RISKY", "AT_RISK", 2, pytest.approx(0.5), 0.8, 1, 5.0),
+    ]
+
+
 # Score
 
 
@@ -324,7 +357,9 @@ def test_every_column_of_a_model_is_described_and_every_described_column_exists(
         for model in yaml.safe_load(file.read_text()).get("models", [])
         if model["description"]
     }
-    assert described == {name: {column.name for column in bank.lake.columns(name)} for name in MODELS}
+    assert described == {
+        name: {column.name for column in bank.lake.columns(name)} for name in (*MODELS, "churn_metrics_live")
+    }
 
 
 # Changing the project
@@ -416,7 +451,8 @@ def test_models_that_are_declared_wrongly_are_errors_that_name_them(
 def test_the_target_lag_of_a_table_that_is_downstream_is_its_readers(
     settings: Settings, lake: LakeWarehouse, dbt_project: Path
 ) -> None:
-    assert {table.name: table.target_lag_seconds for table in lake.dynamic_tables(NOW)} == dict.fromkeys(MODELS, 300)
+    targets = {table.name: table.target_lag_seconds for table in lake.dynamic_tables(NOW)}
+    assert targets == dict.fromkeys(MODELS, 300) | {"churn_metrics_live": 60}
     (dbt_project / "models" / "features" / "unread.sql").write_text(
         "{{ config(target_lag='downstream', refresh_key='one', initialize='on_schedule') }}\nselect 1 as one\n"
     )

@@ -11,7 +11,14 @@ from churn_assets.settings import EVENTS_TOPIC, Settings
 from churn_assets.status import status
 from churn_assets.warehouse.lake import LakeWarehouse
 
-LEDGERS = {"fact_transaction_ledger", "app_activity_logs", "dim_customers", "dim_accounts", "support_cases"}
+LEDGERS = {
+    "fact_transaction_ledger",
+    "app_activity_logs",
+    "dim_customers",
+    "dim_accounts",
+    "support_cases",
+    "churn_scores_raw",
+}
 CASE = {"case_id": "S1", "customer_id": "C1", "open_timestamp": "2026-03-01T10:00:00Z", "category": "FEES"}
 
 
@@ -82,6 +89,8 @@ def test_dynamic_tables_say_how_far_they_lag_behind_what_is_stored(settings: Set
     in_two_minutes = utc_now() + timedelta(minutes=2)
     after = {table["name"]: table for table in status(settings, lake, in_two_minutes)["dynamic_tables"]}
 
+    live = before.pop("churn_metrics_live")
+    assert (live["target_lag_seconds"], after["churn_metrics_live"]["lag_seconds"]) == (60, 0)
     assert list(before) == ["customer_day", "dyn_customer_features", "dyn_churn_predictions"]
     for name, table in before.items():
         assert set(table) == {"name", "target_lag_seconds", "lag_seconds", "last_refresh", "refresh_action"}
@@ -94,9 +103,9 @@ def test_a_refreshed_table_says_when_and_how_and_lags_no_more(settings: Settings
     now = utc_now()
     action = lake.refresh(["customer_day"], now)[0].action
 
-    first = status(settings, lake, now)["dynamic_tables"][0]
+    (found,) = [t for t in status(settings, lake, now)["dynamic_tables"] if t["name"] == "customer_day"]
 
-    assert first == {
+    assert found == {
         "name": "customer_day",
         "target_lag_seconds": 300,
         "lag_seconds": 0,

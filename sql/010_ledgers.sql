@@ -74,3 +74,18 @@ CREATE TABLE IF NOT EXISTS support_cases (
     kafka_partition INTEGER,
     kafka_offset BIGINT
 );
+
+-- Scores of another system, each for what a customer had just done.
+CREATE TABLE IF NOT EXISTS churn_scores_raw (
+    score_id VARCHAR NOT NULL,
+    customer_id VARCHAR NOT NULL,
+    scored_at TIMESTAMP NOT NULL,
+    churn_score DOUBLE NOT NULL,
+    declines DOUBLE,
+    spend DOUBLE,
+    extra_fields VARCHAR,
+    ingested_at TIMESTAMP NOT NULL,
+    kafka_topic VARCHAR,
+    kafka_partition INTEGER,
+    kafka_offset BIGINT
+);

@@ -1,4 +1,4 @@
-"""Stage 1: the Kafka topic, the five ledgers and the rejects. The work itself is in `churn_assets.ingestion`."""
+"""Stage 1: the Kafka topics, the ledgers and the rejects. The work itself is in `churn_assets.ingestion`."""
 
 import dagster as dg
 import pydantic
@@ -9,7 +9,7 @@ from churn_assets.ingestion.backlog import ingest, lags
 from churn_assets.ingestion.commit import Stored, broken_ranges
 from churn_assets.ingestion.events import EVENT_TYPES, EXTRA_FIELDS, EventType
 from churn_assets.ingestion.kafka import OffsetRange, Partition
-from churn_assets.settings import EVENTS_TOPIC, Settings
+from churn_assets.settings import EVENTS_TOPIC, SCORES_TOPIC, Settings
 from churn_assets.warehouse.protocol import Warehouse, row_count
 
 GROUP = "ledgers"
@@ -24,14 +24,16 @@ _ACCOUNTED, _CONTIGUOUS, _COMPLETE = (
 INGEST_CHECKS = tuple(dg.AssetCheckKey(dg.AssetKey(REJECTS), name) for name in (_ACCOUNTED, _CONTIGUOUS, _COMPLETE))
 COMPLETE_CHECK = dg.AssetCheckKey(dg.AssetKey(REJECTS), _COMPLETE)
 
-events_topic = dg.AssetSpec(
-    EVENTS_TOPIC,
-    description="What the events of the bank arrive on: JSON envelopes of event_type and payload, on this topic unless"
-    " CHURN_TOPICS names others.",
-    kinds={"kafka"},
-    group_name=GROUP,
-    owners=[OWNER],
-)
+topics = [
+    dg.AssetSpec(
+        topic,
+        description=f"What {what} arrive on: JSON envelopes of event_type and payload. CHURN_TOPICS names other topics.",
+        kinds={"kafka"},
+        group_name=GROUP,
+        owners=[OWNER],
+    )
+    for topic, what in ((EVENTS_TOPIC, "the events of the bank"), (SCORES_TOPIC, "scores of other systems"))
+]
 
 
 class RangeConfig(dg.Config):
@@ -72,7 +74,7 @@ def _ledger_spec(event_type: EventType) -> dg.AssetSpec:
     columns.append(dg.TableColumn(EXTRA_FIELDS, "VARCHAR", "What the event said beyond the contract, a JSON object."))
     return dg.AssetSpec(
         event_type.ledger,
-        deps=[events_topic],
+        deps=[event_type.topic],
         description=event_type.description,
         kinds={"ducklake", "table"},
         group_name=GROUP,
@@ -88,7 +90,7 @@ def _ledger_spec(event_type: EventType) -> dg.AssetSpec:
 
 _rejects_spec = dg.AssetSpec(
     REJECTS,
-    deps=[events_topic],
+    deps=topics,
     description="Messages that could not become rows, with the reason and the original bytes.",
     kinds={"ducklake", "table"},
     group_name=GROUP,

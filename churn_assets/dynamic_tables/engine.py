@@ -4,8 +4,10 @@ Here belong definitions, positions in the lake's history, refreshes and their lo
 DuckLake; it knows nothing of banks, dbt or Dagster, and it never decides *when* to refresh.
 
 A definition is a row of `dynamic_tables` (see `schema.sql`), written by whoever declares it, and a table of the same name
-with the query's columns. A query that moves with the calendar reads the day from `getvariable('as_of_day')`, which the
-engine sets; it must not look at the clock itself.
+with the query's columns. A query must not look at the clock itself: one that moves with the calendar reads the day from
+`getvariable('as_of_day')`, one that moves with the clock the time from `getvariable('as_of_time')` (both UTC), which the
+engine sets. The latter says for how long a row may move its result (`clock_window`): so long it is refreshed without
+further changes, and then no more.
 """
 
 import re
@@ -80,13 +82,24 @@ class _Definition:
     changed_keys: dict[str, str]
     target_lag_seconds: int | None  # None: DOWNSTREAM
     initialize: Literal["ON_CREATE", "ON_SCHEDULE"]
+    clock_window: timedelta | None
     declared_at: datetime
     position: int | None
     base_position: int | None
     as_of_day: date | None
+    moving_until: datetime | None
     refreshed_at: datetime | None
     refresh_action: str | None
     sources: frozenset[str]
+
+    @property
+    def moves_with_the_clock(self) -> bool:
+        return "as_of_time" in self.query
+
+    @property
+    def is_moving(self) -> bool:
+        """Whether time alone may change the result after the last refresh."""
+        return self.refreshed_at is not None and self.moving_until is not None and self.refreshed_at < self.moving_until
 
     @property
     def moves_with_the_day(self) -> bool:
@@ -98,12 +111,17 @@ def schema_script() -> str:
     return files("churn_assets.dynamic_tables").joinpath("schema.sql").read_text()
 
 
-def parse_target_lag(text: str) -> int:
-    """Seconds of a target lag such as `5 minutes`; `ValueError` where it is not one or is under a minute."""
+def parse_lag(text: str) -> int:
+    """Seconds of a length of time such as `5 minutes`; `ValueError` where it is not one."""
     match = re.fullmatch(r"\s*(\d+)\s+(second|minute|hour|day)s?\s*", text)
     if match is None:
-        raise ValueError(f"target_lag {text!r} is not a number and a unit, such as '5 minutes'")
-    seconds = int(match[1]) * _LAG_UNITS[match[2]]
+        raise ValueError(f"{text!r} is not a number and a unit, such as '5 minutes'")
+    return int(match[1]) * _LAG_UNITS[match[2]]
+
+
+def parse_target_lag(text: str) -> int:
+    """Seconds of a target lag such as `5 minutes`; `ValueError` where it is not one or is under a minute."""
+    seconds = parse_lag(text)
     if seconds < MINIMUM_TARGET_LAG.total_seconds():
         raise ValueError(f"target_lag {text!r} is under the least, 60 seconds")
     return seconds
@@ -140,6 +158,7 @@ def refresh(tx: LakeTransaction, names: Iterable[str], now: datetime) -> list[Re
         raise DynamicTableError(f"{', '.join(sorted(unknown))} is not declared; run `churn deploy`")
     lake = _Lake.of(tx, definitions.values())
     tx.execute(f"SET VARIABLE as_of_day = DATE '{now.date()}'")
+    tx.execute(f"SET VARIABLE as_of_time = TIMESTAMP '{now.isoformat(sep=' ')}'")
     results: list[Refresh] = []
     for name in _in_order(definitions):
         if name in wanted:
@@ -182,6 +201,7 @@ def _refreshed(
         position=position,
         base_position=min([position, *(base for base in upstream if base is not None)]),
         as_of_day=min([now.date(), *_days_beneath(definitions, name)]),
+        moving_until=_moving_until(lake, definition, now),
         refreshed_at=now,
         refresh_action=action,
     )
@@ -207,12 +227,15 @@ def _note(tx: LakeTransaction, definitions: list["_Definition"], results: list[R
     """Write new positions and a history line for each refresh."""
     if not results:
         return
-    places = [[d.name, d.position, d.base_position, d.as_of_day, now, d.refresh_action] for d in definitions]
+    places = [
+        [d.name, d.position, d.base_position, d.as_of_day, d.moving_until, now, d.refresh_action] for d in definitions
+    ]
     tx.execute(
         "UPDATE dynamic_tables SET position = place.position, base_position = place.base_position,"
-        " as_of_day = place.as_of_day, refreshed_at = place.refreshed_at, refresh_action = place.refresh_action"
+        " as_of_day = place.as_of_day, moving_until = place.moving_until, refreshed_at = place.refreshed_at,"
+        " refresh_action = place.refresh_action"
         f" FROM (VALUES {_tuples(places)})"
-        " AS place (name, position, base_position, as_of_day, refreshed_at, refresh_action)"
+        " AS place (name, position, base_position, as_of_day, moving_until, refreshed_at, refresh_action)"
         " WHERE dynamic_tables.name = place.name",
         list(chain.from_iterable(places)),
     )
@@ -297,17 +320,20 @@ def _definitions(tx: LakeTransaction) -> dict[str, _Definition]:
             changed_keys=row[5] or {},
             target_lag_seconds=None if row[6] == DOWNSTREAM else parse_target_lag(row[6]),
             initialize=row[7],
-            declared_at=row[8],
-            position=row[9],
-            base_position=row[10],
-            as_of_day=row[11],
-            refreshed_at=row[12],
-            refresh_action=row[13],
+            clock_window=None if row[8] is None else timedelta(seconds=parse_lag(row[8])),
+            declared_at=row[9],
+            position=row[10],
+            base_position=row[11],
+            as_of_day=row[12],
+            moving_until=row[13],
+            refreshed_at=row[14],
+            refresh_action=row[15],
             sources=sources_of(row[1]),
         )
         for row in tx.rows(
             "SELECT name, query, refresh_key, row_timestamp, refresh_mode, changed_keys, target_lag, initialize,"
-            " declared_at, position, base_position, as_of_day, refreshed_at, refresh_action FROM dynamic_tables"
+            " clock_window, declared_at, position, base_position, as_of_day, moving_until, refreshed_at, refresh_action"
+            " FROM dynamic_tables"
         )
     }
 
@@ -362,7 +388,10 @@ class _Lake:
     @staticmethod
     def of(tx: LakeTransaction, definitions: Iterable["_Definition"]) -> "_Lake":
         """The lake, with the snapshots that one of the definitions has not read."""
-        positions = [p for d in definitions for p in (d.position, d.base_position) if p is not None]
+        known = list(definitions)
+        positions = [p for d in known for p in (d.position, d.base_position) if p is not None]
+        if any(d.moves_with_the_clock and d.position is None for d in known):
+            positions.append(-1)  # for how long rows that are there already move its first result
         return _Lake.since(tx, min(positions, default=_current_snapshot(tx)))
 
     @staticmethod
@@ -432,6 +461,10 @@ def _lag_seconds(lake: _Lake, definitions: Mapping[str, _Definition], name: str,
     moves_with_the_day = definition.moves_with_the_day or bool(_days_beneath(definitions, name))
     if moves_with_the_day and definition.as_of_day is not None and definition.as_of_day < now.date():
         waiting.append(datetime.combine(definition.as_of_day + timedelta(days=1), datetime.min.time()))
+    if definition.is_moving and definition.refreshed_at is not None:
+        # Whoever refreshes at once what is late shall not do so without pause: what was just moved is late after a while.
+        moved_for = now - definition.refreshed_at
+        waiting += [definition.refreshed_at] if moved_for.total_seconds() >= _target_lag(definitions, name) / 2 else []
     return max([0.0, *((now - oldest).total_seconds() for oldest in waiting if oldest is not None)])
 
 
@@ -474,6 +507,8 @@ def _next_action(lake: _Lake, definition: _Definition, now: datetime) -> tuple[R
         for source in sorted(definition.sources)
     ]
     changed = [changes for changes in changed if changes.in_feed or changes.in_transaction]
+    if definition.moves_with_the_clock and (changed or definition.is_moving):
+        return "FULL", "the clock moved", None
     if not changed:
         return "NO_DATA", "no source changed", None
     try:
@@ -516,6 +551,24 @@ def _target_lag(definitions: Mapping[str, _Definition], name: str) -> int:
             f"{name} has target_lag DOWNSTREAM, but no dynamic table reads it, so it would never be refreshed; give it a time"
         )
     return min(_target_lag(definitions, reader) for reader in readers)
+
+
+def _moving_until(lake: _Lake, definition: _Definition, now: datetime) -> datetime | None:
+    """When the youngest row that the sources have now will no longer move the result."""
+    if not definition.moves_with_the_clock:
+        return None
+    if definition.clock_window is None:
+        raise DynamicTableError(
+            f"{definition.name} reads as_of_time; declare its clock_window, such as '10 minutes': for how long a row may move"
+            " its result"
+        )
+    ids = {lake.tables[source].table_id for source in definition.sources if source in lake.tables}
+    after = -1 if definition.position is None else definition.position
+    times = [s.time for s in lake.latest if s.number > after and s.written & ids]
+    if definition.sources & lake.written:
+        times.append(now)
+    ends = [time + definition.clock_window for time in times]
+    return max([*ends, *([definition.moving_until] if definition.moving_until else [])], default=None)
 
 
 def _in_order(definitions: Mapping[str, _Definition]) -> list[str]:

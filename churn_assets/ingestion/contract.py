@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from churn_assets.ingestion.events import EVENT_TYPES, EXTRA_FIELDS, EventType, Field
-from churn_assets.settings import EARLIEST_EVENT, EVENTS_TOPIC, FUTURE_TOLERANCE_HOURS, PROJECT_ROOT
+from churn_assets.settings import EARLIEST_EVENT, EVENTS_TOPIC, FUTURE_TOLERANCE_HOURS, PROJECT_ROOT, SCORES_TOPIC
 
 DOCS = PROJECT_ROOT / "docs"
 MARKDOWN, JSON_SCHEMA = DOCS / "events.md", DOCS / "events.schema.json"
@@ -22,7 +22,7 @@ def json_schema() -> dict[str, Any]:
     """
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": f"A message on {EVENTS_TOPIC}",
+        "title": f"A message on {EVENTS_TOPIC} or {SCORES_TOPIC}",
         "oneOf": [_type_schema(event_type) for event_type in EVENT_TYPES],
     }
 
@@ -90,7 +90,8 @@ def _section(event_type: EventType) -> str:
     example = json.dumps({"event_type": event_type.name, "payload": payload})
     return f"""## {event_type.name}
 
-{event_type.description} Ledger `{event_type.ledger}`, key `{event_type.key}`, time `{event_type.event_time}`.
+{event_type.description} Ledger `{event_type.ledger}`, key `{event_type.key}`, time `{event_type.event_time}`;
+expected on the topic `{event_type.topic}`.
 
 | field | type | required | |
 |---|---|---|---|

@@ -7,6 +7,8 @@ How bytes are checked against the contract is `decoding`; how rows are stored is
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from churn_assets.settings import EVENTS_TOPIC, SCORES_TOPIC
+
 SqlType: TypeAlias = Literal["VARCHAR", "DOUBLE", "TIMESTAMP", "DATE"]
 
 
@@ -46,6 +48,7 @@ class EventType:
     fields: tuple[Field, ...]
     description: str
     is_dimension: bool = False
+    topic: str = EVENTS_TOPIC  # where it is expected; it is welcome on any
 
 
 _UPDATED_AT = Field(
@@ -166,6 +169,29 @@ EVENT_TYPES: tuple[EventType, ...] = (
                 low=0,
                 high=1,
             ),
+        ),
+    ),
+    EventType(
+        name="SCORE",
+        ledger="churn_scores_raw",
+        key="score_id",
+        event_time="scored_at",
+        description="The churn score that another system gave a customer for what was just done.",
+        topic=SCORES_TOPIC,
+        fields=(
+            Field("score_id", "VARCHAR", "Id of the scoring, unique for ever."),
+            Field("customer_id", "VARCHAR", "Who was scored."),
+            Field("scored_at", "TIMESTAMP", "End of what was scored (UTC)."),
+            Field("churn_score", "DOUBLE", "How likely the customer is to leave, 0 to 1.", low=0, high=1),
+            Field(
+                "declines",
+                "DOUBLE",
+                "Number of payments and actions that were declined.",
+                required=False,
+                low=0,
+                high=1e6,
+            ),
+            Field("spend", "DOUBLE", "Money that left the accounts, in the bank's currency.", required=False),
         ),
     ),
 )

@@ -18,7 +18,7 @@ _REPLAY_LINES = 10_000  # whose keys are looked up at once
 
 
 class Publisher:
-    """Writes to one topic; messages with the same key keep their order."""
+    """Writes to a topic, or to others by name; messages with the same key keep their order."""
 
     def __init__(self, cluster: Cluster, topic: str) -> None:
         self._cluster = cluster
@@ -26,11 +26,11 @@ class Publisher:
         self._failures: list[str] = []
         self._producer = cluster.producer(compression_type="zstd", enable_idempotence=True, linger_ms=50)
 
-    def send(self, key: bytes | None, value: bytes) -> None:
-        """Hand one message to the client, waiting where its queue is full."""
+    def send(self, key: bytes | None, value: bytes, topic: str | None = None) -> None:
+        """Hand one message to the client, waiting where its queue is full; to the publisher's own topic unless one is named."""
         while True:
             try:
-                self._producer.produce(self._topic, value, key, on_delivery=self._note_failure)
+                self._producer.produce(topic or self._topic, value, key, on_delivery=self._note_failure)
                 return
             except BufferError:
                 self._producer.poll(0.1)

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from churn_assets.ingestion.publisher import Publisher
+from churn_assets.settings import SCORES_TOPIC
 from churn_assets.simulator.live import Event, LiveBank, encode
+from churn_assets.simulator.scorer import scores
 
 BATCH_EVENTS = 10_000  # of one window at full speed
 
@@ -22,7 +24,8 @@ def produce_steadily(
 ) -> None:
     """Send `events_per_minute` until `stopped()`, first what was planned between `since` and now (UTC).
 
-    `report` gets the number of events sent so far, about once a second.
+    Beside them, and not counted, go the scores of what was done. `report` gets the number of events sent so far, about
+    once a second.
     """
     sent, owed = 0, 0.0
     begin = clock()
@@ -33,7 +36,7 @@ def produce_steadily(
         end = clock()
         owed += (end - begin).total_seconds() * events_per_minute / 60
         events = bank.events(begin, end, max(0, int(owed)))
-        _send(events, publisher)
+        _send([*events, *scores(events)], publisher)
         owed -= len(events)
         sent += len(events)
         report(sent)
@@ -60,5 +63,5 @@ def produce_at_once(
 def _send(events: list[Event], publisher: Publisher) -> None:
     # Keyed by customer, so that a customer's events keep their order.
     for event in events:
-        publisher.send(event.key.encode(), encode(event))
+        publisher.send(event.key.encode(), encode(event), SCORES_TOPIC if event.event_type == "SCORE" else None)
     publisher.poll()

@@ -270,4 +270,4 @@ def test_an_idle_table_is_recorded_as_fresh_without_a_run(graph: Graph):
     tick = graph.tick("refresh_sensor")
     recorded = {event.asset_key.path[-1] for event in tick.asset_events}
 
-    assert recorded == {"customer_day", "dyn_customer_features", "dyn_churn_predictions"}
+    assert recorded == {"customer_day", "dyn_customer_features", "dyn_churn_predictions", "churn_metrics_live"}

@@ -19,9 +19,9 @@ def test_every_asset_has_description_owner_group_and_kinds(graph: Graph):
         assert spec.kinds, spec.key
 
 
-def test_the_graph_leads_from_the_topic_to_the_emails(graph: Graph):
+def test_the_graph_leads_from_the_topics_to_the_emails(graph: Graph):
     asset_graph = graph.definitions.resolve_asset_graph()
-    reached = {dg.AssetKey("bank_transactions")}
+    reached = {dg.AssetKey("bank_transactions"), dg.AssetKey("churn_scores")}
     for key in asset_graph.toposorted_asset_keys:
         if asset_graph.get(key).parent_keys & reached:
             reached.add(key)

@@ -109,13 +109,15 @@ def declare(
     key: Sequence[str],
     mode: str = "AUTO",
     changed_keys: dict[str, str] | None = None,
+    clock_window: str | None = None,
 ) -> None:
     def work(tx: Transaction) -> None:
         tx.execute(f"CREATE TABLE {name} AS SELECT * FROM ({query}) WHERE false")
         tx.execute(
-            "INSERT INTO dynamic_tables (name, query, refresh_key, refresh_mode, changed_keys, target_lag, declared_at)"
-            " VALUES (?, ?, ?, ?, ?, '5 minutes', ?)",
-            [name, query, list(key), mode, changed_keys, NOON],
+            "INSERT INTO dynamic_tables"
+            " (name, query, refresh_key, refresh_mode, changed_keys, clock_window, target_lag, declared_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, '5 minutes', ?)",
+            [name, query, list(key), mode, changed_keys, clock_window, NOON],
         )
 
     lake.transact(work)
@@ -240,6 +242,43 @@ def test_a_source_that_was_created_anew_is_read_in_full(stall: LakeWarehouse) ->
     change(stall, "DROP TABLE orders", TABLES[0])
     result = stall.refresh(["made"], NOON)[0]
     assert (result.action, result.reason, result.rows_deleted) == ("FULL", "orders was created anew", 2)
+
+
+LATELY = (
+    "SELECT customer, count(*) AS visits FROM visits"
+    " WHERE seen_at > CAST(getvariable('as_of_time') AS TIMESTAMP) - INTERVAL 10 MINUTE GROUP BY customer"
+)
+
+
+def test_a_result_that_moves_with_the_clock_is_refreshed_until_the_last_row_has_left_its_window(
+    stall: LakeWarehouse,
+) -> None:
+    begin, minute = utc_now(), timedelta(minutes=1)
+    declare(stall, "made", LATELY, ["customer"], clock_window="10 minutes")
+    stall.refresh(["made"], begin - 20 * minute)
+
+    def lag(now: datetime) -> float:
+        (table,) = stall.dynamic_tables(now)
+        return table.lag_seconds
+
+    def refreshed(now: datetime) -> tuple[str, list[tuple[object, ...]]]:
+        (result,) = stall.refresh(["made"], now)
+        return result.action, rows(stall, "FROM made")
+
+    change(stall, f"INSERT INTO visits VALUES ('ann', '{begin}')")
+    assert refreshed(begin + minute) == ("FULL", [("ann", 1)])
+    assert lag(begin + 2 * minute) == 0
+    assert lag(begin + 4 * minute) == 3 * 60
+    assert refreshed(begin + 9 * minute) == ("FULL", [("ann", 1)])
+    assert refreshed(begin + 11 * minute) == ("FULL", [])
+    assert lag(begin + 60 * minute) == 0
+    assert refreshed(begin + 60 * minute) == ("NO_DATA", [])
+
+
+def test_a_result_that_moves_with_the_clock_needs_a_window(stall: LakeWarehouse) -> None:
+    declare(stall, "made", LATELY, ["customer"])
+    with pytest.raises(DynamicTableError, match="made reads as_of_time; declare its clock_window"):
+        stall.refresh(["made"], NOON)
 
 
 def _sell(connection: Connection, path: Path) -> None:

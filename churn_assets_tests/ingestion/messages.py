@@ -47,6 +47,14 @@ PAYLOADS: dict[str, dict[str, Any]] = {
         "category": "FEES",
         "sentiment_score": 0.2,
     },
+    "SCORE": {
+        "score_id": "S1",
+        "customer_id": "C1",
+        "scored_at": "2026-03-01T10:00:00Z",
+        "churn_score": 0.4,
+        "declines": 1.0,
+        "spend": 12.5,
+    },
 }
 
 

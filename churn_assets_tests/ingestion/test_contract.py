@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from churn_assets.ingestion import contract
 from churn_assets.ingestion.events import EVENT_TYPES, EventType, Field
 from churn_assets.simulator.live import LiveBank, encode
+from churn_assets.simulator.scorer import scores
 from churn_assets.simulator.seeding import new_bank
 from churn_assets_tests.ingestion.messages import message
 from churn_assets_tests.ingestion.test_decoding import NOW, decoded
@@ -75,7 +76,8 @@ def test_what_is_rejected_is_not_valid_under_the_schema(wrong):
 
 def test_the_simulated_bank_sends_what_the_schema_says():
     bank = LiveBank(new_bank(200, 10, 1, NOW))
-    sent = [json.loads(encode(event)) for event in bank.events(NOW, NOW + timedelta(minutes=10), 3000)]
+    done = bank.events(NOW, NOW + timedelta(minutes=10), 3000)
+    sent = [json.loads(encode(event)) for event in [*done, *scores(done)]]
 
     assert {event["event_type"] for event in sent} == {event_type.name for event_type in EVENT_TYPES}
     for event in sent:

@@ -6,9 +6,13 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 
-from churn_assets.ingestion.events import EVENT_TYPES, LEDGERS
+from churn_assets.ingestion.events import EVENT_TYPES
+from churn_assets.settings import EVENTS_TOPIC
 from churn_assets.simulator.bank import Bank
 from churn_assets.simulator.live import Event
+
+# The others are what other systems make of these.
+BANK_EVENTS = [event_type for event_type in EVENT_TYPES if event_type.topic == EVENTS_TOPIC]
 
 Ledgers = dict[str, pa.Table]
 
@@ -65,7 +69,7 @@ def collect(bank: Bank) -> Ledgers:
 def as_ledgers(events: list[Event]) -> Ledgers:
     """Return events as rows; of an account, the latest state only."""
     tables: Ledgers = {}
-    for event_type in EVENT_TYPES:
+    for event_type in BANK_EVENTS:
         rows = [event.payload for event in events if event.event_type == event_type.name]
         frame = pd.DataFrame(rows, columns=pd.Index([field.name for field in event_type.fields]))
         for field in event_type.fields:
@@ -79,6 +83,6 @@ def as_ledgers(events: list[Event]) -> Ledgers:
 
 def scores(ledgers: Ledgers, as_of: datetime | date) -> pd.DataFrame:
     with duckdb.connect() as connection:
-        for ledger in LEDGERS:
-            connection.register(ledger, ledgers[ledger])
+        for event_type in BANK_EVENTS:
+            connection.register(event_type.ledger, ledgers[event_type.ledger])
         return connection.execute(SCORES, {"as_of": as_of}).df()

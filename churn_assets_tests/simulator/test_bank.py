@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from churn_assets.ingestion.events import EVENT_TYPES
 from churn_assets.simulator.bank import Bank
-from churn_assets_tests.simulator.scoring import Ledgers, collect, scores
+from churn_assets_tests.simulator.scoring import BANK_EVENTS, Ledgers, collect, scores
 
 Query = Callable[[str], list[tuple[Any, ...]]]
 
@@ -30,7 +29,7 @@ def test_a_history_until_an_instant_ends_there_and_is_otherwise_the_same():
     until = datetime.fromisoformat("2025-03-21T11:30:00")
     whole, cut = collect(SMALL), collect(replace(SMALL, until=until))
 
-    for event_type in EVENT_TYPES:
+    for event_type in BANK_EVENTS:
         latest = np.max(cut[event_type.ledger][event_type.event_time].to_numpy())
         assert latest < np.datetime64(until)
     postings = whole["fact_transaction_ledger"]
@@ -54,7 +53,7 @@ def test_facts_come_in_order_of_time_after_the_dimensions():
         assert (np.diff(times) >= np.timedelta64(0)).all()
 
 
-@pytest.mark.parametrize("event_type", EVENT_TYPES, ids=lambda event_type: event_type.name)
+@pytest.mark.parametrize("event_type", BANK_EVENTS, ids=lambda event_type: event_type.name)
 def test_every_ledger_keeps_the_contract(event_type, query: Query):
     ledger = event_type.ledger
     assert [name for name, *_ in query(f"describe {ledger}")] == [field.name for field in event_type.fields]

@@ -5,10 +5,9 @@ from datetime import date, datetime, timedelta
 import numpy as np
 import pytest
 
-from churn_assets.ingestion.events import EVENT_TYPES
 from churn_assets.simulator.bank import Bank
 from churn_assets.simulator.live import Event, LiveBank, encode
-from churn_assets_tests.simulator.scoring import as_ledgers, collect, scores
+from churn_assets_tests.simulator.scoring import BANK_EVENTS, as_ledgers, collect, scores
 
 BANK = Bank(
     customers=2_000,
@@ -19,7 +18,7 @@ BANK = Bank(
 )
 START = BANK.ends_at
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
-IDS = {event_type.name: event_type.key for event_type in EVENT_TYPES if not event_type.is_dimension}
+IDS = {event_type.name: event_type.key for event_type in BANK_EVENTS if not event_type.is_dimension}
 
 
 def windows(live: LiveBank, start: datetime, length: timedelta, number: int, count: int) -> list[list[Event]]:
@@ -72,7 +71,7 @@ def test_ids_are_unique_for_ever(a_day: list[Event]):
     ids = fact_ids(a_day)
 
     assert len(set(ids)) == len(ids)
-    for event_type in EVENT_TYPES:
+    for event_type in BANK_EVENTS:
         if not event_type.is_dimension:
             assert set(history[event_type.ledger][event_type.key].to_pylist()).isdisjoint(ids)
 
@@ -147,7 +146,7 @@ def test_a_big_bank_at_a_low_rate_does_the_same_things_less_often():
 
 
 def test_payloads_keep_the_contract(a_day: list[Event]):
-    fields_of = {event_type.name: event_type.fields for event_type in EVENT_TYPES}
+    fields_of = {event_type.name: event_type.fields for event_type in BANK_EVENTS}
     for event in a_day[:30_000]:
         message = json.loads(encode(event))
         assert message.keys() == {"event_type", "payload"}
@@ -167,7 +166,7 @@ def test_payloads_keep_the_contract(a_day: list[Event]):
                 datetime.fromisoformat(value)
             else:
                 date.fromisoformat(value)
-        event_type = next(event_type for event_type in EVENT_TYPES if event_type.name == event.event_type)
+        event_type = next(event_type for event_type in BANK_EVENTS if event_type.name == event.event_type)
         assert np.datetime64(payload[event_type.event_time][:-1]) == np.datetime64(event.event_time)
 
 

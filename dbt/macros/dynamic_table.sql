@@ -5,6 +5,7 @@
     it needs), refresh_mode (AUTO, INCREMENTAL or FULL), initialize (ON_CREATE: the deployment fills it; ON_SCHEDULE: the
     scheduler) and on_configuration_change (apply, continue or fail). Our own: refresh_key (column or list: unique in the
     result), row_timestamp (optional: a column that the engine adds and sets to the time a row was last written) and
+    clock_window (needed where the query reads as_of_time: for how long a row may move the result, '10 minutes') and
     changed_keys (optional: for a source whose changes cannot be traced to keys, a query of the keys that the rows in
     refresh_changes_of_<source> touch).
 
@@ -22,6 +23,10 @@
   {%- set initialize = churn_assets.checked_choice('initialize', config.get('initialize', 'ON_CREATE') | upper, ['ON_CREATE', 'ON_SCHEDULE']) -%}
   {%- set on_change = churn_assets.checked_choice('on_configuration_change', config.get('on_configuration_change', 'apply') | string, ['apply', 'continue', 'fail']) -%}
   {%- set changed_keys = config.get('changed_keys', {}) -%}
+  {%- set clock_window = config.get('clock_window') -%}
+  {%- if clock_window or 'as_of_time' in sql -%}
+    {%- do churn_assets.checked_time('clock_window', clock_window) -%}
+  {%- endif -%}
   {%- if not refresh_key -%}
     {{ exceptions.raise_compiler_error("model " ~ name ~ ": a dynamic_table needs a refresh_key, the columns that are unique in its result") }}
   {%- endif -%}
@@ -41,8 +46,10 @@
   {%- set keys -%}
     map { {%- for source, query in changed_keys.items() -%}'{{ source }}': '{{ query | replace("'", "''") }}'{{ ", " if not loop.last }}{%- endfor -%} }
   {%- endset -%}
+  {%- set window = "'" ~ clock_window ~ "'" if clock_window else 'null' -%}
   {%- set settled = run_query("select 1 from " ~ definitions ~ " where name = '" ~ name ~ "' and target_lag = '" ~ target_lag ~ "' and refresh_key = "
-    ~ refresh_key ~ " and refresh_mode = '" ~ refresh_mode ~ "' and coalesce(changed_keys, map {}) = " ~ keys).rows | length > 0 -%}
+    ~ refresh_key ~ " and refresh_mode = '" ~ refresh_mode ~ "' and coalesce(changed_keys, map {}) = " ~ keys
+    ~ " and clock_window is not distinct from " ~ window).rows | length > 0 -%}
   {%- set changed = same_query and same_columns and not settled -%}
   {%- if changed and on_change == 'fail' -%}
     {{ exceptions.raise_compiler_error("model " ~ name ~ ": its configuration differs from what is deployed, and on_configuration_change is 'fail'") }}
@@ -57,17 +64,18 @@
     {%- endif %}
     {%- if same_query and same_columns %}
     update {{ definitions }}
-    set target_lag = '{{ target_lag }}', refresh_key = {{ refresh_key }}, refresh_mode = '{{ refresh_mode }}', changed_keys = {{ keys }}
+    set target_lag = '{{ target_lag }}', refresh_key = {{ refresh_key }}, refresh_mode = '{{ refresh_mode }}', changed_keys = {{ keys }},
+        clock_window = {{ window }}
     where name = '{{ name }}' and {{ "true" if changed and on_change == 'apply' else "false" }};
     {%- else %}
     delete from {{ definitions }} where name = '{{ name }}';
     insert into {{ definitions }} (
-      name, query, refresh_key, row_timestamp, refresh_mode, changed_keys, target_lag, initialize, declared_at
+      name, query, refresh_key, row_timestamp, refresh_mode, changed_keys, target_lag, initialize, clock_window, declared_at
     )
     values (
       '{{ name }}', '{{ sql | replace("'", "''") }}', {{ refresh_key }},
       {{ "'" ~ row_timestamp ~ "'" if row_timestamp else 'null' }}, '{{ refresh_mode }}', {{ keys }}, '{{ target_lag }}',
-      '{{ initialize }}', current_timestamp at time zone 'UTC'
+      '{{ initialize }}', {{ window }}, current_timestamp at time zone 'UTC'
     );
     {%- endif %}
   {%- endcall %}
@@ -80,15 +88,21 @@
 {% endmaterialization %}
 
 {% macro checked_target_lag(target_lag) %}
-  {%- set units = {'second': 1, 'minute': 60, 'hour': 3600, 'day': 86400} -%}
   {%- if target_lag | string | upper == 'DOWNSTREAM' -%}{{ return('DOWNSTREAM') }}{%- endif -%}
-  {%- set found = modules.re.fullmatch(' *([0-9]+) +(second|minute|hour|day)s? *', target_lag or '') -%}
-  {%- if not found -%}
-    {{ exceptions.raise_compiler_error("model " ~ model.name ~ ": target_lag '" ~ target_lag ~ "' is not a number and a unit, such as '5 minutes', or DOWNSTREAM") }}
-  {%- elif (found.group(1) | int) * units[found.group(2)] < 60 -%}
+  {%- if churn_assets.checked_time('target_lag', target_lag) < 60 -%}
     {{ exceptions.raise_compiler_error("model " ~ model.name ~ ": target_lag '" ~ target_lag ~ "' is under the least, 60 seconds") }}
   {%- endif -%}
   {{ return(target_lag) }}
+{% endmacro %}
+
+{#- Seconds. -#}
+{% macro checked_time(key, text) %}
+  {%- set units = {'second': 1, 'minute': 60, 'hour': 3600, 'day': 86400} -%}
+  {%- set found = modules.re.fullmatch(' *([0-9]+) +(second|minute|hour|day)s? *', text or '') -%}
+  {%- if not found -%}
+    {{ exceptions.raise_compiler_error("model " ~ model.name ~ ": " ~ key ~ " '" ~ text ~ "' is not a number and a unit, such as '5 minutes'") }}
+  {%- endif -%}
+  {{ return((found.group(1) | int) * units[found.group(2)]) }}
 {% endmacro %}
 
 {% macro checked_choice(key, value, choices) %}
