@@ -95,11 +95,13 @@ def dynamic_table_assets(manifest_path: Path) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
     ) -> Iterator[dg.MaterializeResult[Any]]:
         """Bring the selected tables up to date and check their rows."""
-        for result in warehouse.refresh([key.path[-1] for key in context.selected_asset_keys], utc_now()):
+        results = warehouse.refresh([key.path[-1] for key in context.selected_asset_keys], utc_now())
+        lags = {table.name: table.lag_seconds for table in warehouse.dynamic_tables(utc_now())}
+        for result in results:
             key = dg.AssetKey(result.name)
             yield dg.MaterializeResult(
                 asset_key=key,
-                metadata=refresh_metadata(warehouse, specs[key], result),
+                metadata=refresh_metadata(warehouse, specs[key], result, lags[result.name]),
                 check_results=[*(_run_test(warehouse, key, test) for test in tests[key]), _lag_check(key, result)],
             )
 
@@ -125,8 +127,8 @@ def _data_tests(manifest: Mapping[str, Any], model: str) -> list[_DataTest]:
     ]
 
 
-def refresh_metadata(warehouse: Warehouse, spec: dg.AssetSpec, result: Refresh) -> dict[str, Any]:
-    """What the UI shows of one refresh."""
+def refresh_metadata(warehouse: Warehouse, spec: dg.AssetSpec, result: Refresh, lag_seconds: float) -> dict[str, Any]:
+    """What the UI shows of one refresh; it plots the numbers over time by itself. `lag_seconds` is the lag after it."""
     described = spec.metadata.get("dagster/column_schema")
     descriptions = {column.name: column.description for column in described.columns} if described else {}
     return {
@@ -136,6 +138,7 @@ def refresh_metadata(warehouse: Warehouse, spec: dg.AssetSpec, result: Refresh) 
         "rows_updated": result.rows_updated,
         "rows_deleted": result.rows_deleted,
         "lag_seconds_before": result.lag_seconds_before,
+        "lag_seconds": lag_seconds,
         "duration_seconds": result.duration_seconds,
         "source_snapshot": result.position,
         "dagster/row_count": row_count(warehouse, result.name),
