@@ -151,6 +151,8 @@ def refresh(tx: LakeTransaction, names: Iterable[str], now: datetime) -> list[Re
     Their rows, positions and history lines become visible together, so that a reader never sees one of them without the
     other. `now` (UTC) dates the lines, and its day is the last day of the windows. Two refreshes of one table at the same
     time conflict, because both update the definition's row; the loser has to run again.
+
+    The positions of other tables that have nothing to read move on too: one that sleeps must not hold snapshots for ever.
     """
     wanted = set(names)
     definitions = _definitions(tx)
@@ -165,7 +167,10 @@ def refresh(tx: LakeTransaction, names: Iterable[str], now: datetime) -> list[Re
             lag_before = _lag_seconds(lake, definitions, name, now)
             result, definitions[name] = _refreshed(tx, lake, definitions, name, lag_before, now)
             results.append(result)
-    _note(tx, [definitions[result.name] for result in results], results, now)
+    idle = [
+        _moved_on(lake, definitions, name) for name in definitions.keys() - wanted if _is_idle(lake, definitions[name])
+    ]
+    _note(tx, [definitions[result.name] for result in results], results, idle, now)
     return results
 
 
@@ -223,13 +228,38 @@ def _refreshed(
     )
 
 
-def _note(tx: LakeTransaction, definitions: list["_Definition"], results: list[Refresh], now: datetime) -> None:
-    """Write new positions and a history line for each refresh."""
-    if not results:
-        return
+def _is_idle(lake: "_Lake", definition: "_Definition") -> bool:
+    """Whether nothing that the table reads was written since it was last refreshed."""
+    if definition.position is None or definition.sources & lake.written:
+        return False
+    return lake.oldest_change(definition.sources, definition.position) is None
+
+
+def _moved_on(lake: "_Lake", definitions: Mapping[str, "_Definition"], name: str) -> "_Definition":
+    """The definition of an idle table at the transaction's own snapshot."""
+    bases = [definitions[source].base_position for source in definitions[name].sources & definitions.keys()]
+    position = lake.snapshot + 1
+    return replace(
+        definitions[name],
+        position=position,
+        base_position=min([position, *(base for base in bases if base is not None)]),
+    )
+
+
+def _note(
+    tx: LakeTransaction,
+    definitions: list["_Definition"],
+    results: list[Refresh],
+    idle: list["_Definition"],
+    now: datetime,
+) -> None:
+    """Write new positions, and a history line for each refresh."""
     places = [
-        [d.name, d.position, d.base_position, d.as_of_day, d.moving_until, now, d.refresh_action] for d in definitions
+        [d.name, d.position, d.base_position, d.as_of_day, d.moving_until, d.refreshed_at, d.refresh_action]
+        for d in [*definitions, *idle]
     ]
+    if not places:
+        return
     tx.execute(
         "UPDATE dynamic_tables SET position = place.position, base_position = place.base_position,"
         " as_of_day = place.as_of_day, moving_until = place.moving_until, refreshed_at = place.refreshed_at,"
@@ -256,6 +286,8 @@ def _note(tx: LakeTransaction, definitions: list["_Definition"], results: list[R
         ]
         for result, definition in zip(results, definitions, strict=True)
     ]
+    if not lines:
+        return
     tx.execute(f"INSERT INTO dynamic_table_refresh_history VALUES {_tuples(lines)}", list(chain.from_iterable(lines)))
 
 

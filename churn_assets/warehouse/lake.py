@@ -202,6 +202,7 @@ class LakeWarehouse:
                 f"ducklake_merge_adjacent_files('lake', ?, max_file_size => {FILE_BYTES // 2})",
             ):
                 self.transact(lambda tx, step=step, table=table: tx.rows(f"CALL {step}", [table]))
+        self.transact(lambda tx: engine.refresh(tx, [], now))  # those that have nothing to read hold no snapshot
         expired = self.transact(lambda tx: _expire(tx, now - timedelta(hours=SNAPSHOT_RETENTION_HOURS)))
         deleted = 0
         # Compared as text on an SQLite catalog, every file that was given up on the same day as this bound counts as

@@ -373,6 +373,23 @@ def test_upkeep_of_files_is_no_change(shop: LakeWarehouse, deleted: str, upkeep:
     assert shop.refresh(["totals"], NOON)[0].action == "NO_DATA"
 
 
+def test_a_table_that_sleeps_moves_on_with_the_others_and_misses_nothing(shop_with_totals: LakeWarehouse) -> None:
+    lake = shop_with_totals
+    change(lake, "CREATE TABLE returns (customer VARCHAR)")
+    declare(lake, "returned", "SELECT customer, count(*) AS returns FROM returns GROUP BY customer", "customer")
+    lake.refresh(["returned"], NOON)
+    asleep = position(lake, "returned")
+    order(lake, (4, "cid", 1))
+    lake.refresh(["totals"], NOON)
+    newest = rows(lake, "SELECT max(snapshot_id) FROM lake.snapshots()")[0][0]
+    assert position(lake, "returned") == asleep | {"position": newest, "base_position": newest}
+    change(lake, "INSERT INTO returns VALUES ('cid')")
+    lake.refresh(["totals"], NOON)
+    assert position(lake, "returned")["position"] == newest
+    assert lake.refresh(["returned"], NOON)[0].action == "INCREMENTAL"
+    assert rows(lake, "SELECT customer, returns FROM returned") == [("cid", 1)]
+
+
 def test_writes_to_other_tables_are_no_change(shop_with_totals: LakeWarehouse) -> None:
     others = [f"other{number}" for number in range(40)]  # whose ids begin or end like that of orders, among others
     change(shop_with_totals, *(f"CREATE TABLE {other} (n INTEGER)" for other in others))

@@ -84,8 +84,9 @@ def test_snapshots_that_a_stream_or_a_dynamic_table_has_yet_to_read_are_kept(lak
     lake.maintain({LEDGER: TIME}, later())
 
     write(lake, 6)
-    assert all(table.lag_seconds > 0 for table in lake.dynamic_tables(utc_now()))
-    lake.refresh(["customer_day"], utc_now())
+    late = {table.name for table in lake.dynamic_tables(utc_now()) if table.lag_seconds > 0}
+    assert late == {"customer_day", "dyn_customer_features", "dyn_churn_predictions"}
+    assert lake.refresh(["customer_day"], utc_now())[0].action == "INCREMENTAL"
     lake.transact(lambda tx: tx.consume_stream("stream_high_risk_customers", "moved"))
 
 
