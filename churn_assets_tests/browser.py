@@ -25,7 +25,7 @@ def open_browser(playwright: Playwright) -> Generator[Page]:
     path = next(path for name in _BROWSERS if (path := shutil.which(name)))
     browser = playwright.chromium.launch(executable_path=path, args=_FLAGS)
     try:
-        page = browser.new_page(viewport={"width": 2400, "height": 1500})
+        page = browser.new_page(viewport={"width": 2400, "height": 1800})
         page.set_default_timeout(PATIENCE_MS)
         yield page
     finally:
