@@ -67,8 +67,8 @@ def _report(lake: LakeWarehouse, minutes: float, cpu_seconds: float) -> None:
         for ledger, time_column in EVENTS.items()
     )
     (worst,) = lake.query(
-        f"WITH batches AS ({batches}), first AS (SELECT min(ingested_at) + INTERVAL {START_MINUTES * 60} SECONDS AS counts_from,"
-        f" min(ingested_at) + INTERVAL {(START_MINUTES + minutes) * 60 - 60} SECONDS AS counts_to FROM batches),"
+        f"WITH batches AS ({batches}), first AS (SELECT min(ingested_at) + to_seconds({START_MINUTES * 60:.0f}) AS counts_from,"
+        f" min(ingested_at) + to_seconds({(START_MINUTES + minutes) * 60 - 90:.0f}) AS counts_to FROM batches),"
         " refreshes AS (SELECT started_at, started_at + to_milliseconds((duration_seconds * 1000)::BIGINT) AS ended_at"
         " FROM dynamic_table_refresh_history WHERE name = 'dyn_churn_predictions'),"
         # What was stored less than a second before a refresh began may have been committed after it.
