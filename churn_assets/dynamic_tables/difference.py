@@ -80,14 +80,10 @@ def write_touched(
     tx.execute(
         f"CREATE OR REPLACE TEMPORARY TABLE {TOUCHED_KEYS} AS SELECT DISTINCT * FROM ({' UNION ALL '.join(touched)})"
     )
-    absent = " OR ".join(f"{quoted(column)} IS NULL" for column in target.key)
-    if tx.rows(f"SELECT 1 FROM {TOUCHED_KEYS} WHERE {absent} LIMIT 1"):
+    if tx.rows(f"SELECT 1 FROM {TOUCHED_KEYS} WHERE {_absent(target.key)} LIMIT 1"):
         return None
     days = _days(tx, target.day_key, TOUCHED_KEYS)
-    scans = {
-        scan.placeholder: _scan(scan.table, scan.day_column, days if scan.day_key == target.day_key else None)
-        for scan in plan.scans
-    }
+    scans = {scan.placeholder: _scan(scan.table, scan.day_column, days) for scan in plan.scans}
     key = _listed(target.key)
     touched_only = f"WHERE ({key}) IN (SELECT ({key}) FROM {TOUCHED_KEYS})"
     tx.execute(
@@ -108,6 +104,10 @@ def quoted(name: str) -> str:
 
 def _listed(columns: Sequence[str]) -> str:
     return ", ".join(map(quoted, columns))
+
+
+def _absent(key: Sequence[str]) -> str:
+    return " OR ".join(f"{quoted(column)} IS NULL" for column in key)
 
 
 def _note_changes(tx: LakeTransaction, changes: Changes, columns: Sequence[str]) -> None:
@@ -168,9 +168,8 @@ def _within(day_column: str, interval: tuple[date, date]) -> str:
 def _write(tx: LakeTransaction, target: Target, now_there: str, now: datetime) -> tuple[int, int, int]:
     """Write where `refresh_next` differs from the rows that are there."""
     name, key, columns = quoted(target.name), _listed(target.key), _listed(target.columns)
-    absent = " OR ".join(f"{quoted(column)} IS NULL" for column in target.key)
     rows, keys, missing = tx.rows(
-        f"SELECT count(*), count(DISTINCT ({key})), count(*) FILTER (WHERE {absent}) FROM refresh_next"
+        f"SELECT count(*), count(DISTINCT ({key})), count(*) FILTER (WHERE {_absent(target.key)}) FROM refresh_next"
     )[0]
     if rows != keys or missing:
         raise DynamicTableError(

@@ -63,6 +63,7 @@ class Refresh:
     name: str
     action: RefreshAction
     reason: str
+    started_at: datetime
     rows_inserted: int
     rows_updated: int
     rows_deleted: int
@@ -170,7 +171,7 @@ def refresh(tx: LakeTransaction, names: Iterable[str], now: datetime) -> list[Re
     idle = [
         _moved_on(lake, definitions, name) for name in definitions.keys() - wanted if _is_idle(lake, definitions[name])
     ]
-    _note(tx, [definitions[result.name] for result in results], results, idle, now)
+    _note(tx, [definitions[result.name] for result in results], results, idle)
     return results
 
 
@@ -185,8 +186,7 @@ def _refreshed(
     """Write the rows of one table; what was done, and the definition as it is then."""
     started = perf_counter()
     definition = definitions[name]
-    upstream = [definitions[source].base_position for source in definition.sources & definitions.keys()]
-    if any(base is None for base in upstream):
+    if any(definitions[source].base_position is None for source in definition.sources & definitions.keys()):
         raise DynamicTableError(f"{name} reads a dynamic table that was never refreshed; refresh that one first")
     action, reason, changes = _next_action(lake, definition, now)
     written = None
@@ -199,12 +199,8 @@ def _refreshed(
     inserted, updated, deleted = written or (0, 0, 0)
     if inserted or updated or deleted:
         lake.written.add(name)
-    # The transaction's own snapshot comes next: a transaction that any other one has overtaken is not committed.
-    position = lake.snapshot + 1
     after = replace(
-        definition,
-        position=position,
-        base_position=min([position, *(base for base in upstream if base is not None)]),
+        _moved_on(lake, definitions, name),
         as_of_day=min([now.date(), *_days_beneath(definitions, name)]),
         moving_until=_moving_until(lake, definition, now),
         refreshed_at=now,
@@ -216,13 +212,14 @@ def _refreshed(
             name,
             action,
             reason,
+            now,
             inserted,
             updated,
             deleted,
             lag_before,
             _target_lag(definitions, name),
             duration,
-            position,
+            lake.snapshot + 1,
         ),
         after,
     )
@@ -236,7 +233,10 @@ def _is_idle(lake: "_Lake", definition: "_Definition") -> bool:
 
 
 def _moved_on(lake: "_Lake", definitions: Mapping[str, "_Definition"], name: str) -> "_Definition":
-    """The definition of an idle table at the transaction's own snapshot."""
+    """The definition of a table that shows all of its sources, at the transaction's own snapshot.
+
+    That snapshot comes next: a transaction that any other one has overtaken is not committed.
+    """
     bases = [definitions[source].base_position for source in definitions[name].sources & definitions.keys()]
     position = lake.snapshot + 1
     return replace(
@@ -251,7 +251,6 @@ def _note(
     definitions: list["_Definition"],
     results: list[Refresh],
     idle: list["_Definition"],
-    now: datetime,
 ) -> None:
     """Write new positions, and a history line for each refresh."""
     places = [
@@ -274,7 +273,7 @@ def _note(
             result.name,
             result.action,
             result.reason,
-            now,
+            result.started_at,
             result.duration_seconds,
             result.rows_inserted,
             result.rows_updated,
@@ -544,13 +543,14 @@ def _next_action(lake: _Lake, definition: _Definition, now: datetime) -> tuple[R
     if not changed:
         return "NO_DATA", "no source changed", None
     try:
-        work = _Work(_target(definition, lake), _plan(lake, definition, changed), changed)
+        target = _target(definition, lake)
+        work = _Work(target, _plan(lake, definition, target, changed), changed)
     except NotIncrementalError as error:
         return "FULL", str(error), None
     return "INCREMENTAL", f"changes in {', '.join(changes.source for changes in changed)}", work
 
 
-def _plan(lake: _Lake, definition: _Definition, changed: list[Changes]) -> Plan:
+def _plan(lake: _Lake, definition: _Definition, target: Target, changed: list[Changes]) -> Plan:
     """How to refresh incrementally, or `NotIncrementalError` with the reason why not, or not this time."""
     if definition.refresh_mode == "FULL":
         raise NotIncrementalError("its refresh_mode is FULL")
@@ -563,7 +563,7 @@ def _plan(lake: _Lake, definition: _Definition, changed: list[Changes]) -> Plan:
             definition.query,
             definition.refresh_key,
             {source: lake.tables[source].columns for source in definition.sources},
-            [column for column in definition.refresh_key if lake.tables[definition.name].columns[column] == "date"],
+            target.day_key,
             definition.changed_keys,
         )
     except NotIncrementalError as error:

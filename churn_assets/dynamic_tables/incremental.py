@@ -13,7 +13,8 @@ Problems, Techniques, and Applications", 1995), without counting: touched groups
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, reduce
 
@@ -37,13 +38,12 @@ class NotIncrementalError(Exception):
 class Scan:
     """One reading of `table` in the narrowed query, under the name `placeholder`, which stands for a relation.
 
-    Where `day_column` is set, only rows count whose `day_column` lies on a day among the touched values of `day_key`.
+    Where `day_column` is set, only rows count whose `day_column` lies on a touched day of the key.
     """
 
     placeholder: str
     table: str
     day_column: str | None
-    day_key: str | None
 
 
 @dataclass(frozen=True)
@@ -78,28 +78,34 @@ def all_of(table: str) -> str:
 @cache
 def sources_of(query: str) -> frozenset[str]:
     """Names of the tables that a query reads, unqualified."""
-    try:
+    with _understanding():
         scopes = traverse_scope(sqlglot.parse_one(query, dialect=_DIALECT))
-    except SqlglotError as error:
-        raise NotIncrementalError(f"its query is not understood: {str(error).partition(chr(10))[0]}") from error
     return frozenset(
         source.name for scope in scopes for source in scope.sources.values() if isinstance(source, exp.Table)
     )
+
+
+@contextmanager
+def _understanding() -> Generator[None]:
+    try:
+        yield
+    except (SqlglotError, RecursionError) as error:
+        raise NotIncrementalError(f"its query is not understood: {str(error).partition(chr(10))[0]}") from error
 
 
 def analyse(
     query: str,
     key: Sequence[str],
     columns: Mapping[str, Mapping[str, str]],
-    days: Sequence[str] = (),
+    day_key: str | None = None,
     declared: Mapping[str, str] | None = None,
 ) -> Plan:
     """The plan of a query whose result has the unique columns `key`, or `NotIncrementalError`.
 
-    `columns` gives names and types of the columns of each table that is read. `days` are the columns of the key that are
-    dates. `declared` has queries of touched keys that were written by hand, by source.
+    `columns` gives names and types of the columns of each table that is read. `day_key` is a column of the key that is a
+    date. `declared` has queries of touched keys that were written by hand, by source.
     """
-    try:
+    with _understanding():
         tree = pushdown_projections(
             qualify(
                 sqlglot.parse_one(query, dialect=_DIALECT),
@@ -107,8 +113,6 @@ def analyse(
                 dialect=_DIALECT,
             )
         )
-    except (SqlglotError, RecursionError) as error:
-        raise NotIncrementalError(f"its query is not understood: {str(error).partition(chr(10))[0]}") from error
     if found := tree.find(*_UNSTEADY):
         raise NotIncrementalError(f"it has {found.sql(_DIALECT)}, which is not the same at each refresh")
     missing = {name.lower() for name in key} - set(_named_selects(tree))
@@ -128,7 +132,9 @@ def analyse(
             if sql not in found:
                 found.append(sql)
     return Plan(
-        {table: sorted(names) for table, names in used.items()}, touched, *_narrow(tree, tracing.leaves, days, columns)
+        {table: sorted(names) for table, names in used.items()},
+        touched,
+        *_narrow(tree, tracing.leaves, day_key, columns),
     )
 
 
@@ -170,8 +176,7 @@ class _Tracing:
 
     def query(self, query: exp.Expr, trace: Trace, ctes: Mapping[str, _Cte], block: _Block | None) -> None:
         """Trace columns of a query's result; `trace` is over its output names."""
-        while isinstance(query, exp.Subquery | exp.Paren):
-            query = query.this
+        query = _unwrapped(query)
         ctes = _with_ctes(query, ctes)
         if isinstance(query, exp.Union) and not query.args.get("by_name"):
             names = _named_selects(query)
@@ -365,10 +370,8 @@ def _base_of(source: exp.Expr, ctes: Mapping[str, _Cte]) -> tuple[exp.Expr, exp.
     """A source that only renames and computes columns of one table, as a query, and the table in it."""
     if isinstance(source, exp.Table) and (source.db or source.name not in ctes):
         return source, source
-    query = ctes[source.name].query if isinstance(source, exp.Table) else source
+    query = _unwrapped(ctes[source.name].query if isinstance(source, exp.Table) else source)
     beneath = ctes[source.name].ctes if isinstance(source, exp.Table) else ctes
-    while isinstance(query, exp.Subquery | exp.Paren):
-        query = query.this
     if not isinstance(query, exp.Select) or query.args.get("joins") or query.args.get("distinct"):
         return None
     if _groupings(query, {}) is not None or query.args.get("qualify"):
@@ -390,7 +393,7 @@ def _read(projection: exp.Expr, table: exp.Table, name: str) -> str:
 
 
 def _narrow(
-    tree: exp.Expr, leaves: Sequence[_Leaf], days: Sequence[str], columns: Mapping[str, Mapping[str, str]]
+    tree: exp.Expr, leaves: Sequence[_Leaf], day_key: str | None, columns: Mapping[str, Mapping[str, str]]
 ) -> tuple[str, list[Scan]]:
     """The query with every table narrowed to rows that touched keys can come from, and its scans."""
     traces: dict[int, list[_Leaf]] = {}
@@ -404,12 +407,12 @@ def _narrow(
         agreed = {
             name: expression for name, expression in first.items() if all(expression == way.get(name) for way in others)
         }
-        day_column, day_key = _day(agreed, days, columns[table.name])
+        day_column = _day_column(agreed.get(day_key) if day_key else None, columns[table.name])
         placeholder = f"refresh_scan_{len(scans)}"
-        scans.append(Scan(placeholder, table.name, day_column, day_key))
+        scans.append(Scan(placeholder, table.name, day_column))
         relation: exp.Expr = exp.to_table(f'"{placeholder}"')
         narrowed = exp.select("*").from_(relation)
-        if set(agreed) - {day_key}:
+        if set(agreed) - ({day_key} if day_column else set()):
             values = ", ".join(expression.sql(_DIALECT) for expression in agreed.values())
             wanted = ", ".join(f'"{name}"' for name in agreed)
             narrowed = narrowed.where(f"({values}) IN (SELECT ({wanted}) FROM {TOUCHED_KEYS})", dialect=_DIALECT)
@@ -417,15 +420,11 @@ def _narrow(
     return tree.sql(_DIALECT), scans
 
 
-def _day(trace: Trace, days: Sequence[str], types: Mapping[str, str]) -> tuple[str | None, str | None]:
+def _day_column(day: exp.Expr | None, types: Mapping[str, str]) -> str | None:
     """The column of which a day of the key is the date, so that whole files of other days are not opened."""
-    for name in days:
-        expression = trace.get(name)
-        if isinstance(expression, exp.Cast) and expression.to.is_type("date"):
-            expression = expression.this
-        if isinstance(expression, exp.Column) and _DAYS.fullmatch(types[expression.name]):
-            return expression.name, name
-    return None, None
+    if isinstance(day, exp.Cast) and day.to.is_type("date"):
+        day = day.this
+    return day.name if isinstance(day, exp.Column) and _DAYS.fullmatch(types[day.name]) else None
 
 
 def _with_ctes(query: exp.Expr, ctes: Mapping[str, _Cte]) -> Mapping[str, _Cte]:
@@ -438,9 +437,14 @@ def _with_ctes(query: exp.Expr, ctes: Mapping[str, _Cte]) -> Mapping[str, _Cte]:
 
 
 def _named_selects(query: exp.Expr) -> list[str]:
+    query = _unwrapped(query)
+    return query.named_selects if isinstance(query, exp.Query) else []
+
+
+def _unwrapped(query: exp.Expr) -> exp.Expr:
     while isinstance(query, exp.Subquery | exp.Paren):
         query = query.this
-    return query.named_selects if isinstance(query, exp.Query) else []
+    return query
 
 
 def _substituted(expression: exp.Expr, columns: Mapping[str, exp.Expr]) -> exp.Expr:
