@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
+from churn_assets.assets.dynamic_tables import REFRESHED_AT, numbers_of, timestamp_of
 from churn_assets.assets.ledgers import COMPLETE_CHECK, INGEST_CHECKS, REJECTS, ingest_config
 from churn_assets.checks import BLOCKING_LEDGER_CHECKS
 from churn_assets.clock import utc_now
@@ -142,11 +143,56 @@ def refresh_sensor(
             dg.AssetMaterialization(
                 table.name,
                 description="nothing has changed",
-                metadata={"refresh_action": "NO_DATA", "lag_seconds": 0.0},
+                metadata={
+                    "refresh_action": "NO_DATA",
+                    "lag_seconds": 0.0,
+                    **({REFRESHED_AT: timestamp_of(table.refreshed_at)} if table.refreshed_at else {}),
+                },
             )
             for table in idle
         ],
     )
+
+
+@dg.sensor(
+    target=refresh_job,
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        "Records refreshes that no run has recorded: those of a deployment or a command, and on Snowflake all, where the"
+        " tables refresh themselves. It requests no run."
+    ),
+)
+def refresh_history_sensor(
+    context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse]
+) -> dg.SensorResult | dg.SkipReason:
+    """One look at the history of refreshes."""
+    if context.instance.get_runs(dg.RunsFilter(job_name=refresh_job.name, statuses=UNDER_WAY), limit=1):
+        return dg.SkipReason(f"a run of {refresh_job.name} is queued or started, which records its own")
+    now = utc_now()
+    shown = {table.name: _shown_until(context, table.name) for table in warehouse.dynamic_tables(now)}
+    past = warehouse.past_refreshes(max(min(shown.values(), default=now), now - timedelta(days=1)))
+    missing = [refresh for refresh in past if refresh.started_at > shown.get(refresh.name, now)]
+    return dg.SensorResult(
+        skip_reason=None if missing else "every refresh is recorded",
+        asset_events=[
+            dg.AssetMaterialization(
+                refresh.name, description=f"refreshed outside of a run ({refresh.action})", metadata=numbers_of(refresh)
+            )
+            for refresh in missing
+        ],
+    )
+
+
+def _shown_until(context: dg.SensorEvaluationContext, name: str) -> datetime:
+    """When the refresh began that the asset's latest materialization tells of (UTC)."""
+    event = context.instance.get_latest_materialization_event(dg.AssetKey(name))
+    materialization = event.asset_materialization if event else None
+    value = materialization.metadata.get(REFRESHED_AT) if materialization else None
+    if not isinstance(value, dg.TimestampMetadataValue):
+        return datetime.fromtimestamp(0, UTC).replace(tzinfo=None)
+    # A number of seconds is not exact to the microsecond.
+    return datetime.fromtimestamp(value.value, UTC).replace(tzinfo=None) + timedelta(milliseconds=1)
 
 
 def is_due(table: DynamicTable, *, eager: bool) -> bool:
@@ -211,7 +257,14 @@ def maintenance_sensor(
     return _again_after(context, warehouse, maintenance_job.name, MAINTENANCE_SECONDS)
 
 
-SENSORS = [kafka_sensor, refresh_sensor, emails_sensor, ledger_checks_sensor, maintenance_sensor]
+SENSORS = [
+    kafka_sensor,
+    refresh_sensor,
+    refresh_history_sensor,
+    emails_sensor,
+    ledger_checks_sensor,
+    maintenance_sensor,
+]
 JOBS = [ingest_job, refresh_job, emails_job, ledger_checks_job, maintenance_job]
 
 

@@ -77,7 +77,9 @@ REWRITTEN_DELETE_SHARE = 0.1  # a file of whose rows more are deleted is written
 
 MAX_ORPHAN_SHARE = 0.01  # of a ledger's rows whose account or customer is unknown; above, the check fails
 LEDGER_CHECK_SECONDS = 15 * 60.0  # between two checks of whole ledgers while events arrive
-REFRESH_ALLOWANCE_SECONDS = 30.0  # from a requested run to its commit: queue, process start, refresh
+# What a target lag has to leave: an event's way from Kafka to the commit of its ledger (up to 20 s), and a requested run's way
+# to its own commit (queue, process start and refresh: up to 20 s).
+REFRESH_ALLOWANCE_SECONDS = 40.0
 RETRY_AFTER_FAILURE_SECONDS = 60.0  # before a sensor requests again what has just failed
 
 EMAILS_PER_RUN = 50

@@ -7,19 +7,23 @@ as their compiled SQL, so that no refresh pays for a dbt start.
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, build_dbt_asset_specs
 
+from churn_assets.assets.charts import line_charts
 from churn_assets.assets.ledgers import row_count
 from churn_assets.clock import utc_now
 from churn_assets.dynamic_tables.engine import DOWNSTREAM, Refresh, parse_target_lag
-from churn_assets.warehouse.protocol import Warehouse
+from churn_assets.warehouse.protocol import PastRefresh, Warehouse
 
 LAG_CHECK = "lag_stayed_under_target"
+REFRESHED_AT = (
+    "refreshed_at"  # metadata of every materialization: by it the latest one is found in the warehouse's history
+)
 
 
 class ChurnDbtTranslator(DagsterDbtTranslator):
@@ -132,15 +136,11 @@ def refresh_metadata(warehouse: Warehouse, spec: dg.AssetSpec, result: Refresh, 
     described = spec.metadata.get("dagster/column_schema")
     descriptions = {column.name: column.description for column in described.columns} if described else {}
     return {
-        "refresh_action": result.action,
+        **numbers_of(result),
         "reason": result.reason,
-        "rows_inserted": result.rows_inserted,
-        "rows_updated": result.rows_updated,
-        "rows_deleted": result.rows_deleted,
-        "lag_seconds_before": result.lag_seconds_before,
         "lag_seconds": lag_seconds,
-        "duration_seconds": result.duration_seconds,
         "source_snapshot": result.position,
+        "last_day": _last_day(warehouse, result.name, utc_now()),
         "dagster/row_count": row_count(warehouse, result.name),
         "dagster/column_schema": dg.TableSchema(
             [
@@ -149,6 +149,42 @@ def refresh_metadata(warehouse: Warehouse, spec: dg.AssetSpec, result: Refresh, 
             ]
         ),
     }
+
+
+def numbers_of(refresh: Refresh | PastRefresh) -> dict[str, Any]:
+    """What is known of every refresh, also of one that no run did."""
+    return {
+        "refresh_action": refresh.action,
+        REFRESHED_AT: timestamp_of(refresh.started_at),
+        "rows_inserted": refresh.rows_inserted,
+        "rows_updated": refresh.rows_updated,
+        "rows_deleted": refresh.rows_deleted,
+        "lag_seconds_before": refresh.lag_seconds_before,
+        "duration_seconds": refresh.duration_seconds,
+    }
+
+
+def timestamp_of(time: datetime) -> dg.TimestampMetadataValue:
+    """A time (UTC) as the UI shows it."""
+    return dg.MetadataValue.timestamp(time.replace(tzinfo=UTC))
+
+
+def _last_day(warehouse: Warehouse, name: str, now: datetime) -> dg.MarkdownMetadataValue:
+    """A chart of lags and durations of the refreshes of the 24 hours before `now` (UTC), the worst of each slice."""
+    slices = warehouse.query(
+        "SELECT (96 - ceil(date_diff('second', started_at, ?) / 900))::INTEGER AS slice,"
+        " max(lag_seconds_before) AS lag, max(duration_seconds) AS duration"
+        " FROM dynamic_table_refresh_history WHERE name = ? AND started_at > ? GROUP BY 1",
+        [now, name, now - timedelta(days=1)],
+    ).to_pylist()
+    found = {row["slice"]: row for row in slices}
+    return line_charts(
+        {
+            title: [found[place][column] if place in found else None for place in range(97)]
+            for title, column in (("lag before refreshes, s", "lag"), ("duration, s", "duration"))
+        },
+        "the last 24 hours, the worst of each quarter of an hour",
+    )
 
 
 def _run_test(warehouse: Warehouse, key: dg.AssetKey, test: _DataTest) -> dg.AssetCheckResult:

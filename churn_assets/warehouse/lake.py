@@ -31,7 +31,7 @@ from churn_assets.settings import (
     REWRITTEN_DELETE_SHARE,
     SNAPSHOT_RETENTION_HOURS,
 )
-from churn_assets.warehouse.protocol import Column, Maintenance, T, Transaction
+from churn_assets.warehouse.protocol import Column, Maintenance, PastRefresh, T, Transaction
 
 BUSY_TIMEOUT_MS = 5000
 MAX_ATTEMPTS = 20
@@ -182,6 +182,14 @@ class LakeWarehouse:
     def refresh(self, names: Iterable[str], now: datetime) -> list[Refresh]:
         wanted = list(names)
         return self.transact(lambda tx: engine.refresh(tx, wanted, now))
+
+    def past_refreshes(self, after: datetime) -> list[PastRefresh]:
+        rows = self.query(
+            "SELECT name, refresh_action AS action, started_at, duration_seconds, rows_inserted, rows_updated,"
+            " rows_deleted, lag_seconds_before FROM dynamic_table_refresh_history WHERE started_at > ? ORDER BY started_at",
+            [after],
+        )
+        return [PastRefresh(**row) for row in rows.to_pylist()]
 
     def dynamic_tables(self, now: datetime) -> list[DynamicTable]:
         with self._one_snapshot() as tx:

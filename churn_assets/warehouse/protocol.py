@@ -33,6 +33,20 @@ class Maintenance:
     files_deleted: int
 
 
+@dataclass(frozen=True)
+class PastRefresh:
+    """A refresh that has succeeded, as the warehouse's history has it. The time is UTC, durations are seconds."""
+
+    name: str
+    action: str  # INITIAL, NO_DATA, INCREMENTAL or FULL; Snowflake says REINITIALIZE for INITIAL
+    started_at: datetime
+    duration_seconds: float
+    rows_inserted: int
+    rows_updated: int
+    rows_deleted: int
+    lag_seconds_before: float
+
+
 class Transaction(Protocol):
     """Statements that take effect together or not at all."""
 
@@ -78,6 +92,10 @@ class Warehouse(Protocol):
 
     def refresh(self, names: Iterable[str], now: datetime) -> list[Refresh]:
         """Bring dynamic tables up to date, sources before readers. `now` is UTC; its date is the last day of the windows."""
+        ...
+
+    def past_refreshes(self, after: datetime) -> list[PastRefresh]:
+        """The refreshes that began after a time (UTC), whoever asked for them, in order."""
         ...
 
     def dynamic_tables(self, now: datetime) -> list[DynamicTable]:

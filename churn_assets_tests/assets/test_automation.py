@@ -57,6 +57,20 @@ def test_sensor_by_sensor_waiting_events_become_an_email(graph: Graph, live_bank
     assert graph.lake.query("SELECT 1 FROM agent_intervention_log WHERE status = 'READY'").num_rows > 0
 
 
+def test_a_refresh_outside_of_a_run_is_recorded_once_and_one_of_a_run_not_again(graph: Graph, live_bank):
+    graph.lake.refresh(["customer_day", "dyn_customer_features"], utc_now())
+
+    recorded = graph.tick("refresh_history_sensor").asset_events
+    for event in recorded:
+        graph.instance.report_runless_asset_event(event)
+
+    assert {event.asset_key.path[-1] for event in recorded} >= {"customer_day", "dyn_customer_features"}
+    assert all(event.metadata["refreshed_at"] and event.metadata["duration_seconds"] for event in recorded)
+    assert skip_reason(graph.tick("refresh_history_sensor")) == "every refresh is recorded"
+    assert graph.run("refresh_dynamic_tables").success
+    assert skip_reason(graph.tick("refresh_history_sensor")) == "every refresh is recorded"
+
+
 def test_an_idle_system_requests_no_run(graph: Graph, broker):
     for job in ("refresh_dynamic_tables", "check_ledgers", "maintain_tables"):
         assert graph.run(job).success

@@ -1,8 +1,14 @@
 """What a person sees of the graph in the UI, before anything has run."""
 
+import base64
+import re
+from datetime import timedelta
+from xml.etree import ElementTree
+
 import dagster as dg
 import pytest
 
+from churn_assets.clock import utc_now
 from churn_assets.ingestion.events import EVENT_TYPES
 from churn_assets_tests.assets.conftest import Graph
 
@@ -31,16 +37,10 @@ def test_the_graph_leads_from_the_topics_to_the_emails(graph: Graph):
 
 
 def test_the_freshness_policy_of_a_dynamic_table_is_its_target_lag(graph: Graph):
-    targets = {table.name: table.target_lag_seconds for table in graph.lake.dynamic_tables(graph_now())}
+    targets = {table.name: table.target_lag_seconds for table in graph.lake.dynamic_tables(utc_now())}
     policies = {spec.key.path[-1]: spec.freshness_policy for spec in specs(graph) if spec.key.path[-1] in targets}
 
     assert {name: policy.fail_window.to_timedelta().total_seconds() for name, policy in policies.items()} == targets
-
-
-def graph_now():
-    from churn_assets.clock import utc_now
-
-    return utc_now()
 
 
 def test_dbt_tests_are_blocking_asset_checks_and_fail_on_bad_rows(graph: Graph, live_bank):
@@ -68,6 +68,30 @@ def test_a_refreshed_table_shows_its_rows_columns_and_what_the_refresh_did(graph
     assert all(column.description for column in metadata["dagster/column_schema"].value.columns)
     assert metadata["refresh_action"].value == "INCREMENTAL"
     assert metadata["rows_inserted"].value == predictions.num_rows
+
+
+def test_a_refreshed_table_shows_a_chart_of_the_last_day_that_stays_small(graph: Graph, live_bank):
+    quiet, slow = utc_now() - timedelta(hours=20), utc_now() - timedelta(hours=2)
+    for started_at, duration in ((quiet, 1.5), (slow, 40.25)):
+        graph.lake.transact(
+            lambda tx, started_at=started_at, duration=duration: tx.execute(
+                "INSERT INTO dynamic_table_refresh_history"
+                " VALUES ('customer_day', 'FULL', '', ?, ?, 0, 0, 0, 7.125, 1, 1, current_date)",
+                [started_at, duration],
+            )
+        )
+
+    result = graph.run("refresh_dynamic_tables")
+
+    (event,) = [e for e in result.get_asset_materialization_events() if e.asset_key == dg.AssetKey("customer_day")]
+    markdown = event.step_materialization_data.materialization.metadata["last_day"].value
+    assert len(markdown) < 3000
+    svg = ElementTree.fromstring(base64.b64decode(re.search(r"base64,([^)]*)", markdown)[1]))
+    texts = [text.text for text in svg.findall(".//{*}text")]
+    assert {"40.2", "duration, s", "lag before refreshes, s"} <= set(texts)
+    assert texts.index("duration, s") < texts.index("40.2")
+    strokes = svg.findall("{*}path[@stroke-width]")
+    assert [path.get("d").count("M") for path in strokes] == [3, 3]  # two of long ago and that of now
 
 
 @pytest.mark.parametrize("event_type", EVENT_TYPES, ids=lambda event_type: event_type.name)
