@@ -1,6 +1,7 @@
 """The dbt project: what its models compute from ledgers, and what becomes of a model that changes or is wrong."""
 
 import itertools
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from typing import Any
 import hypothesis
 import pyarrow as pa
 import pytest
+import sqlglot
 import yaml
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
@@ -350,16 +352,22 @@ def test_the_variables_of_the_dbt_project_are_those_of_the_settings() -> None:
     assert project["vars"] == dbt_vars()
 
 
-def test_every_column_of_a_model_is_described_and_every_described_column_exists(bank: Bank) -> None:
+def test_every_column_is_described_and_every_described_column_exists(bank: Bank) -> None:
+    models = deployment.DBT_PROJECT / "models"
+    files = [yaml.safe_load(file.read_text()) for file in models.rglob("*.yml")]
+    nodes = [node for file in files for node in file.get("models", [])]
+    nodes += [table for file in files for source in file.get("sources", []) for table in source["tables"]]
     described = {
-        model["name"]: {column["name"] for column in model["columns"] if column["description"]}
-        for file in (deployment.DBT_PROJECT / "models").rglob("*.yml")
-        for model in yaml.safe_load(file.read_text()).get("models", [])
-        if model["description"]
+        node["name"]: {column["name"] for column in node["columns"] if column["description"]}
+        for node in nodes
+        if node["description"]
     }
-    assert described == {
-        name: {column.name for column in bank.lake.columns(name)} for name in (*MODELS, "churn_metrics_live")
+    staging = {
+        file.stem: set(sqlglot.parse_one(re.sub(r"{{.*?}}", "x", file.read_text())).named_selects)
+        for file in models.glob("staging/*.sql")
     }
+    tables = [*MODELS, "churn_metrics_live", *LEDGERS]
+    assert described == {**staging, **{name: {column.name for column in bank.lake.columns(name)} for name in tables}}
 
 
 # Changing the project

@@ -1,16 +1,20 @@
-"""What producers read of the event contract: `docs/events.md` and `docs/events.schema.json`, generated from `events`.
+"""What others read of the event contract, generated from `events`: producers `docs/events.md` and
+`docs/events.schema.json`, dbt the descriptions of the ledgers' columns.
 
-`python -m churn_assets.ingestion.contract` writes both (`make event-docs`); a test compares them with the code.
+`python -m churn_assets.ingestion.contract` writes all (`make event-docs`); a test compares them with the code.
 """
 
 import json
 from typing import Any
 
-from churn_assets.ingestion.events import EVENT_TYPES, EXTRA_FIELDS, EventType, Field
+import yaml
+
+from churn_assets.ingestion.events import EVENT_TYPES, EXTRA_FIELDS, STORED_COLUMNS, EventType, Field
 from churn_assets.settings import EARLIEST_EVENT, EVENTS_TOPIC, FUTURE_TOLERANCE_HOURS, PROJECT_ROOT, SCORES_TOPIC
 
 DOCS = PROJECT_ROOT / "docs"
 MARKDOWN, JSON_SCHEMA = DOCS / "events.md", DOCS / "events.schema.json"
+DBT_SOURCES = PROJECT_ROOT / "dbt" / "models" / "staging" / "sources.yml"
 
 _EXAMPLES = {"VARCHAR": "...", "DOUBLE": 0.5, "TIMESTAMP": "2026-03-01T10:00:00Z", "DATE": "2026-03-01"}
 
@@ -48,8 +52,33 @@ that a customer's events keep their order. Late and out-of-order events are welc
 {sections}"""
 
 
+def dbt_sources() -> str:
+    """The ledgers as sources of the dbt project, every column with its description."""
+    ledgers = [
+        {
+            "name": event_type.ledger,
+            "description": event_type.description,
+            "columns": [
+                *({"name": field.name, "description": field.description} for field in event_type.fields),
+                *({"name": name, "description": description} for name, description in STORED_COLUMNS.items()),
+            ],
+        }
+        for event_type in EVENT_TYPES
+    ]
+    bank = {
+        "name": "bank",
+        "description": "The ledgers that ingestion writes; their definition is in sql/010_ledgers.sql.",
+        "database": "{{ target.database }}",
+        "schema": "{{ target.schema }}",
+        "tables": ledgers,
+    }
+    text = yaml.safe_dump({"version": 2, "sources": [bank]}, sort_keys=False, width=120)
+    return f"# Generated from churn_assets/ingestion/events.py by `make event-docs`.\n{text}"
+
+
 def write() -> None:
-    """Write both files."""
+    """Write all files."""
+    DBT_SOURCES.write_text(dbt_sources())
     MARKDOWN.write_text(markdown())
     JSON_SCHEMA.write_text(json.dumps(json_schema(), indent=2) + "\n")
 

@@ -12,8 +12,15 @@ from churn_assets.settings import EVENTS_TOPIC, SCORES_TOPIC
 SqlType: TypeAlias = Literal["VARCHAR", "DOUBLE", "TIMESTAMP", "DATE"]
 
 
-# The column of each ledger that keeps what an event says beyond the contract: a JSON object, NULL where there is nothing.
+# The columns that every ledger has beside its event's fields.
 EXTRA_FIELDS = "extra_fields"
+STORED_COLUMNS = {
+    EXTRA_FIELDS: "What the event said beyond the contract, as a JSON object.",
+    "ingested_at": "When the row was stored (UTC).",
+    "kafka_topic": "Topic of the message; empty for history that was loaded in bulk.",
+    "kafka_partition": "Partition of the message.",
+    "kafka_offset": "Offset of the message.",
+}
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pyarrow as pa
 from churn_assets.errors import ChurnError
 from churn_assets.ingestion.commit import Stored, store_decoded, store_rejects
 from churn_assets.ingestion.decoding import MESSAGE_SCHEMA, Decoded, decode
-from churn_assets.ingestion.events import EXTRA_FIELDS, LEDGERS, EventType
+from churn_assets.ingestion.events import LEDGERS, STORED_COLUMNS, EventType
 from churn_assets.settings import INGEST_CHUNK_MESSAGES
 from churn_assets.warehouse.protocol import Transaction, Warehouse
 
@@ -25,8 +25,6 @@ _READERS = {
     ".csv.gz": "read_csv($file, header = true, all_varchar = true)",
 }
 _PLACE = pa.schema([MESSAGE_SCHEMA.field(name) for name in ("kafka_partition", "kafka_offset")])
-# Columns of a ledger that are not the event's: a file that was exported from a ledger has them.
-_NOT_PAYLOAD = {EXTRA_FIELDS, "ingested_at", "kafka_topic", "kafka_partition", "kafka_offset"}
 
 
 class FileError(ChurnError):
@@ -143,7 +141,8 @@ def _columns(connection: duckdb.DuckDBPyConnection, file: Path) -> list[str]:
         rows = connection.execute(f"DESCRIBE SELECT * FROM {_reader(file)}", {"file": str(file)}).fetchall()
     except duckdb.Error as error:
         raise FileError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
-    return [name for name, *_ in rows if name.lower() not in _NOT_PAYLOAD]
+    # A file that was exported from a ledger has its other columns too.
+    return [name for name, *_ in rows if name.lower() not in STORED_COLUMNS]
 
 
 def _refuse_bad_file(file: Path, event_type: EventType) -> None:

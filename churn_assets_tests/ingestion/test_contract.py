@@ -21,6 +21,7 @@ VALIDATOR = jsonschema.Draft202012Validator(contract.json_schema(), format_check
 
 def test_the_generated_files_are_those_of_the_code():
     assert contract.MARKDOWN.read_text() == contract.markdown(), "run `make event-docs`"
+    assert contract.DBT_SOURCES.read_text() == contract.dbt_sources(), "run `make event-docs`"
     assert json.loads(contract.JSON_SCHEMA.read_text()) == contract.json_schema(), "run `make event-docs`"
 
 
