@@ -9,6 +9,7 @@ CREATE TABLE IF NOT EXISTS dim_customers (
     segment VARCHAR NOT NULL,
     join_date DATE NOT NULL,
     risk_profile_score DOUBLE,
+    email_consent BOOLEAN,
     updated_at TIMESTAMP NOT NULL,
     extra_fields VARCHAR,
     ingested_at TIMESTAMP NOT NULL,

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,6 +18,7 @@ from churn_assets.ingestion.events import EXTRA_FIELDS, LEDGERS, EventType
 from churn_assets.ingestion.kafka import Chunk, OffsetRange, Partition
 from churn_assets.intervals import day_intervals
 from churn_assets.warehouse.protocol import Transaction, Warehouse
+from churn_assets.warehouse.values import flat, places
 
 
 class OffsetGapError(ChurnError):
@@ -169,7 +169,7 @@ def _take_offsets(tx: Transaction, ranges: Sequence[OffsetRange], now: datetime,
     """Move the committed offsets from the ranges' starts to their ends, unless another run has moved them."""
     taken = [[*r.partition, r.start, r.end, now] for r in ranges]
     moved = tx.execute(
-        f"MERGE INTO kafka_offsets USING (VALUES {_rows(taken)})"
+        f"MERGE INTO kafka_offsets USING (VALUES {places(taken)})"
         " AS taken (epoch, topic, kafka_partition, start_offset, end_offset, taken_at)"
         " ON kafka_offsets.epoch = taken.epoch AND kafka_offsets.topic = taken.topic"
         " AND kafka_offsets.kafka_partition = taken.kafka_partition"
@@ -177,20 +177,12 @@ def _take_offsets(tx: Transaction, ranges: Sequence[OffsetRange], now: datetime,
         " THEN UPDATE SET committed_offset = taken.end_offset, updated_at = taken.taken_at"
         " WHEN NOT MATCHED THEN INSERT (epoch, topic, kafka_partition, committed_offset, updated_at)"
         " VALUES (taken.epoch, taken.topic, taken.kafka_partition, taken.end_offset, taken.taken_at)",
-        _flat(taken),
+        flat(taken),
     )
     if moved < len(ranges):
         raise OvertakenError
     log = [[*r.partition, r.start, r.end, outcome, now] for r in ranges]
-    tx.execute(f"INSERT INTO ingest_ranges VALUES {_rows(log)}", _flat(log))
-
-
-def _rows(rows: Sequence[Sequence[Any]]) -> str:
-    return ", ".join(f"({', '.join('?' * len(row))})" for row in rows)
-
-
-def _flat(rows: Sequence[Sequence[Any]]) -> list[Any]:
-    return [value for row in rows for value in row]
+    tx.execute(f"INSERT INTO ingest_ranges VALUES {places(log)}", flat(log))
 
 
 def _store_rows(tx: Transaction, event_type: EventType, rows: pa.Table, topic: str | None, now: datetime) -> int:

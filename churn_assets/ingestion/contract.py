@@ -103,6 +103,8 @@ def _field_schema(field: Field) -> dict[str, Any]:
             kind, limits = "string", {"minLength": int(field.required), "maxLength": field.max_length}
         case "DOUBLE":
             kind, limits = "number", {"minimum": field.low, "maximum": field.high}
+        case "BOOLEAN":
+            kind, limits = "boolean", {}
         case "TIMESTAMP":
             kind, limits = "string", {"format": "date-time"}
         case "DATE":
@@ -138,6 +140,8 @@ def _type_words(field: Field) -> str:
             return f"text, at most {field.max_length} characters"
         case "DOUBLE":
             return f"number, {field.low:g} to {field.high:g}"
+        case "BOOLEAN":
+            return "true or false"
         case "TIMESTAMP":
             return "time"
         case "DATE":

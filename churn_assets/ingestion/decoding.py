@@ -144,6 +144,8 @@ def _typed(field: Field) -> str:
 def _bounds(field: Field, latest: datetime) -> str:
     if field.type == "DOUBLE":
         return f"{field.low} AND {field.high}"
+    if field.type == "BOOLEAN":
+        return "false AND true"
     return f"TIMESTAMP '{EARLIEST_EVENT}' AND TIMESTAMP '{latest.isoformat(sep=' ')}'"
 
 
@@ -174,6 +176,8 @@ def _cases(field: Field, latest: datetime) -> list[str]:
         case "DOUBLE":
             cases.append(f"WHEN {text} IS NOT NULL AND {name} IS NULL THEN '{name} is not a number'")
             cases.append(f"WHEN NOT ({name} BETWEEN {_bounds(field, latest)}) THEN '{name} is out of range'")
+        case "BOOLEAN":
+            cases.append(f"WHEN {text} IS NOT NULL AND {name} IS NULL THEN '{name} is not true or false'")
         case "TIMESTAMP" | "DATE":
             cases.append(f"WHEN {text} IS NOT NULL AND {name} IS NULL THEN '{name} is not a time'")
             cases.append(f"WHEN NOT ({name} BETWEEN {_bounds(field, latest)}) THEN '{name} is an impossible time'")

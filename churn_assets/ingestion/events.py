@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 from churn_assets.settings import EVENTS_TOPIC, SCORES_TOPIC
 
-SqlType: TypeAlias = Literal["VARCHAR", "DOUBLE", "TIMESTAMP", "DATE"]
+SqlType: TypeAlias = Literal["VARCHAR", "DOUBLE", "BOOLEAN", "TIMESTAMP", "DATE"]
 
 
 # The columns that every ledger has beside its event's fields.
@@ -135,6 +135,12 @@ EVENT_TYPES: tuple[EventType, ...] = (
                 required=False,
                 low=0,
                 high=1,
+            ),
+            Field(
+                "email_consent",
+                "BOOLEAN",
+                "Whether emails about offers are agreed to; false: none is written. Absent: not asked, which is no refusal.",
+                required=False,
             ),
             _UPDATED_AT,
         ),

@@ -18,7 +18,14 @@ ID_DIGITS = 8
 EMAIL_DOMAIN = "example.com"
 OPEN, CLOSED = "OPEN", "CLOSED"
 
-_ARROW_TYPES = {"VARCHAR": pa.string(), "DOUBLE": pa.float64(), "TIMESTAMP": pa.timestamp("us"), "DATE": pa.date32()}
+REFUSAL_EVERY = 31  # customer by number refuses emails about offers
+_ARROW_TYPES = {
+    "VARCHAR": pa.string(),
+    "DOUBLE": pa.float64(),
+    "BOOLEAN": pa.bool_(),
+    "TIMESTAMP": pa.timestamp("us"),
+    "DATE": pa.date32(),
+}
 
 
 def customer_id(number: int) -> str:
@@ -75,6 +82,7 @@ def customers_table(ids: Ids, people: People) -> pa.Table:
             "segment": _words(population.SEGMENTS, people.segment),
             "join_date": people.joined_at.astype("M8[D]"),
             "risk_profile_score": people.risk_profile,
+            "email_consent": people.number % REFUSAL_EVERY != 0,
             "updated_at": people.joined_at,
         },
     )

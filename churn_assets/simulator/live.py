@@ -482,6 +482,7 @@ class LiveBank:
                 "segment": SEGMENTS[segment],
                 "join_date": join_date,
                 "risk_profile_score": risk_profile,
+                "email_consent": customer % ledgers.REFUSAL_EVERY != 0,
                 "updated_at": iso,
             }
             yield Event(key, "USER", payload, updated_at)

@@ -28,6 +28,7 @@ PAYLOADS: dict[str, dict[str, Any]] = {
         "segment": "MASS",
         "join_date": "2020-01-01",
         "risk_profile_score": 0.3,
+        "email_consent": True,
         "updated_at": "2026-03-01T10:00:00Z",
     },
     "ACCOUNT": {

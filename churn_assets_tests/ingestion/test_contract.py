@@ -32,6 +32,8 @@ def values(field: Field) -> st.SearchStrategy[object]:
             value = st.text(letters, min_size=int(field.required), max_size=field.max_length)
         case "DOUBLE":
             value = st.floats(field.low, field.high) | st.integers(int(field.low), int(field.high))
+        case "BOOLEAN":
+            value = st.booleans()
         case "TIMESTAMP":
             value = st.datetimes(datetime(2000, 1, 2), NOW, timezones=st.just(UTC)).map(datetime.isoformat)
         case "DATE":

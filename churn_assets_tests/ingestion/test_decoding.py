@@ -66,6 +66,7 @@ def test_a_valid_event_becomes_one_row_of_its_ledger_and_nothing_else(event_type
         (message("TXN", transaction_ref="x" * 101), "transaction_ref is too long"),
         (message("TXN", account_id="A\u0000"), "account_id has a NUL character"),
         (message("CASE", sentiment_score=1.5), "sentiment_score is out of range"),
+        (message("USER", email_consent="perhaps"), "email_consent is not true or false"),
         (message("USER", join_date="2020-13-01"), "join_date is not a time"),
     ],
 )

@@ -161,6 +161,8 @@ def test_payloads_keep_the_contract(a_day: list[Event]):
                 assert field.low <= value <= field.high
             elif field.type == "VARCHAR":
                 assert 1 <= len(value) <= field.max_length
+            elif field.type == "BOOLEAN":
+                assert value in (True, False)
             elif field.type == "TIMESTAMP":
                 assert value.endswith("Z")
                 datetime.fromisoformat(value)
