@@ -16,6 +16,7 @@ WORKDIR /app
 COPY --from=build /app/.venv .venv
 COPY churn_assets churn_assets
 COPY dbt dbt
+COPY marketing marketing
 COPY sql sql
 COPY docker docker
 USER 10001

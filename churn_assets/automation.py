@@ -12,6 +12,7 @@ import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from churn_assets.assets.dynamic_tables import REFRESHED_AT, numbers_of, timestamp_of
+from churn_assets.assets.interventions import ALERTS
 from churn_assets.assets.ledgers import COMPLETE_CHECK, INGEST_CHECKS, REJECTS, ingest_config
 from churn_assets.checks import BLOCKING_LEDGER_CHECKS
 from churn_assets.clock import utc_now
@@ -20,9 +21,14 @@ from churn_assets.ingestion import kafka
 from churn_assets.ingestion.backlog import PartitionLag, lags
 from churn_assets.ingestion.events import LEDGERS
 from churn_assets.ingestion.kafka import OffsetRange
-from churn_assets.retention.emails import eligible_count, unfinished_days
-from churn_assets.retention.queue import STREAM
+from churn_assets.retention import outbox
+from churn_assets.retention.desk import limits_of
+from churn_assets.retention.emails import next_day
+from churn_assets.retention.queue import ALERT_STREAM, STREAM
+from churn_assets.retention.quiet_hours import quiet_hours
+from churn_assets.retention.statuses import Status
 from churn_assets.settings import (
+    EFFECT_SECONDS,
     INGEST_MESSAGES,
     INGEST_SECONDS,
     LEDGER_CHECK_SECONDS,
@@ -50,16 +56,24 @@ ingest_job = dg.define_asset_job(
 )
 refresh_job = dg.define_asset_job(
     "refresh_dynamic_tables",
-    dg.AssetSelection.groups("features", "predictions") | dg.AssetSelection.assets(STREAM),
-    description="Refresh features and predictions, then move who came into HIGH to the retention queue.",
+    dg.AssetSelection.groups("features", "predictions") | dg.AssetSelection.assets(STREAM, ALERTS),
+    description="Refresh features and predictions, then move who came into HIGH or CRITICAL to the retention queue.",
 )
 emails_job = dg.define_asset_job(
     "write_retention_emails", dg.AssetSelection.assets("retention_emails"), description="Write the emails of one day."
+)
+outbox_job = dg.define_asset_job(
+    "send_emails", dg.AssetSelection.assets("email_outbox"), description="Approve and send what the settings allow."
 )
 ledger_checks_job = dg.define_asset_job(
     "check_ledgers",
     dg.AssetSelection.checks_for_assets(*LEDGERS),
     description="Check keys over whole ledgers.",
+)
+effect_job = dg.define_asset_job(
+    "measure_effect",
+    dg.AssetSelection.assets("intervention_effect"),
+    description="Compare who got an email with who did not.",
 )
 maintenance_job = dg.define_asset_job(
     "maintain_tables", dg.AssetSelection.assets("table_maintenance"), description="Merge small files, expire snapshots."
@@ -131,10 +145,10 @@ def refresh_sensor(
         return skip
     tables = warehouse.dynamic_tables(utc_now())
     due = [table.name for table in tables if is_due(table, eager=settings.refresh == "eager")]
-    if due or warehouse.stream_has_data(STREAM):
-        together = [*with_late_sources(tables, due), STREAM]
+    if due or warehouse.stream_has_data(STREAM) or warehouse.stream_has_data(ALERT_STREAM):
+        together = [*with_late_sources(tables, due), STREAM, ALERTS]
         return dg.RunRequest(
-            asset_selection=[dg.AssetKey(name) for name in together], tags={"churn/due": ", ".join(due) or STREAM}
+            asset_selection=[dg.AssetKey(name) for name in together], tags={"churn/due": ", ".join(due) or "streams"}
         )
     idle = [table for table in tables if table.lag_seconds == 0 and _materialization_is_old(context, table)]
     return dg.SensorResult(
@@ -218,17 +232,46 @@ def with_late_sources(tables: list[DynamicTable], due: list[str]) -> list[str]:
     description="Requests a run of today's emails while customers wait who may be written to, and of days left unfinished.",
 )
 def emails_sensor(
-    context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse]
+    context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse], settings: dg.ResourceParam[Settings]
 ) -> dg.RunRequest | dg.SkipReason:
     """One look at the queue."""
     if skip := _not_now(context, emails_job.name) or _blocked(context):
         return skip
-    now = utc_now()
-    if unfinished := unfinished_days(warehouse):
-        return dg.RunRequest(partition_key=unfinished[0].isoformat())
-    if eligible_count(warehouse, now):
-        return dg.RunRequest(partition_key=now.date().isoformat())
-    return dg.SkipReason("nobody waits who may be written to")
+    if day := next_day(warehouse, limits_of(settings), utc_now()):
+        return dg.RunRequest(partition_key=day.isoformat())
+    return dg.SkipReason("nobody waits who may be written to today")
+
+
+@dg.sensor(
+    job=outbox_job,
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Requests a run while emails wait that may be approved automatically, or sent outside of the quiet hours.",
+)
+def outbox_sensor(
+    context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse], settings: dg.ResourceParam[Settings]
+) -> dg.RunRequest | dg.SkipReason:
+    """One look at the outbox."""
+    if skip := _not_now(context, outbox_job.name) or _email_check_has_failed(context):
+        return skip
+    quiet = quiet_hours(settings)
+    may_send = settings.smtp_url is not None and not (quiet and quiet.until(utc_now()))
+    statuses = list[Status]()
+    if settings.approval == "auto":
+        statuses.append("READY")
+    if may_send:
+        statuses.extend(("APPROVED", "SENDING"))
+    if statuses and outbox.waiting(warehouse, statuses):
+        return dg.RunRequest()
+    return dg.SkipReason("nothing may leave now")
+
+
+def _email_check_has_failed(context: dg.SensorEvaluationContext) -> dg.SkipReason | None:
+    """No email leaves while something is wrong with those that were written."""
+    for name in ("one_email_in_7_days", "every_text_passes_the_checks"):
+        if _has_failed(context, dg.AssetCheckKey(dg.AssetKey("retention_emails"), name)):
+            return dg.SkipReason(f"stopped by the failed check {name} of retention_emails")
+    return None
 
 
 @dg.sensor(
@@ -242,6 +285,19 @@ def ledger_checks_sensor(
 ) -> dg.RunRequest | dg.SkipReason:
     """One look at whether anything was stored since the last check."""
     return _again_after(context, warehouse, ledger_checks_job.name, LEDGER_CHECK_SECONDS)
+
+
+@dg.sensor(
+    job=effect_job,
+    minimum_interval_seconds=600,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Measures the emails' effect once a day while something is written.",
+)
+def effect_sensor(
+    context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse]
+) -> dg.RunRequest | dg.SkipReason:
+    """One look at whether a day has passed since the last measurement."""
+    return _again_after(context, warehouse, effect_job.name, EFFECT_SECONDS)
 
 
 @dg.sensor(
@@ -262,10 +318,12 @@ SENSORS = [
     refresh_sensor,
     refresh_history_sensor,
     emails_sensor,
+    outbox_sensor,
     ledger_checks_sensor,
+    effect_sensor,
     maintenance_sensor,
 ]
-JOBS = [ingest_job, refresh_job, emails_job, ledger_checks_job, maintenance_job]
+JOBS = [ingest_job, refresh_job, emails_job, outbox_job, ledger_checks_job, effect_job, maintenance_job]
 
 
 def _again_after(

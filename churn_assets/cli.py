@@ -1,9 +1,11 @@
 """The `churn` command. Here belong arguments, progress and messages; the work is done by the modules it calls."""
 
+import getpass
 import json
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from churn_assets import outbox_cli
 from churn_assets.clock import utc_now
 from churn_assets.dynamic_tables.engine import DynamicTableError
 from churn_assets.errors import ChurnError
@@ -22,6 +25,7 @@ from churn_assets.stop import StopSignal
 from churn_assets.warehouse.lake import LakeWarehouse
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app.add_typer(outbox_cli.app, name="outbox")
 console = Console()
 errors = Console(stderr=True)
 
@@ -252,6 +256,35 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Machine-readabl
     table.add_row("queue", f"{state['queue']:,} customers wait")
     table.add_row("emails", f"{state['emails']['total']:,}, {state['emails']['last_7_days']:,} in the last 7 days")
     console.print(table)
+
+
+@app.command()
+def suppress(
+    customer: Annotated[str, typer.Argument(help="The customer's id.")],
+    until: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The first day (UTC) to write again; never if unset.")
+    ] = None,
+    note: Annotated[str | None, typer.Option(help="Why.")] = None,
+) -> None:
+    """Let nobody write to a customer, and cancel what waits to leave."""
+    from churn_assets.retention import suppressions
+
+    warehouse = _warehouse(load_settings())
+    warehouse.deploy()
+    day = until.date() if until else None
+    cancelled = suppressions.suppress(warehouse, customer, day, utc_now(), note, getpass.getuser())
+    _say(f"{customer} is suppressed{f' until {day}' if day else ''}; {cancelled:,} emails cancelled")
+
+
+@app.command()
+def unsuppress(customer: Annotated[str, typer.Argument(help="The customer's id.")]) -> None:
+    """Let a customer be written to again. A customer's own refusal of emails stays."""
+    from churn_assets.retention import suppressions
+
+    warehouse = _warehouse(load_settings())
+    warehouse.deploy()
+    was_suppressed = suppressions.lift(warehouse, customer, utc_now())
+    _say(f"{customer} is no longer suppressed" if was_suppressed else f"{customer} was not suppressed")
 
 
 @app.command()

@@ -20,7 +20,7 @@ from churn_assets.errors import ChurnError
 from churn_assets.ingestion import kafka
 from churn_assets.ingestion.backlog import ingest, lags
 from churn_assets.ingestion.broker import embedded_broker
-from churn_assets.retention.emails import eligible_count
+from churn_assets.retention.claims import eligible_count
 from churn_assets.retention.queue import STREAM
 from churn_assets.settings import PROJECT_ROOT, Settings
 from churn_assets.simulator import seeding

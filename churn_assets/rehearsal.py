@@ -51,6 +51,8 @@ def rehearse(report: Callable[[str], None]) -> list[str]:
                         ("check_ledgers", None),
                         ("refresh_dynamic_tables", None),
                         ("write_retention_emails", utc_now().date().isoformat()),
+                        ("send_emails", None),
+                        ("measure_effect", None),
                     )
                 ]
                 return [*_failures(results, report), *_missing(warehouse)]
@@ -61,7 +63,7 @@ def _missing(warehouse: Warehouse) -> list[str]:
     missing: list[str] = []
     if row_count(warehouse, "event_rejects") != POISON:
         missing.append("poisoned messages in event_rejects")
-    if not row_count(warehouse, "agent_intervention_log"):
+    if not warehouse.query("SELECT 1 FROM agent_intervention_log WHERE status = 'READY' LIMIT 1").num_rows:
         missing.append("emails")
     return missing
 

@@ -10,6 +10,7 @@ import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
+from zoneinfo import available_timezones
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator
@@ -79,11 +80,22 @@ MAX_ORPHAN_SHARE = 0.01  # of a ledger's rows whose account or customer is unkno
 LEDGER_CHECK_SECONDS = 15 * 60.0  # between two checks of whole ledgers while events arrive
 # What a target lag has to leave: an event's way from Kafka to the commit of its ledger (up to 20 s), and a requested run's way
 # to its own commit (queue, process start and refresh: up to 20 s).
-REFRESH_ALLOWANCE_SECONDS = 40.0
+REFRESH_ALLOWANCE_SECONDS = 45.0
 RETRY_AFTER_FAILURE_SECONDS = 60.0  # before a sensor requests again what has just failed
 
-EMAILS_PER_RUN = 50
+EMAILS_PER_RUN = 50  # customers taken from the queue by one run, the control group included
 EMAIL_PAUSE_DAYS = 7  # no customer gets two emails within this many days
+CONTROL_SHARE = 0.1  # of the customers who would get an email: they get none, so that its effect can be measured
+ALERT_HOURS = 24.0  # for which an alert may wait for its email
+EFFECT_SECONDS = 24 * 3600.0  # between two measurements of the emails' effect
+EFFECT_DAYS = 30  # within which a customer who left counts against an email, or against its absence
+WRITER_CONCURRENCY = 4  # emails written at once
+WRITER_TIMEOUT_SECONDS = 30.0
+WRITER_RETRIES = 2  # of a call to a language model, with growing pauses
+WRITER_PATIENCE_MINUTES = (5.0, 30.0)  # after a failed run, before the next; then the template writes
+WRITER_IS_DOWN_AFTER = 8  # failures in a row: the run asks no more
+MAX_EMAIL_SENTENCES = 3
+MAX_EMAIL_CHARACTERS = 900
 
 
 _KAFKA_SECURITY = ("KAFKA_SECURITY_", "KAFKA_SASL_", "KAFKA_SSL_", "KAFKA_ENABLE_SSL_", "KAFKA_ENABLE_SASL_")
@@ -127,6 +139,61 @@ class Settings(BaseSettings):
         description="Refresh as late as the target lag allows, or as soon as something changed.",
     )
 
+    writer: Literal["template", "openai", "cortex"] = Field(
+        "template", alias="CHURN_WRITER", description="Who writes the emails: fixed sentences or a language model."
+    )
+    writer_model: str | None = Field(
+        None,
+        alias="CHURN_WRITER_MODEL",
+        description="The language model; llama3 for openai, llama3.1-8b for cortex when unset.",
+    )
+    openai_base_url: str = Field(
+        "http://localhost:11434/v1",
+        alias="OPENAI_BASE_URL",
+        description="Any server that speaks OpenAI's protocol; Ollama on this machine when unset.",
+    )
+    openai_api_key: SecretStr = Field(SecretStr("none"), alias="OPENAI_API_KEY", description="The server's key.")
+    emails_per_day: int = Field(
+        500, alias="CHURN_EMAILS_PER_DAY", ge=0, description="Emails that may be written a day (UTC)."
+    )
+    tokens_per_day: int = Field(
+        500_000,
+        alias="CHURN_TOKENS_PER_DAY",
+        ge=0,
+        description="Tokens of a language model that may be used a day (UTC).",
+    )
+    approval: Literal["hand", "auto"] = Field(
+        "hand", alias="CHURN_APPROVAL", description="Whether a person approves each email before it leaves."
+    )
+    smtp_url: SecretStr | None = Field(
+        None,
+        alias="CHURN_SMTP_URL",
+        description="smtp://, smtp+starttls:// or smtps://user:password@host:port; no email is sent when unset.",
+    )
+    email_from: str = Field("", alias="CHURN_EMAIL_FROM", description="The sender's address.")
+    quiet_hours: str = Field(
+        "21:00-08:00",
+        alias="CHURN_QUIET_HOURS",
+        description="When no email is sent, in CHURN_TIME_ZONE; 'none' for never.",
+    )
+    time_zone: str = Field(
+        "UTC", alias="CHURN_TIME_ZONE", description="The customers' time zone, such as Europe/Paris."
+    )
+
+    @field_validator("quiet_hours")
+    @classmethod
+    def _is_a_span_of_hours(cls, hours: str) -> str:
+        if hours != "none" and not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d", hours):
+            raise ValueError("must be two times such as 21:00-08:00, or none")
+        return hours
+
+    @field_validator("time_zone")
+    @classmethod
+    def _is_known(cls, zone: str) -> str:
+        if zone not in available_timezones():
+            raise ValueError("must be a time zone of the IANA database, such as Europe/Paris")
+        return zone
+
     @field_validator("topics_setting")
     @classmethod
     def _names_topics(cls, topics: str) -> str:
@@ -150,6 +217,11 @@ class Settings(BaseSettings):
     def lake_path(self) -> Path:
         """Folder of the lake: its catalog and its Parquet files."""
         return self.home.absolute() / "lake"
+
+    @property
+    def emails_path(self) -> Path:
+        """Folder of what a run that writes emails keeps beside the warehouse."""
+        return self.home.absolute() / "emails"
 
     @property
     def dagster_home(self) -> Path:

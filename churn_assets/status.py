@@ -28,7 +28,8 @@ def status(settings: Settings, warehouse: Warehouse, now: datetime) -> dict[str,
     emails = _one_row(
         warehouse,
         "SELECT count(*) AS total, count(*) FILTER (WHERE created_at > CAST(? AS TIMESTAMP)"
-        f" - INTERVAL '{EMAIL_PAUSE_DAYS}' DAY) AS last_7_days FROM agent_intervention_log WHERE status = 'READY'",
+        f" - INTERVAL '{EMAIL_PAUSE_DAYS}' DAY) AS last_7_days FROM agent_intervention_log"
+        " WHERE status NOT IN ('CONTROL', 'CLAIMED', 'CANCELLED')",
         now,
     )
     offsets, problem = _offsets(settings, warehouse)

@@ -128,15 +128,16 @@ def test_risk_queue_and_emails_count_customers(settings: Settings, lake: LakeWar
             )
         for customer, left_at in queue:
             tx.execute(
-                "INSERT INTO retention_queue (customer_id, churn_score, queued_at, left_at) VALUES (?, 0.9, ?, ?)",
+                "INSERT INTO retention_queue (customer_id, source, churn_score, queued_at, left_at)"
+                " VALUES (?, 'prediction', 0.9, ?, ?)",
                 [customer, now, left_at],
             )
         for customer, days_ago, state in emails:
             at = now - timedelta(days=days_ago)
             tx.execute(
                 "INSERT INTO agent_intervention_log"
-                " (intervention_id, customer_id, churn_score, created_at, status, partition_day)"
-                " VALUES (uuid(), ?, 0.9, ?, ?, ?)",
+                " (intervention_id, customer_id, churn_score, created_at, status, source, partition_day)"
+                " VALUES (uuid(), ?, 0.9, ?, ?, 'prediction', ?)",
                 [customer, at, state, at.date()],
             )
 

@@ -1,15 +1,19 @@
--- Who waits for a retention email, and every email that was written.
+-- Who waits for a retention email, every intervention, and what is known of alerts.
 
+-- source: prediction (the customer came into HIGH) or alert (the live metrics came to CRITICAL).
 -- A customer waits while left_at is NULL.
 CREATE TABLE IF NOT EXISTS retention_queue (
     customer_id VARCHAR NOT NULL,
+    source VARCHAR NOT NULL,
     churn_score DOUBLE NOT NULL,
+    reason_codes VARCHAR,
     queued_at TIMESTAMP NOT NULL,
     left_at TIMESTAMP,
     left_reason VARCHAR
 );
 
--- status: CLAIMED (a run has taken the customer and owes the text) or READY (the text is written).
+-- Statuses and their moves are in churn_assets/retention/statuses.py. Times are UTC. complaints: what the text checks found in
+-- texts that were refused; writer_error: why the writer gave none. is_fallback: the template wrote in the writer's place.
 CREATE TABLE IF NOT EXISTS agent_intervention_log (
     intervention_id VARCHAR NOT NULL,
     customer_id VARCHAR NOT NULL,
@@ -17,17 +21,66 @@ CREATE TABLE IF NOT EXISTS agent_intervention_log (
     generated_email VARCHAR,
     created_at TIMESTAMP NOT NULL,
     status VARCHAR NOT NULL,
+    source VARCHAR NOT NULL,
     reason_codes VARCHAR,
     writer VARCHAR,
+    model VARCHAR,
+    prompt_version VARCHAR,
+    prompt_tokens BIGINT,
+    completion_tokens BIGINT,
+    latency_seconds DOUBLE,
+    complaints VARCHAR,
+    writer_error VARCHAR,
+    failed_attempts INTEGER,
+    retry_after TIMESTAMP,
+    is_fallback BOOLEAN,
     partition_day DATE NOT NULL
+);
+
+-- Every move of an intervention from one status to the next; status_from is NULL for the first.
+CREATE TABLE IF NOT EXISTS intervention_moves (
+    intervention_id VARCHAR NOT NULL,
+    status_from VARCHAR,
+    status_to VARCHAR NOT NULL,
+    moved_at TIMESTAMP NOT NULL,
+    moved_by VARCHAR NOT NULL,
+    note VARCHAR
+);
+
+-- Customers who may not be written to: until a day (exclusive, UTC), or for ever where it is NULL; unless lifted.
+CREATE TABLE IF NOT EXISTS suppressions (
+    customer_id VARCHAR NOT NULL,
+    suppressed_at TIMESTAMP NOT NULL,
+    suppressed_until DATE,
+    lifted_at TIMESTAMP,
+    note VARCHAR
+);
+
+-- Each time that a customer's live metrics came to CRITICAL: the metrics, the score of the model in use and the email.
+CREATE TABLE IF NOT EXISTS high_risk_history (
+    alert_id VARCHAR NOT NULL,
+    customer_id VARCHAR NOT NULL,
+    alerted_at TIMESTAMP NOT NULL,
+    avg_churn_score DOUBLE NOT NULL,
+    max_churn_score DOUBLE NOT NULL,
+    declines INTEGER NOT NULL,
+    spend DOUBLE NOT NULL,
+    model_score DOUBLE,
+    intervention_id VARCHAR,
+    generated_email VARCHAR
 );
 
 INSERT INTO streams (name, table_name, position)
 SELECT
-    'stream_high_risk_customers' AS name,
-    'dyn_churn_predictions' AS table_name,
+    wanted.name,
+    wanted.table_name,
     NULL AS position
+FROM (
+    VALUES
+    ('stream_high_risk_customers', 'dyn_churn_predictions'),
+    ('churn_metrics_stream', 'churn_metrics_live')
+) AS wanted (name, table_name)
 WHERE NOT EXISTS (
-    SELECT name FROM streams
-    WHERE name = 'stream_high_risk_customers'
+    SELECT known.name FROM streams AS known
+    WHERE known.name = wanted.name
 );

@@ -1,20 +1,26 @@
-"""Stage 4: from the stream of customers who came into HIGH to the emails. The rules are in `churn_assets.retention`."""
+"""Stage 4: from the streams of customers at risk to emails that leave. The rules are in `churn_assets.retention`."""
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import date
+from time import perf_counter
+from typing import Any
 
 import dagster as dg
 
 from churn_assets.assets.ledgers import row_count
 from churn_assets.clock import utc_now
-from churn_assets.retention.emails import customers_written_to_twice, write_emails
-from churn_assets.retention.queue import STREAM, fill_queue
-from churn_assets.retention.writer import Writer
+from churn_assets.retention.claims import customers_written_to_twice
+from churn_assets.retention.emails import Desk, emails_with_complaints, write_emails
+from churn_assets.retention.outbox import masked
+from churn_assets.retention.queue import STREAM, fill_queue, raise_alerts
 from churn_assets.settings import EMAIL_PAUSE_DAYS
 from churn_assets.warehouse.protocol import Warehouse
 
 GROUP = "interventions"
 OWNER = "team:marketing"
 FIRST_DAY = "2026-01-01"
+ALERTS = "high_risk_history"
 
 email_days = dg.DailyPartitionsDefinition(start_date=FIRST_DAY, end_offset=1)  # includes today (UTC)
 
@@ -38,11 +44,31 @@ def stream_high_risk_customers(warehouse: dg.ResourceParam[Warehouse]) -> dg.Mat
 
 
 @dg.asset(
-    deps=[stream_high_risk_customers, "dim_customers"],
+    name=ALERTS,
+    # The score of the predictions is logged with each alert, so they are refreshed before.
+    deps=["churn_metrics_live", "dyn_churn_predictions"],
+    description=(
+        "Each time that a customer's live metrics came to CRITICAL, with the score of the model in use and, once it is"
+        " written, the email. The customer joins the retention queue: same rules, claims and writer."
+    ),
+    kinds={"ducklake", "stream"},
+    group_name=GROUP,
+    owners=[OWNER],
+    metadata={"dagster/table_name": f"lake.main.{ALERTS}"},
+    pool="refresh",
+)
+def high_risk_history(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
+    """Consume the metrics' stream into alerts."""
+    raised = warehouse.transact(lambda tx: raise_alerts(tx, utc_now()))
+    return dg.MaterializeResult(metadata={"alerts": raised, "dagster/row_count": row_count(warehouse, ALERTS)})
+
+
+@dg.asset(
+    deps=[stream_high_risk_customers, high_risk_history, "dim_customers"],
     partitions_def=email_days,
     description=(
-        "One retention email to each waiting high-risk customer, at most 50 a run and one in 7 days, logged in"
-        " agent_intervention_log. A past day is only completed, never extended."
+        "One retention email to each waiting customer at risk, at most 50 a run and one in 7 days, checked and logged in"
+        " agent_intervention_log; one in ten gets none, as the control group. A past day is only completed, never extended."
     ),
     kinds={"ducklake", "email"},
     group_name=GROUP,
@@ -53,36 +79,98 @@ def stream_high_risk_customers(warehouse: dg.ResourceParam[Warehouse]) -> dg.Mat
             asset="retention_emails",
             blocking=True,
             description="No customer has two interventions within 7 days.",
-        )
+        ),
+        dg.AssetCheckSpec(
+            "every_text_passes_the_checks",
+            asset="retention_emails",
+            blocking=True,
+            description="The text checks find nothing in any text of the day that may go out.",
+        ),
+        dg.AssetCheckSpec(
+            "the_writer_answers",
+            asset="retention_emails",
+            description="The writer gave a text for every customer, within the day's limits.",
+        ),
     ],
     metadata={"dagster/table_name": "lake.main.agent_intervention_log"},
     pool="emails",
 )
 def retention_emails(
-    context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse], writer: dg.ResourceParam[Writer]
+    context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse], desk: dg.ResourceParam[Desk]
 ) -> dg.MaterializeResult:
-    """Claim, write and log the day's emails."""
+    """Claim, write, check and log the day's emails."""
     day = date.fromisoformat(context.partition_key)
-    run = write_emails(warehouse, writer, day, utc_now())
+    started = perf_counter()
+    run = write_emails(warehouse, desk, day, utc_now(), context.log.info)
+    seconds = perf_counter() - started
     twice = customers_written_to_twice(warehouse)
-    logged = "agent_intervention_log"
-    sample = warehouse.query(
-        f"SELECT generated_email FROM {logged} WHERE partition_day = ? AND status = 'READY' ORDER BY created_at DESC LIMIT 1",
-        [day],
-    )["generated_email"].to_pylist()
+    complaints = emails_with_complaints(warehouse, desk.check, day)
     return dg.MaterializeResult(
         metadata={
-            "claimed": run.claimed,
-            "written": run.written,
-            "dropped_from_queue": run.dropped,
-            "sample": dg.MetadataValue.md("\n\n".join(f"```\n{text}\n```" for text in sample)),
-            "dagster/row_count": row_count(warehouse, logged),
+            **{name: value for name, value in asdict(run).items() if value is not None},
+            **_day_metadata(warehouse, day),
+            "seconds": seconds,
+            "writer": desk.writer.name,
+            "prompt_version": desk.writer.prompt_version,
+            "dagster/row_count": row_count(warehouse, "agent_intervention_log"),
         },
         check_results=[
             dg.AssetCheckResult(
                 check_name="one_email_in_7_days",
                 passed=not twice,
                 metadata={"customers": twice[:20], "pause_days": EMAIL_PAUSE_DAYS},
-            )
+            ),
+            dg.AssetCheckResult(
+                check_name="every_text_passes_the_checks",
+                passed=not complaints,
+                metadata={"complaints": dict(list(complaints.items())[:20])},
+            ),
+            dg.AssetCheckResult(
+                check_name="the_writer_answers",
+                passed=not (run.failed or run.unasked or run.by_template),
+                severity=dg.AssetCheckSeverity.WARN,
+                metadata={
+                    "failed": run.failed,
+                    "unasked": run.unasked,
+                    "by_template": run.by_template,
+                    "stopped_by": run.stopped_by or "",
+                },
+            ),
         ],
     )
+
+
+def _day_metadata(warehouse: Warehouse, day: date) -> Mapping[str, Any]:
+    """How the day stands: interventions by status, tokens, and three samples without a whole address."""
+    statuses = warehouse.query(
+        "SELECT status, count(*) AS interventions, cast(coalesce(sum(prompt_tokens + completion_tokens), 0) AS bigint) AS tokens"
+        " FROM agent_intervention_log WHERE partition_day = ? GROUP BY status ORDER BY status",
+        [day],
+    ).to_pylist()
+    samples = warehouse.query(
+        "SELECT customers.email, log.churn_score, log.reason_codes, log.generated_email FROM agent_intervention_log AS log"
+        " INNER JOIN dim_customers AS customers ON log.customer_id = customers.customer_id"
+        " WHERE log.partition_day = ? AND log.generated_email IS NOT NULL ORDER BY log.churn_score DESC LIMIT 3",
+        [day],
+    ).to_pylist()
+    return {
+        "by_status": dg.MetadataValue.table(
+            [dg.TableRecord(row) for row in statuses],
+            dg.TableSchema(
+                [
+                    dg.TableColumn("status", "string"),
+                    dg.TableColumn("interventions", "int"),
+                    dg.TableColumn("tokens", "int"),
+                ]
+            ),
+        ),
+        "tokens_of_the_day": sum(row["tokens"] for row in statuses),
+        "samples": dg.MetadataValue.md(
+            "\n\n".join(
+                f"To {masked(row['email'])}, score {row['churn_score']:.2f} ({row['reason_codes'] or 'alert'})\n\n"
+                f"```\n{row['generated_email']}\n```"
+                for row in samples
+            )
+            or "no text yet"
+        ),
+    }

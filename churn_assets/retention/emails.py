@@ -1,126 +1,351 @@
-"""One email to each waiting customer, once: claim, write, log.
+"""One email to each waiting customer, once: claim, write, check, log.
 
 A run claims customers in one transaction, which takes them from the queue and gives each a line in the intervention log.
-Only then are texts written, and stored in a second transaction. A run that dies between the two leaves claims, which the
-next run of that day completes; the 7-day rule counts claims, so nobody is written to twice.
+Only then are texts asked for; each answer is kept on disk as soon as it is there and stored with what became of it. A run
+that dies leaves claims, which the next run of that day completes, without paying again for answers that had come; the
+7-day rule counts claims, so nobody is written to twice.
+
+Here belongs what one run does and whether one is due. Who may be claimed is `claims`; writers, text checks and statuses are
+modules of their own; what happens to a text that is ready is `outbox`.
 """
 
-import uuid
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
+from pathlib import Path
+from threading import Lock
+from time import perf_counter
 
-from churn_assets.retention.queue import drop_from_queue, fill_queue
-from churn_assets.retention.writer import EmailRequest, Writer
-from churn_assets.settings import EMAIL_PAUSE_DAYS, EMAILS_PER_RUN
+from churn_assets.retention.claims import (
+    Claim,
+    Claims,
+    claim,
+    due_claims,
+    eligible_count,
+    give_up_claims,
+    oldest_due_day,
+    room_on,
+)
+from churn_assets.retention.journal import AnswerJournal, turn_to_write
+from churn_assets.retention.queue import queue_again
+from churn_assets.retention.statuses import move
+from churn_assets.retention.suppressions import SUPPRESSED
+from churn_assets.retention.writer import Answer, EmailRequest, Writer, WriterError
+from churn_assets.settings import CONTROL_SHARE, WRITER_CONCURRENCY, WRITER_IS_DOWN_AFTER, WRITER_PATIENCE_MINUTES
 from churn_assets.warehouse.protocol import Transaction, Warehouse
+from churn_assets.warehouse.values import flat, places
 
-# Waiting, still HIGH, and no email within the pause. The parameter is the time that the pause reaches back to (UTC).
-_ELIGIBLE = """
-    FROM retention_queue AS queue
-    INNER JOIN dyn_churn_predictions AS predictions
-        ON queue.customer_id = predictions.customer_id AND predictions.risk_class = 'HIGH'
-    WHERE queue.left_at IS NULL
-        AND queue.customer_id NOT IN (SELECT customer_id FROM agent_intervention_log WHERE created_at > ?)
-"""
+_ATTEMPTS = 2  # texts that a writer may give for one customer; the second knows what was wrong with the first
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one day (UTC) may cost. Tokens are looked at before each call, so the last calls at once may go beyond."""
+
+    emails_per_day: int
+    tokens_per_day: int
+
+
+@dataclass(frozen=True)
+class Desk:
+    """Who writes, by what rules and within what limits.
+
+    `template` writes where `writer` gives nothing that passes. `check` says in words what is wrong with a text. `folder` is
+    this machine's, for what a run keeps beside the warehouse.
+    """
+
+    writer: Writer
+    template: Writer
+    check: Callable[[str, EmailRequest], list[str]]
+    folder: Path
+    limits: Limits
+    control_share: float = CONTROL_SHARE
 
 
 @dataclass(frozen=True)
 class EmailRun:
-    """What one run of one day did: customers newly claimed, dropped from the queue, and texts written."""
+    """What one run of one day did: numbers of customers, tokens that were paid for, and why it stopped early if it did.
 
-    claimed: int
-    dropped: int
-    written: int
-
-
-def eligible_count(warehouse: Warehouse, now: datetime) -> int:
-    """How many waiting customers could get an email at `now` (UTC)."""
-    return warehouse.query(f"SELECT count(*) AS eligible {_ELIGIBLE}", [_pause_start(now)])["eligible"][0].as_py()
-
-
-def unfinished_days(warehouse: Warehouse) -> list[date]:
-    """Days with claims whose text is still owed, oldest first."""
-    rows = warehouse.query(
-        "SELECT DISTINCT partition_day FROM agent_intervention_log WHERE status = 'CLAIMED' ORDER BY partition_day"
-    )
-    return rows["partition_day"].to_pylist()
-
-
-def write_emails(warehouse: Warehouse, writer: Writer, day: date, now: datetime) -> EmailRun:
-    """Complete the claims of `day` and, if it is the day of `now` (UTC), claim and write up to 50 more.
-
-    A past day gets no new customers, so running it again changes nothing.
+    `claimed` includes `control`. `written` includes `by_template`, the texts that the template wrote in the writer's place.
+    `failed` is owed still, because the writer gave none; `unasked` because the run stopped before.
     """
-    claimed, dropped = (0, 0)
-    if day == now.date():
-        claimed, dropped = warehouse.transact(lambda tx: _claim(tx, day, now))
-    owed = warehouse.query(
-        "SELECT log.intervention_id, log.reason_codes, customers.full_name, customers.segment"
-        " FROM agent_intervention_log AS log INNER JOIN dim_customers AS customers USING (customer_id)"
-        " WHERE log.status = 'CLAIMED' AND log.partition_day = ? ORDER BY log.churn_score DESC, log.customer_id",
+
+    claimed: int = 0
+    control: int = 0
+    dropped: int = 0
+    cancelled: int = 0
+    written: int = 0
+    by_template: int = 0
+    failed: int = 0
+    unasked: int = 0
+    tokens: int = 0
+    stopped_by: str | None = None
+
+
+def next_day(warehouse: Warehouse, limits: Limits, now: datetime) -> date | None:
+    """The day that a run is due for at `now` (UTC): the oldest with a text that may be asked for, else today if anybody waits
+    who may be written to; None while nobody does or the day's limits are reached.
+    """
+    if _tokens_spent(warehouse, now) >= limits.tokens_per_day:
+        return None
+    if day := oldest_due_day(warehouse, now):
+        return day
+    today = now.date()
+    has_room = warehouse.transact(lambda tx: room_on(tx, today, limits.emails_per_day)) > 0
+    return today if has_room and eligible_count(warehouse, now) else None
+
+
+def write_emails(
+    warehouse: Warehouse, desk: Desk, day: date, now: datetime, report: Callable[[str], None] = lambda _: None
+) -> EmailRun:
+    """Complete the claims of `day` and, if it is the day of `now` (UTC), claim and write more: 50 texts a run at most.
+
+    A past day gets no new customers, so running it again changes nothing. `report` is told of progress in words.
+    """
+    with turn_to_write(desk.folder):
+        cancelled = warehouse.transact(lambda tx: give_up_claims(tx, now))
+        claims = Claims()
+        if day == now.date():
+            claims = warehouse.transact(lambda tx: claim(tx, day, now, desk.limits.emails_per_day, desk.control_share))
+        owed = due_claims(warehouse, day, now)
+        calls = _Calls(desk, AnswerJournal(desk.folder), _tokens_spent(warehouse, now))
+        counts = _write_owed(warehouse, calls, owed, now, report)
+    return EmailRun(
+        claimed=claims.claimed,
+        control=claims.control,
+        dropped=claims.dropped,
+        cancelled=cancelled + counts["CANCELLED"],
+        written=counts["READY"],
+        by_template=counts["by_template"],
+        failed=counts["failed"],
+        unasked=counts["unasked"],
+        tokens=calls.tokens,
+        stopped_by=calls.are_over(),
+    )
+
+
+def emails_with_complaints(
+    warehouse: Warehouse, check: Callable[[str, EmailRequest], list[str]], day: date
+) -> dict[str, list[str]]:
+    """By intervention of `day`: what is wrong with a text that may go out or went out; there must be nothing."""
+    rows = warehouse.query(
+        "SELECT log.intervention_id, coalesce(log.generated_email, '') AS text, coalesce(customers.full_name, '') AS full_name,"
+        " coalesce(customers.segment, '') AS segment, coalesce(log.reason_codes, '') AS reasons"
+        " FROM agent_intervention_log AS log LEFT JOIN dim_customers AS customers ON log.customer_id = customers.customer_id"
+        " WHERE log.partition_day = ? AND log.status NOT IN ('CONTROL', 'CLAIMED', 'CANCELLED', 'REJECTED')",
         [day],
     ).to_pylist()
-    texts = {
-        claim["intervention_id"]: writer.write(
-            EmailRequest(claim["full_name"], claim["segment"], claim["reason_codes"])
-        )
-        for claim in owed
+    found = {
+        row["intervention_id"]: check(row["text"], EmailRequest(row["full_name"], row["segment"], row["reasons"]))
+        for row in rows
     }
-    written = warehouse.transact(lambda tx: _store_texts(tx, texts, writer.name)) if texts else 0
-    return EmailRun(claimed, dropped, written)
+    return {intervention: complaints for intervention, complaints in found.items() if complaints}
 
 
-def customers_written_to_twice(warehouse: Warehouse) -> list[str]:
-    """Customers with two interventions less than the pause apart; there must be none."""
-    rows = warehouse.query(
-        "SELECT DISTINCT customer_id FROM (SELECT customer_id, created_at - lag(created_at) OVER"
-        f" (PARTITION BY customer_id ORDER BY created_at) < INTERVAL '{EMAIL_PAUSE_DAYS}' DAY AS too_soon"
-        " FROM agent_intervention_log) AS pairs WHERE too_soon ORDER BY customer_id"
-    )
-    return rows["customer_id"].to_pylist()
+@dataclass(frozen=True)
+class _Draft:
+    """What became of asking for one text. Without a text, `error` says why the writer gave none, and it is owed still; with
+    neither, nobody could write one that passes.
+    """
+
+    claim: Claim
+    writer: Writer
+    answers: Sequence[Answer]
+    complaints: Sequence[str]
+    seconds: float
+    text: str | None = None
+    error: str | None = None
+    is_fallback: bool = False
+
+    @property
+    def is_owed(self) -> bool:
+        return self.text is None and not self.is_fallback
 
 
-def intervention_id(customer_id: str, day: date) -> str:
-    """The id of the one intervention that a customer can have on a day."""
-    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"churn_assets/intervention/{customer_id}/{day}"))
+class _Calls:
+    """One run's calls to the writer: what they cost, and whether to make another. Several threads draft at once."""
 
+    def __init__(self, desk: Desk, journal: AnswerJournal, tokens_before: int) -> None:
+        self.journal = journal
+        self.tokens = 0
+        self._desk = desk
+        self._tokens_before = tokens_before
+        self._failures_in_a_row = 0
+        self._lock = Lock()
 
-def _pause_start(now: datetime) -> datetime:
-    return now - timedelta(days=EMAIL_PAUSE_DAYS)
+    def are_over(self) -> str | None:
+        """Why the writer may not be asked any more, if so."""
+        limit = self._desk.limits.tokens_per_day
+        if self._tokens_before + self.tokens >= limit:
+            return f"the day's {limit:,} tokens are used; go on tomorrow or raise CHURN_TOKENS_PER_DAY"
+        if self._failures_in_a_row >= WRITER_IS_DOWN_AFTER:
+            return f"the writer failed {WRITER_IS_DOWN_AFTER} times in a row; is it there?"
+        return None
 
+    def draft(self, owed: Claim, known: Sequence[Answer]) -> _Draft | None:
+        """A text that passes the checks, or why there is none; None where the writer may not be asked.
 
-def _claim(tx: Transaction, day: date, now: datetime) -> tuple[int, int]:
-    fill_queue(tx, now)  # who is dropped below must come into HIGH anew, so the stream has to have seen them leave
-    dropped = drop_from_queue(tx, now)
-    taken = tx.rows(
-        f"SELECT queue.customer_id, predictions.churn_score, predictions.reason_codes {_ELIGIBLE}"
-        f" ORDER BY predictions.churn_score DESC, queue.queued_at, queue.customer_id LIMIT {EMAILS_PER_RUN}",
-        [_pause_start(now)],
-    )
-    if taken:
-        # Updating the queue's rows makes two runs that take the same customer conflict; one of them starts over.
-        tx.execute(
-            "UPDATE retention_queue SET left_at = ?, left_reason = 'email' WHERE left_at IS NULL"
-            f" AND customer_id IN ({', '.join('?' * len(taken))})",
-            [now, *(customer_id for customer_id, _, _ in taken)],
+        `known` are answers that an earlier run has paid for.
+        """
+        request = EmailRequest(owed.full_name, owed.segment, owed.reasons)
+        answers: list[Answer] = []
+        complaints: list[str] = []
+        started = perf_counter()
+        for attempt in range(_ATTEMPTS):
+            if attempt < len(known):
+                answer = known[attempt]
+            elif self.are_over():
+                return None
+            else:
+                try:
+                    answer = self._ask(owed, request, complaints)
+                except WriterError as error:
+                    draft = _Draft(
+                        owed, self._desk.writer, answers, complaints, perf_counter() - started, error=str(error)
+                    )
+                    return draft if owed.failed_attempts < len(WRITER_PATIENCE_MINUTES) else self._in_its_place(draft)
+            answers.append(answer)
+            found = self._desk.check(answer.text, request)
+            if not found:
+                seconds = perf_counter() - started
+                return _Draft(owed, self._desk.writer, answers, complaints, seconds, answer.text)
+            complaints += found
+        return self._in_its_place(_Draft(owed, self._desk.writer, answers, complaints, perf_counter() - started))
+
+    def _ask(self, owed: Claim, request: EmailRequest, complaints: Sequence[str]) -> Answer:
+        try:
+            answer = self._desk.writer.write(request, complaints)
+        except WriterError:
+            with self._lock:
+                self._failures_in_a_row += 1
+            raise
+        self.journal.append(owed.intervention_id, answer)
+        with self._lock:
+            self._failures_in_a_row = 0
+            self.tokens += answer.prompt_tokens + answer.completion_tokens
+        return answer
+
+    def _in_its_place(self, draft: _Draft) -> _Draft:
+        """What the template writes where the writer gave nothing that passes; without a text where that does not pass."""
+        request = EmailRequest(draft.claim.full_name, draft.claim.segment, draft.claim.reasons)
+        text = self._desk.template.write(request).text
+        found = self._desk.check(text, request)
+        return replace(
+            draft,
+            writer=self._desk.template,
+            text=None if found else text,
+            complaints=[*draft.complaints, *found],
+            is_fallback=True,
         )
-        lines = [
-            (intervention_id(customer_id, day), customer_id, score, now, reasons, day)
-            for customer_id, score, reasons in taken
-        ]
+
+
+def _write_owed(
+    warehouse: Warehouse, calls: _Calls, owed: Sequence[Claim], now: datetime, report: Callable[[str], None]
+) -> dict[str, int]:
+    """Ask for all texts, a few at once, and store each with what else has come meanwhile; numbers by what became of them."""
+    counts = {"READY": 0, "CANCELLED": 0, "by_template": 0, "failed": 0, "unasked": 0}
+    known = calls.journal.answers({claim.intervention_id for claim in owed})
+    with ThreadPoolExecutor(WRITER_CONCURRENCY, "writer") as pool:
+        waiting: set[Future[_Draft | None]] = {
+            pool.submit(calls.draft, claim, known.get(claim.intervention_id, [])) for claim in owed
+        }
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            errors = [error for error in (future.exception() for future in done) if error is not None]
+            results = [future.result() for future in done if future.exception() is None]
+            drafts = [draft for draft in results if draft is not None]
+            counts["unasked"] += len(results) - len(drafts)
+            if drafts:
+                stored = warehouse.transact(lambda tx, drafts=drafts: _store(tx, drafts, now))
+                for outcome, count in stored.items():
+                    counts[outcome] += count
+            if errors:  # not the writer's way to fail, so a fault of ours: the claims stay for a mended run
+                pool.shutdown(cancel_futures=True)
+                raise errors[0]
+            report(f"{counts['READY']} of {len(owed)} texts written, {counts['failed']} failed")
+    return counts
+
+
+def _tokens_spent(warehouse: Warehouse, now: datetime) -> int:
+    """Tokens of the texts that were stored on the day of `now`."""
+    return warehouse.query(
+        "SELECT cast(coalesce(sum(log.prompt_tokens + log.completion_tokens), 0) AS bigint) AS tokens"
+        " FROM agent_intervention_log AS log INNER JOIN intervention_moves AS moves"
+        " ON log.intervention_id = moves.intervention_id WHERE moves.status_from = 'CLAIMED' AND moves.moved_at >= ?",
+        [datetime.combine(now.date(), datetime.min.time())],
+    )["tokens"][0].as_py()
+
+
+_RESULT = (
+    "generated_email, writer, model, prompt_version, prompt_tokens, completion_tokens, latency_seconds, complaints,"
+    " writer_error, is_fallback"
+)
+
+
+def _store(tx: Transaction, drafts: Sequence[_Draft], now: datetime) -> dict[str, int]:
+    """Store what became of claims, of those that are still owed; numbers by what it was."""
+    owed = {id_ for (id_,) in tx.rows("SELECT intervention_id FROM agent_intervention_log WHERE status = 'CLAIMED'")}
+    suppressed = {customer for (customer,) in tx.rows(SUPPRESSED, [now])}
+    drafts = [draft for draft in drafts if draft.claim.intervention_id in owed]
+    failed = [draft for draft in drafts if draft.is_owed]
+    final = [draft for draft in drafts if not draft.is_owed]
+    hopeless = [draft.claim.intervention_id for draft in final if draft.text is None]
+    late = [d.claim.intervention_id for d in final if d.text is not None and d.claim.customer_id in suppressed]
+    ready = [d for d in final if d.text is not None and d.claim.customer_id not in suppressed]
+    if final:
+        lines = [_result(draft) for draft in final]
         tx.execute(
-            "INSERT INTO agent_intervention_log"
-            " (intervention_id, customer_id, churn_score, created_at, status, reason_codes, partition_day) VALUES "
-            + ", ".join(["(?, ?, ?, ?, 'CLAIMED', ?, ?)"] * len(lines)),
-            [value for line in lines for value in line],
+            f"UPDATE agent_intervention_log SET {', '.join(f'{name} = result.{name}' for name in _RESULT.split(', '))}"
+            f" FROM (VALUES {places(lines)}) AS result (intervention_id, {_RESULT})"
+            " WHERE agent_intervention_log.intervention_id = result.intervention_id",
+            flat(lines),
         )
-    return len(taken), dropped
+    if failed:
+        lines = [_failure(draft, now) for draft in failed]
+        tx.execute(
+            "UPDATE agent_intervention_log SET writer_error = failure.error, failed_attempts = failure.attempts,"
+            f" retry_after = failure.retry_after FROM (VALUES {places(lines)})"
+            " AS failure (intervention_id, error, attempts, retry_after)"
+            " WHERE agent_intervention_log.intervention_id = failure.intervention_id",
+            flat(lines),
+        )
+    move(tx, [draft.claim.intervention_id for draft in ready], "READY", now, "run")
+    move(tx, late, "CANCELLED", now, "run", "suppressed")
+    queue_again(tx, late, now)
+    move(tx, hopeless, "CANCELLED", now, "run", "no text passes the checks")
+    if ready:
+        texts = [[draft.claim.intervention_id, draft.text] for draft in ready]
+        tx.execute(
+            f"UPDATE high_risk_history SET generated_email = ready.text FROM (VALUES {places(texts)}) AS ready (id, text)"
+            " WHERE high_risk_history.intervention_id = ready.id",
+            flat(texts),
+        )
+    return {
+        "READY": len(ready),
+        "CANCELLED": len(late) + len(hopeless),
+        "by_template": sum(draft.is_fallback for draft in ready),
+        "failed": len(failed),
+    }
 
 
-def _store_texts(tx: Transaction, texts: dict[str, str], writer: str) -> int:
-    return tx.execute(
-        "UPDATE agent_intervention_log SET generated_email = texts.text, writer = texts.writer, status = 'READY'"
-        f" FROM (VALUES {', '.join(['(?, ?, ?)'] * len(texts))}) AS texts (intervention_id, text, writer)"
-        " WHERE agent_intervention_log.intervention_id = texts.intervention_id AND status = 'CLAIMED'",
-        [value for claim, text in texts.items() for value in (claim, text, writer)],
-    )
+def _result(draft: _Draft) -> list[object]:
+    return [
+        draft.claim.intervention_id,
+        draft.text,
+        draft.writer.name,
+        draft.answers[-1].model if draft.answers and not draft.is_fallback else draft.writer.name,
+        draft.writer.prompt_version,
+        sum(answer.prompt_tokens for answer in draft.answers),
+        sum(answer.completion_tokens for answer in draft.answers),
+        draft.seconds,
+        "; ".join(draft.complaints) or None,
+        draft.error,
+        draft.is_fallback,
+    ]
+
+
+def _failure(draft: _Draft, now: datetime) -> list[object]:
+    failed_before = draft.claim.failed_attempts
+    pause = timedelta(minutes=WRITER_PATIENCE_MINUTES[failed_before])
+    return [draft.claim.intervention_id, draft.error, failed_before + 1, now + pause]

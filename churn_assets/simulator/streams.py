@@ -19,6 +19,7 @@ class Purpose(IntEnum):
     LIVE_WINDOW = 4
     DEPARTURES = 5
     DEPARTURE_SIGNALS = 6
+    EMAILS = 7
 
 
 def stream(seed: int, purpose: Purpose, *key: int) -> np.random.Generator:

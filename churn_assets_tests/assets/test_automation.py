@@ -14,7 +14,7 @@ from churn_assets.ingestion import kafka
 from churn_assets.ingestion.commit import committed_offsets
 from churn_assets.ingestion.kafka import Cluster, OffsetRange, Partition, Watermarks
 from churn_assets.ingestion.publisher import Publisher
-from churn_assets.retention.queue import fill_queue
+from churn_assets.retention.queue import fill_queue, raise_alerts
 from churn_assets.settings import EVENTS_TOPIC
 from churn_assets_tests.assets.conftest import Graph
 from churn_assets_tests.ingestion.messages import message
@@ -53,7 +53,7 @@ def test_sensor_by_sensor_waiting_events_become_an_email(graph: Graph, live_bank
     assert requested
     assert requested[0].partition_key == utc_now().date().isoformat()
     assert graph.run("write_retention_emails", requested[0]).success
-    assert skip_reason(graph.tick("emails_sensor")) == "nobody waits who may be written to"
+    assert skip_reason(graph.tick("emails_sensor")) == "nobody waits who may be written to today"
     assert graph.lake.query("SELECT 1 FROM agent_intervention_log WHERE status = 'READY'").num_rows > 0
 
 
@@ -280,7 +280,7 @@ def test_tables_that_are_due_are_refreshed_with_the_late_ones_beneath_them():
 
 
 def test_an_idle_table_is_recorded_as_fresh_without_a_run(graph: Graph):
-    graph.lake.transact(lambda tx: fill_queue(tx, utc_now()))
+    graph.lake.transact(lambda tx: (fill_queue(tx, utc_now()), raise_alerts(tx, utc_now())))
     tick = graph.tick("refresh_sensor")
     recorded = {event.asset_key.path[-1] for event in tick.asset_events}
 

@@ -80,7 +80,10 @@ def forget_everybody(lake: LakeWarehouse) -> None:
     """Leave the lake as it was deployed."""
 
     def clear(tx: Transaction) -> None:
-        for table in ("dim_customers", "dyn_churn_predictions", "retention_queue", "agent_intervention_log"):
+        for table in (
+            "dim_customers", "dim_accounts", "dyn_churn_predictions", "churn_metrics_live", "retention_queue",
+            "agent_intervention_log", "intervention_moves", "suppressions", "high_risk_history",
+        ):  # fmt: skip
             tx.execute(f"DELETE FROM {table}")
         tx.execute("UPDATE streams SET position = NULL")
 

@@ -370,4 +370,7 @@ def test_deploying_again_keeps_every_row(tmp_path: Path) -> None:
     )
     LakeWarehouse(tmp_path / "lake").deploy()
     assert lake.query("SELECT case_id FROM support_cases")["case_id"].to_pylist() == ["K1"]
-    assert lake.query("SELECT name FROM streams")["name"].to_pylist() == ["stream_high_risk_customers"]
+    assert lake.query("SELECT name FROM streams ORDER BY name")["name"].to_pylist() == [
+        "churn_metrics_stream",
+        "stream_high_risk_customers",
+    ]

@@ -1,0 +1,57 @@
+"""Stage 5: emails that are ready leave, where the settings let them. The rules are in `churn_assets.retention.outbox`."""
+
+import dagster as dg
+
+from churn_assets.assets.interventions import GROUP, OWNER
+from churn_assets.clock import utc_now
+from churn_assets.retention import outbox
+from churn_assets.retention.quiet_hours import quiet_hours
+from churn_assets.retention.smtp import smtp_of
+from churn_assets.settings import Settings
+from churn_assets.warehouse.protocol import Warehouse
+
+
+@dg.asset(
+    deps=["retention_emails"],
+    description=(
+        "Emails that leave: approved by a person (`churn outbox approve`) or automatically, then sent over SMTP outside of the"
+        " quiet hours, each at most once. Off unless CHURN_SMTP_URL is set; `churn outbox export` is the other way out."
+    ),
+    kinds={"ducklake", "email"},
+    group_name=GROUP,
+    owners=[OWNER],
+    check_specs=[
+        dg.AssetCheckSpec(
+            "no_email_is_in_doubt",
+            asset="email_outbox",
+            description="Of every email it is known whether it was sent; if not, `churn outbox list` shows it.",
+        )
+    ],
+    pool="outbox",
+)
+def email_outbox(
+    context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse], settings: dg.ResourceParam[Settings]
+) -> dg.MaterializeResult:
+    """Approve and send what may be."""
+    approved = outbox.approve_if_automatic(warehouse, settings, utc_now())
+    metadata: dict[str, dg.MetadataValue | int | str] = {"approved_automatically": approved}
+    if settings.smtp_url is not None:
+        done = outbox.send(
+            warehouse, smtp_of(settings), settings.emails_path, quiet_hours(settings), outbox.AUTO, utc_now
+        )
+        metadata |= {"sent": done.sent, "failed": done.failed, "cancelled": done.cancelled, "waiting": done.waiting}
+        if done.stopped:
+            metadata["stopped"] = done.stopped
+            context.log.warning(f"sending stopped: {done.stopped}")
+    in_doubt = len(outbox.waiting(warehouse, ["UNCERTAIN"]))
+    return dg.MaterializeResult(
+        metadata=metadata,
+        check_results=[
+            dg.AssetCheckResult(
+                check_name="no_email_is_in_doubt",
+                passed=not in_doubt,
+                severity=dg.AssetCheckSeverity.WARN,
+                metadata={"in_doubt": in_doubt},
+            )
+        ],
+    )

@@ -1,0 +1,178 @@
+"""Who may be written to, and the claims that take a customer from the queue.
+
+Here belong the rules by which a customer gets an intervention or none: the queue's order, the 7-day rule, the control group,
+the limits of a day, and who is taken out again. What is done with a claim is `emails`.
+"""
+
+import uuid
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from churn_assets.retention.control import is_in_control_group
+from churn_assets.retention.queue import drop_from_queue, fill_queue, queue_again
+from churn_assets.retention.statuses import Status, begin, move
+from churn_assets.retention.suppressions import SUPPRESSED
+from churn_assets.settings import ALERT_HOURS, EMAIL_PAUSE_DAYS, EMAILS_PER_RUN
+from churn_assets.warehouse.protocol import Transaction, Warehouse
+from churn_assets.warehouse.values import flat, one_row, places
+
+# Waiting, still at risk, not suppressed, and no intervention within the pause or on this day. The parameters are the time now
+# (UTC), the time that the pause reaches back to and the day.
+_ELIGIBLE = f"""
+    FROM retention_queue AS queue
+    INNER JOIN dyn_churn_predictions AS predictions
+        ON queue.customer_id = predictions.customer_id
+        AND (predictions.risk_class = 'HIGH' OR queue.source = 'alert')
+    WHERE queue.left_at IS NULL
+        AND queue.customer_id NOT IN ({SUPPRESSED})
+        AND queue.customer_id NOT IN (
+            SELECT customer_id FROM agent_intervention_log
+            WHERE (created_at > ? AND status <> 'CANCELLED') OR partition_day = ?
+        )
+"""
+
+
+@dataclass(frozen=True)
+class Claims:
+    """Customers newly claimed, those of them in the control group, and who was dropped from the queue."""
+
+    claimed: int = 0
+    control: int = 0
+    dropped: int = 0
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A text that is owed. `failed_attempts` counts runs whose writer gave none."""
+
+    intervention_id: str
+    customer_id: str
+    full_name: str
+    segment: str
+    reasons: str
+    failed_attempts: int
+
+
+def eligible_count(warehouse: Warehouse, now: datetime) -> int:
+    """How many waiting customers could get an email at `now` (UTC), if a day had no limits."""
+    return warehouse.query(f"SELECT count(*) AS eligible {_ELIGIBLE}", _eligible_at(now))["eligible"][0].as_py()
+
+
+def room_on(tx: Transaction, day: date, emails_per_day: int) -> int:
+    """How many more customers may be claimed for `day`: no run owes more than 50 texts."""
+    taken, owed = tx.rows(
+        "SELECT count(*), count(*) FILTER (WHERE status = 'CLAIMED') FROM agent_intervention_log"
+        " WHERE partition_day = ? AND status NOT IN ('CONTROL', 'CANCELLED')",
+        [day],
+    )[0]
+    return max(0, min(EMAILS_PER_RUN - owed, emails_per_day - taken))
+
+
+def claim(tx: Transaction, day: date, now: datetime, emails_per_day: int, control_share: float) -> Claims:
+    """Take who may be written to from the queue, highest score first, each with a line in the intervention log.
+
+    The control group is taken like everybody else, and logged as such.
+    """
+    fill_queue(tx, now)  # who is dropped below must come into HIGH anew, so the stream has to have seen them leave
+    dropped = drop_from_queue(tx, now)
+    taken = tx.rows(
+        "SELECT queue.customer_id, queue.source, predictions.reason_codes,"
+        " CASE WHEN queue.source = 'alert' THEN queue.churn_score ELSE predictions.churn_score END AS score"
+        f" {_ELIGIBLE} ORDER BY score DESC, queue.queued_at, queue.customer_id LIMIT {room_on(tx, day, emails_per_day)}",
+        _eligible_at(now),
+    )
+    if not taken:
+        return Claims(dropped=dropped)
+    customers = [row[0] for row in taken]
+    first: dict[str, Status] = {
+        intervention_id(customer, day): "CONTROL" if is_in_control_group(customer, control_share) else "CLAIMED"
+        for customer in customers
+    }
+    # Updating the queue's rows makes two runs that take the same customer conflict; one of them starts over.
+    tx.execute(
+        "UPDATE retention_queue SET left_at = ?, left_reason = 'intervention' WHERE left_at IS NULL"
+        f" AND customer_id IN ({one_row(customers)})",
+        [now, *customers],
+    )
+    lines = [
+        [id_, customer, score, now, status, source, reasons, day]
+        for (id_, status), (customer, source, reasons, score) in zip(first.items(), taken, strict=True)
+    ]
+    tx.execute(
+        "INSERT INTO agent_intervention_log"
+        " (intervention_id, customer_id, churn_score, created_at, status, source, reason_codes, partition_day)"
+        f" VALUES {places(lines)}",
+        flat(lines),
+    )
+    begin(tx, first, now)
+    alerted = [[customer, id_] for customer, id_ in zip(customers, first, strict=True)]
+    since = now - timedelta(hours=ALERT_HOURS)
+    tx.execute(
+        f"UPDATE high_risk_history SET intervention_id = taken.id FROM (VALUES {places(alerted)}) AS taken (customer_id, id)"
+        " WHERE high_risk_history.customer_id = taken.customer_id AND high_risk_history.intervention_id IS NULL"
+        f" AND high_risk_history.alerted_at > TIMESTAMP '{since.isoformat(sep=' ')}'",
+        flat(alerted),
+    )
+    return Claims(len(taken), list(first.values()).count("CONTROL"), dropped)
+
+
+def give_up_claims(tx: Transaction, now: datetime) -> int:
+    """Cancel the claims of who left, is no longer at risk or may not be written to now; how many. The last wait again."""
+    fill_queue(tx, now)  # who comes back into HIGH must be seen to have left
+    gone: dict[str, str] = dict(
+        tx.rows(
+            "SELECT log.intervention_id, CASE WHEN predictions.customer_id IS NULL THEN 'left the bank'"
+            f" WHEN log.customer_id IN ({SUPPRESSED}) THEN 'suppressed' ELSE 'no longer HIGH' END"
+            " FROM agent_intervention_log AS log LEFT JOIN dyn_churn_predictions AS predictions"
+            " ON log.customer_id = predictions.customer_id WHERE log.status = 'CLAIMED' AND (predictions.customer_id IS NULL"
+            f" OR log.customer_id IN ({SUPPRESSED}) OR (log.source = 'prediction' AND predictions.risk_class <> 'HIGH'))",
+            [now, now],
+        )
+    )
+    queue_again(tx, [id_ for id_, why in gone.items() if why == "suppressed"], now)
+    for reason in sorted(set(gone.values())):
+        move(tx, [id_ for id_, why in gone.items() if why == reason], "CANCELLED", now, "run", reason)
+    return len(gone)
+
+
+def due_claims(warehouse: Warehouse, day: date, now: datetime) -> list[Claim]:
+    """The claims of `day` whose text may be asked for at `now` (UTC), highest score first."""
+    rows = warehouse.query(
+        "SELECT log.intervention_id, log.customer_id, coalesce(log.reason_codes, '') AS reasons,"
+        " coalesce(customers.full_name, '') AS full_name, coalesce(customers.segment, '') AS segment,"
+        " coalesce(log.failed_attempts, 0) AS failed_attempts FROM agent_intervention_log AS log"
+        f" LEFT JOIN dim_customers AS customers ON log.customer_id = customers.customer_id WHERE {_DUE}"
+        " AND log.partition_day = ? ORDER BY log.churn_score DESC, log.customer_id",
+        [now, day],
+    )
+    return [Claim(**row) for row in rows.to_pylist()]
+
+
+def oldest_due_day(warehouse: Warehouse, now: datetime) -> date | None:
+    """The oldest day with a claim whose text may be asked for at `now` (UTC)."""
+    return warehouse.query(f"SELECT min(partition_day) AS day FROM agent_intervention_log AS log WHERE {_DUE}", [now])[
+        "day"
+    ][0].as_py()
+
+
+def customers_written_to_twice(warehouse: Warehouse) -> list[str]:
+    """Customers with two interventions less than the pause apart; there must be none."""
+    rows = warehouse.query(
+        "SELECT DISTINCT customer_id FROM (SELECT customer_id, created_at - lag(created_at) OVER"
+        f" (PARTITION BY customer_id ORDER BY created_at) < INTERVAL '{EMAIL_PAUSE_DAYS}' DAY AS too_soon"
+        " FROM agent_intervention_log WHERE status <> 'CANCELLED') AS pairs WHERE too_soon ORDER BY customer_id"
+    )
+    return rows["customer_id"].to_pylist()
+
+
+def intervention_id(customer_id: str, day: date) -> str:
+    """The id of the one intervention that a customer can have on a day."""
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"churn_assets/intervention/{customer_id}/{day}"))
+
+
+_DUE = "log.status = 'CLAIMED' AND (log.retry_after IS NULL OR log.retry_after <= ?)"
+
+
+def _eligible_at(now: datetime) -> list[Any]:
+    return [now, now - timedelta(days=EMAIL_PAUSE_DAYS), now.date()]

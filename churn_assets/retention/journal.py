@@ -1,0 +1,61 @@
+"""Answers that were paid for, kept on this machine until the warehouse has what became of them.
+
+A run that dies between a language model's answer and the commit that stores it would otherwise pay for it again. Here belongs
+the file only; the warehouse decides what is still owed. One run at a time uses it on a machine (`turn_to_write`).
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Collection, Generator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from threading import Lock
+
+from churn_assets.retention.writer import Answer
+
+
+@contextmanager
+def turn_to_write(folder: Path) -> Generator[None]:
+    """Wait until no other run of this machine writes emails; the kernel ends a dead run's turn."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+class AnswerJournal:
+    """The file `answers.ndjson` in a folder: one answer a line, appended and synced before it is used."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "answers.ndjson"
+        self._lock = Lock()
+
+    def append(self, intervention_id: str, answer: Answer) -> None:
+        """Keep one answer; it survives the process and the machine. Safe from several threads."""
+        line = json.dumps({"intervention_id": intervention_id, **asdict(answer)}) + "\n"
+        with self._lock, self._file.open("a") as file:
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def answers(self, owed: Collection[str]) -> dict[str, list[Answer]]:
+        """The answers to what is owed, in the order in which they came. All others are forgotten."""
+        found: dict[str, list[Answer]] = {}
+        lines = self._file.read_text().splitlines() if self._file.exists() else []
+        kept: list[str] = []
+        for line in lines:
+            try:
+                entry = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # the last line of a machine that lost power
+            intervention_id = entry.pop("intervention_id")
+            if intervention_id in owed:
+                kept.append(line)
+                found.setdefault(intervention_id, []).append(Answer(**entry))
+        if len(kept) < len(lines):
+            fresh = self._file.with_suffix(".new")
+            fresh.write_text("".join(f"{line}\n" for line in kept))
+            fresh.replace(self._file)
+        return found

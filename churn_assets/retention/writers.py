@@ -1,0 +1,48 @@
+"""Which writer the settings ask for. How each one writes is its own module."""
+
+import re
+
+from churn_assets.retention.prompts import Prompts
+from churn_assets.retention.template_writer import TemplateWriter
+from churn_assets.retention.writer import Writer
+from churn_assets.settings import WRITER_RETRIES, WRITER_TIMEOUT_SECONDS, Settings, SettingsError
+
+DEFAULT_MODELS = {"openai": "llama3", "cortex": "llama3.1-8b"}  # unless CHURN_WRITER_MODEL names another
+
+
+def make_writer(settings: Settings, prompts: Prompts) -> Writer:
+    """The writer of `CHURN_WRITER`, or `SettingsError`; nothing is called before it writes."""
+    match settings.writer:
+        case "template":
+            return TemplateWriter(prompts)
+        case "openai":
+            # Its client takes a second to import, which every other run would pay.
+            from churn_assets.retention.openai_writer import OpenAIWriter  # noqa: PLC0415
+
+            return OpenAIWriter(
+                base_url=_address(settings.openai_base_url),
+                api_key=_key(settings.openai_api_key.get_secret_value()),
+                model=settings.writer_model or DEFAULT_MODELS[settings.writer],
+                prompts=prompts,
+                timeout=WRITER_TIMEOUT_SECONDS,
+                max_retries=WRITER_RETRIES,
+            )
+        case "cortex":
+            raise SettingsError(
+                "CHURN_WRITER=cortex needs CHURN_TARGET=snowflake; or set CHURN_WRITER to template or openai"
+            )
+
+
+def _address(url: str) -> str:
+    if not re.fullmatch(r"https?://(\[[\da-fA-F:]+\](:\d+)?|[^\s/?#\[\]]+)(/\S*)?", url):
+        raise SettingsError("wrong setting: OPENAI_BASE_URL must be an address such as http://localhost:11434/v1")
+    return url
+
+
+def _key(key: str) -> str:
+    """The key, if it can stand in the header of a request."""
+    if not (key and key.isascii() and key.isprintable()):
+        raise SettingsError(
+            "wrong setting: OPENAI_API_KEY must be one line of ASCII; any word where the server needs none"
+        )
+    return key
