@@ -22,7 +22,7 @@ def line_charts(series: Mapping[str, Sequence[float | None]], caption: str) -> d
         parts.append(f"<text x='{_LEFT - 6}' y='{top + 8}' text-anchor='end'>{largest:.3g}</text>")
         parts.append(f"<text x='{_LEFT - 6}' y='{top + _HEIGHT}' text-anchor='end'>0</text>")
         parts.append(f"<path d='M{_LEFT} {top}v{_HEIGHT}h{_WIDTH - _LEFT}' stroke='#888'/>")
-        parts.append(f"<path d='{_path(values, largest, top)}' stroke='#4f43dd' stroke-width='2'/>")
+        parts.append(f"<path d='{_path(values, largest, top)}' stroke='#4f43dd' stroke-width='3'/>")
     height = len(series) * (_HEIGHT + 30)
     svg = (
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {_WIDTH} {height}' width='{_WIDTH}' height='{height}'"

@@ -59,6 +59,8 @@ def plot(found: Effect, by_month: Mapping[date, Effect]) -> dg.MarkdownMetadataV
     """Churn of both groups and their difference with 95 % intervals: of all customers and, from two months with enough
     customers in each group on, by the month of the intervention. The words below say what may be concluded.
     """
+    if found.control.interval is None and found.treated.interval is None:
+        return dg.MetadataValue.md(found.conclusion)
     months = {
         f"{month:%b %Y}": there
         for month, there in by_month.items()

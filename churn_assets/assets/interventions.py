@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import date
+from textwrap import fill
 from time import perf_counter
 from typing import Any
 
@@ -140,6 +141,11 @@ def retention_emails(
     )
 
 
+def _wrapped(text: str) -> str:
+    """A text whose lines the UI shows whole."""
+    return "\n".join(fill(line, 90) for line in text.split("\n"))
+
+
 def _day_metadata(warehouse: Warehouse, day: date) -> Mapping[str, Any]:
     """How the day stands: interventions by status, tokens, and three samples without a whole address."""
     statuses = warehouse.query(
@@ -168,7 +174,7 @@ def _day_metadata(warehouse: Warehouse, day: date) -> Mapping[str, Any]:
         "samples": dg.MetadataValue.md(
             "\n\n".join(
                 f"To {masked(row['email'])}, score {row['churn_score']:.2f} ({row['reason_codes'] or 'alert'})\n\n"
-                f"```\n{row['generated_email']}\n```"
+                f"```\n{_wrapped(row['generated_email'])}\n```"
                 for row in samples
             )
             or "no text yet"
