@@ -12,8 +12,8 @@ CREATE TABLE IF NOT EXISTS retention_queue (
     left_reason VARCHAR
 );
 
--- Statuses and their moves are in churn_assets/retention/statuses.py. Times are UTC. complaints: what the text checks found in
--- texts that were refused; writer_error: why the writer gave none. is_fallback: the template wrote in the writer's place.
+-- Statuses and their moves are in churn_assets/retention/statuses.py. Times are UTC. complaints: what the text checks
+-- found in texts that were refused; writer_error: why the writer gave none. is_fallback: the template wrote instead.
 CREATE TABLE IF NOT EXISTS agent_intervention_log (
     intervention_id VARCHAR NOT NULL,
     customer_id VARCHAR NOT NULL,

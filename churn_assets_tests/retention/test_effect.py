@@ -252,13 +252,19 @@ def test_the_asset_shows_every_number_and_a_plot(lake: LakeWarehouse):
 
 
 @pytest.mark.parametrize("months", [0, 1, 2, 14])
-@pytest.mark.parametrize("found", [estimate(0, 0, 0, 0), estimate(900, 150, 100, 20), estimate(9, 0, 1, 1)])
-def test_a_plot_is_a_small_png_whatever_is_known(found: Effect, months: int):
+@pytest.mark.parametrize("found", [estimate(9, 1, 0, 0), estimate(900, 150, 100, 20), estimate(9, 0, 1, 1)])
+def test_a_plot_is_a_small_png_however_little_is_known(found: Effect, months: int):
     by_month = {date(2026 + month // 12, month % 12 + 1, 1): found for month in range(months)}
     picture = base64.b64decode(plot(found, by_month).value.partition("base64,")[2].partition(")")[0])
 
     assert picture.startswith(b"\x89PNG")
     assert len(picture) < 60_000
+
+
+def test_where_nothing_is_known_there_are_words_and_no_empty_picture():
+    unknown = estimate(0, 0, 0, 0)
+
+    assert plot(unknown, {}).value == unknown.conclusion
 
 
 def test_numbers_that_are_not_known_yet_are_null():
