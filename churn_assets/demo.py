@@ -20,8 +20,9 @@ from churn_assets.errors import ChurnError
 from churn_assets.ingestion import kafka
 from churn_assets.ingestion.backlog import ingest, lags
 from churn_assets.ingestion.broker import embedded_broker
-from churn_assets.retention.claims import eligible_count
-from churn_assets.retention.queue import STREAM
+from churn_assets.retention.desk import limits_of
+from churn_assets.retention.emails import next_day
+from churn_assets.retention.queue import ALERT_STREAM, STREAM
 from churn_assets.settings import PROJECT_ROOT, Settings
 from churn_assets.simulator import seeding
 from churn_assets.status import status
@@ -131,8 +132,8 @@ def _work_off(settings: Settings, warehouse: LakeWarehouse, stop: StopSignal, sa
         while time.monotonic() < end and stop.count == stopped_before:
             idle = (
                 not any(table.lag_seconds for table in warehouse.dynamic_tables(utc_now()))
-                and not warehouse.stream_has_data(STREAM)
-                and not eligible_count(warehouse, utc_now())
+                and not any(warehouse.stream_has_data(stream) for stream in (STREAM, ALERT_STREAM))
+                and next_day(warehouse, limits_of(settings), utc_now()) is None
             )
             if idle and not instance.get_runs(RunsFilter(statuses=UNDER_WAY), limit=1):
                 return
