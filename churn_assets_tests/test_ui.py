@@ -15,7 +15,8 @@ def test_a_person_finds_the_graph_an_email_and_its_checks_in_the_browser(tmp_pat
         demo.wait_until(lambda s: s["emails"]["total"] > 0 and committed(s) > 0)
         with sync_playwright() as playwright, open_browser(playwright) as page:
             open_asset_graph(page, demo.address)
-            for asset in ("bank_transactions", "fact_transaction_ledger", "dyn_customer_features", "retention_emails"):
+            # Where the whole graph is shown, long names are cut.
+            for asset in ("bank_transactions", "dim_customers", "customer_day", "retention_emails"):
                 page.get_by_text(asset, exact=True).first.wait_for()
 
             page.goto(f"{demo.address}/assets/retention_emails?view=checks")
