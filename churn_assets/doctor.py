@@ -9,6 +9,9 @@ from churn_assets.deployment import manifest_path
 from churn_assets.errors import ChurnError
 from churn_assets.ingestion import kafka
 from churn_assets.ingestion.backlog import lags
+from churn_assets.retention.desk import make_desk
+from churn_assets.retention.quiet_hours import quiet_hours
+from churn_assets.retention.smtp import smtp_of
 from churn_assets.settings import Settings
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.protocol import Warehouse
@@ -36,6 +39,7 @@ def examine(settings: Settings) -> list[Finding]:
         _finding("lake", lambda: _lake(settings, lake)),
         _finding("deployment", lambda: _deployment(settings)),
         _finding("Kafka", lambda: _kafka(settings, lake)),
+        _finding("emails", lambda: _emails(settings)),
     ]
 
 
@@ -83,3 +87,12 @@ def _kafka(settings: Settings, lake: Warehouse) -> str:
         raise ChurnError("; ".join(map(str, gaps)) + "; CHURN_ON_GAP=skip goes on without what retention deleted")
     waiting = sum(len(lag.waiting) for lag in found)
     return f"{cluster.bootstrap_servers}, {len(found)} partitions, {waiting:,} messages wait"
+
+
+def _emails(settings: Settings) -> str:
+    """What is set and what marketing wrote; neither a language model nor a mail server is called."""
+    writer = make_desk(settings).writer
+    quiet_hours(settings)
+    smtp = smtp_of(settings) if settings.smtp_url else None
+    out = f"sent over {smtp.host}:{smtp.port}" if smtp else "not sent (CHURN_SMTP_URL is not set)"
+    return f"written by {writer.name}, wording {writer.prompt_version}; approved by {settings.approval}, {out}"

@@ -425,6 +425,7 @@ def test_doctor_names_each_problem_with_its_next_step_and_shows_no_secret(
     monkeypatch.setenv("KAFKA_SASL_MECHANISM", "PLAIN")
     monkeypatch.setenv("KAFKA_SASL_USERNAME", "ann")
     monkeypatch.setenv("KAFKA_SASL_PASSWORD", "s3cret")
+    monkeypatch.setenv("CHURN_SMTP_URL", "smtp://ann:s3cret@mail.bank.example")
 
     outcome = churn("doctor")
 
@@ -434,7 +435,8 @@ def test_doctor_names_each_problem_with_its_next_step_and_shows_no_secret(
     assert "lake: there is no lake" in outcome.out
     assert "127.0.0.1:9 does not answer" in outcome.out
     assert "s3cret" not in outcome.out + outcome.err
-    assert "3 of 5 checks failed" in outcome.err
+    assert "CHURN_EMAIL_FROM" in outcome.out
+    assert "4 of 6 checks failed" in outcome.err
 
 
 def test_doctor_finds_nothing_wrong_with_a_deployed_home_and_a_broker(churn: Churn, settings: Settings):
@@ -443,3 +445,5 @@ def test_doctor_finds_nothing_wrong_with_a_deployed_home_and_a_broker(churn: Chu
 
     assert (outcome.code, outcome.err) == (0, "")
     assert "partitions, 0 messages wait" in outcome.out
+    assert "written by template" in outcome.out
+    assert "not sent (CHURN_SMTP_URL is not set)" in outcome.out

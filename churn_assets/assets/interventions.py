@@ -85,7 +85,7 @@ def high_risk_history(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeR
             "every_text_passes_the_checks",
             asset="retention_emails",
             blocking=True,
-            description="The text checks find nothing in any text of the day that may go out.",
+            description="The text checks find nothing in any text of the day that has yet to leave.",
         ),
         dg.AssetCheckSpec(
             "the_writer_answers",

@@ -59,14 +59,10 @@ def eligible_count(warehouse: Warehouse, now: datetime) -> int:
     return warehouse.query(f"SELECT count(*) AS eligible {_ELIGIBLE}", _eligible_at(now))["eligible"][0].as_py()
 
 
-def room_on(tx: Transaction, day: date, emails_per_day: int) -> int:
-    """How many more customers may be claimed for `day`: no run owes more than 50 texts."""
-    taken, owed = tx.rows(
-        "SELECT count(*), count(*) FILTER (WHERE status = 'CLAIMED') FROM agent_intervention_log"
-        " WHERE partition_day = ? AND status NOT IN ('CONTROL', 'CANCELLED')",
-        [day],
-    )[0]
-    return max(0, min(EMAILS_PER_RUN - owed, emails_per_day - taken))
+def has_room(warehouse: Warehouse, day: date, emails_per_day: int) -> bool:
+    """Whether another customer may be claimed for `day`."""
+    (counts,) = warehouse.query(_TAKEN, [day]).to_pylist()
+    return _room(counts["taken"], counts["owed"], emails_per_day) > 0
 
 
 def claim(tx: Transaction, day: date, now: datetime, emails_per_day: int, control_share: float) -> Claims:
@@ -76,10 +72,11 @@ def claim(tx: Transaction, day: date, now: datetime, emails_per_day: int, contro
     """
     fill_queue(tx, now)  # who is dropped below must come into HIGH anew, so the stream has to have seen them leave
     dropped = drop_from_queue(tx, now)
+    taken_today, owed = tx.rows(_TAKEN, [day])[0]
     taken = tx.rows(
         "SELECT queue.customer_id, queue.source, predictions.reason_codes,"
         " CASE WHEN queue.source = 'alert' THEN queue.churn_score ELSE predictions.churn_score END AS score"
-        f" {_ELIGIBLE} ORDER BY score DESC, queue.queued_at, queue.customer_id LIMIT {room_on(tx, day, emails_per_day)}",
+        f" {_ELIGIBLE} ORDER BY score DESC, queue.queued_at, queue.customer_id LIMIT {_room(taken_today, owed, emails_per_day)}",
         _eligible_at(now),
     )
     if not taken:
@@ -171,7 +168,16 @@ def intervention_id(customer_id: str, day: date) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_URL, f"churn_assets/intervention/{customer_id}/{day}"))
 
 
+_TAKEN = (
+    "SELECT count(*) AS taken, count(CASE WHEN status = 'CLAIMED' THEN 1 END) AS owed FROM agent_intervention_log"
+    " WHERE partition_day = ? AND status NOT IN ('CONTROL', 'CANCELLED')"
+)
 _DUE = "log.status = 'CLAIMED' AND (log.retry_after IS NULL OR log.retry_after <= ?)"
+
+
+def _room(taken: int, owed: int, emails_per_day: int) -> int:
+    """How many more customers may be claimed on a day: no run owes more than 50 texts."""
+    return max(0, min(EMAILS_PER_RUN - owed, emails_per_day - taken))
 
 
 def _eligible_at(now: datetime) -> list[Any]:

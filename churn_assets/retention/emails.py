@@ -24,8 +24,8 @@ from churn_assets.retention.claims import (
     due_claims,
     eligible_count,
     give_up_claims,
+    has_room,
     oldest_due_day,
-    room_on,
 )
 from churn_assets.retention.journal import AnswerJournal, turn_to_write
 from churn_assets.retention.queue import queue_again
@@ -92,8 +92,7 @@ def next_day(warehouse: Warehouse, limits: Limits, now: datetime) -> date | None
     if day := oldest_due_day(warehouse, now):
         return day
     today = now.date()
-    has_room = warehouse.transact(lambda tx: room_on(tx, today, limits.emails_per_day)) > 0
-    return today if has_room and eligible_count(warehouse, now) else None
+    return today if has_room(warehouse, today, limits.emails_per_day) and eligible_count(warehouse, now) else None
 
 
 def write_emails(
@@ -128,12 +127,15 @@ def write_emails(
 def emails_with_complaints(
     warehouse: Warehouse, check: Callable[[str, EmailRequest], list[str]], day: date
 ) -> dict[str, list[str]]:
-    """By intervention of `day`: what is wrong with a text that may go out or went out; there must be nothing."""
+    """By intervention of `day`: what is wrong with a text that has yet to leave; there must be nothing.
+
+    It is read anew, so a name that was corrected or an offer that was withdrawn since is found too.
+    """
     rows = warehouse.query(
         "SELECT log.intervention_id, coalesce(log.generated_email, '') AS text, coalesce(customers.full_name, '') AS full_name,"
         " coalesce(customers.segment, '') AS segment, coalesce(log.reason_codes, '') AS reasons"
         " FROM agent_intervention_log AS log LEFT JOIN dim_customers AS customers ON log.customer_id = customers.customer_id"
-        " WHERE log.partition_day = ? AND log.status NOT IN ('CONTROL', 'CLAIMED', 'CANCELLED', 'REJECTED')",
+        " WHERE log.partition_day = ? AND log.status IN ('READY', 'APPROVED')",
         [day],
     ).to_pylist()
     found = {
