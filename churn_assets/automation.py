@@ -35,6 +35,7 @@ from churn_assets.settings import (
     MAINTENANCE_SECONDS,
     REFRESH_ALLOWANCE_SECONDS,
     RETRY_AFTER_FAILURE_SECONDS,
+    TRAINING_SET_SECONDS,
     Settings,
 )
 from churn_assets.warehouse.protocol import Warehouse
@@ -69,6 +70,11 @@ ledger_checks_job = dg.define_asset_job(
     "check_ledgers",
     dg.AssetSelection.checks_for_assets(*LEDGERS),
     description="Check keys over whole ledgers.",
+)
+training_set_job = dg.define_asset_job(
+    "extend_training_set",
+    dg.AssetSelection.assets("churn_training_set"),
+    description="Add the cut-offs whose label is known by now.",
 )
 effect_job = dg.define_asset_job(
     "measure_effect",
@@ -288,6 +294,19 @@ def ledger_checks_sensor(
 
 
 @dg.sensor(
+    job=training_set_job,
+    minimum_interval_seconds=600,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Adds to the training set once a day while something is written.",
+)
+def training_set_sensor(
+    context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse]
+) -> dg.RunRequest | dg.SkipReason:
+    """One look at whether a day has passed since the last addition."""
+    return _again_after(context, warehouse, training_set_job.name, TRAINING_SET_SECONDS)
+
+
+@dg.sensor(
     job=effect_job,
     minimum_interval_seconds=600,
     default_status=dg.DefaultSensorStatus.RUNNING,
@@ -320,10 +339,20 @@ SENSORS = [
     emails_sensor,
     outbox_sensor,
     ledger_checks_sensor,
+    training_set_sensor,
     effect_sensor,
     maintenance_sensor,
 ]
-JOBS = [ingest_job, refresh_job, emails_job, outbox_job, ledger_checks_job, effect_job, maintenance_job]
+JOBS = [
+    ingest_job,
+    refresh_job,
+    emails_job,
+    outbox_job,
+    ledger_checks_job,
+    training_set_job,
+    effect_job,
+    maintenance_job,
+]
 
 
 def _again_after(

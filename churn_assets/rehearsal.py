@@ -53,6 +53,7 @@ def rehearse(report: Callable[[str], None]) -> list[str]:
                         ("write_retention_emails", utc_now().date().isoformat()),
                         ("send_emails", None),
                         ("measure_effect", None),
+                        ("extend_training_set", None),
                     )
                 ]
                 return [*_failures(results, report), *_missing(warehouse)]

@@ -1,0 +1,109 @@
+"""What the model learns from: features as they were known at past cut-offs, and who left afterwards.
+
+The features come from the very SQL of the live ones: the compiled model of `dyn_customer_features` with another day in the
+place of today, and the accounts as they stood at its end. Here belong that rewriting, the label and the choice of
+cut-offs. Nothing is learned here.
+"""
+
+from collections.abc import Callable
+from datetime import date, datetime, timedelta
+
+import sqlglot
+from sqlglot import exp
+
+from churn_assets.errors import ChurnError
+from churn_assets.settings import FEATURE_WINDOW_DAYS, LABEL_DAYS
+from churn_assets.warehouse.protocol import Transaction, Warehouse
+
+FEATURES = (
+    "total_spend_30d",
+    "wire_out_30d",
+    "txn_count_30d",
+    "error_count_30d",
+    "support_cases_30d",
+    "avg_sentiment",
+    "active_days_30d",
+)
+_SUNDAY = 6
+_ACCOUNTS = "dim_accounts"
+# When an account was closed; the contract does not force a closed one to say it.
+_CLOSED_AT = "CASE WHEN account_status = 'CLOSED' THEN coalesce(closed_at, updated_at) END"
+
+
+class TrainingSetError(ChurnError):
+    """The features' SQL is not of the form that can be moved to another day; the message says what is missing."""
+
+
+def features_as_of(sql: str, day: date, dialect: str = "duckdb") -> str:
+    """The query of the features, compiled for a warehouse, as it would have answered at the end of `day` (UTC).
+
+    Every clock in it becomes `day`, and of the accounts only those count that had been opened by then, each with the status it
+    had then. Events need no such care: the query reads none after its clock. `TrainingSetError` where it has no clock or
+    reads no accounts.
+    """
+    tree = sqlglot.parse_one(sql, dialect=dialect)
+    clocks = [node for node in tree.find_all(exp.CurrentDate, exp.Anonymous) if _is_clock(node)]
+    accounts = [table for table in tree.find_all(exp.Table) if table.name.lower() == _ACCOUNTS]
+    if not clocks or not accounts:
+        raise TrainingSetError(
+            f"the query of the features reads no {'clock' if not clocks else _ACCOUNTS}; it cannot be asked about {day}"
+        )
+    for clock in clocks:
+        clock.replace(exp.cast(exp.Literal.string(f"{day}"), "date"))
+    for table in accounts:
+        end = f"TIMESTAMP '{day + timedelta(days=1)}'"
+        then = (
+            f"SELECT account_id, customer_id, CASE WHEN {_CLOSED_AT} >= {end} THEN 'OPEN' ELSE account_status END"
+            f" AS account_status FROM {table.sql(dialect)} WHERE opened_at IS NULL OR opened_at < {end}"
+        )
+        table.replace(sqlglot.parse_one(then, dialect=dialect).subquery(table.alias_or_name))  # type: ignore[union-attr]
+    return tree.sql(dialect)
+
+
+def cut_offs(first_day: date, now: datetime) -> list[date]:
+    """The Sundays whose window lies after `first_day`, the first one with events, and whose label is known at `now` (UTC)."""
+    first = first_day + timedelta(days=FEATURE_WINDOW_DAYS)
+    last = now.date() - timedelta(days=LABEL_DAYS + 1)
+    sunday = first + timedelta(days=(_SUNDAY - first.weekday()) % 7)
+    return [sunday + timedelta(weeks=week) for week in range(max(0, (last - sunday).days // 7 + 1))]
+
+
+def extend(
+    warehouse: Warehouse, features_sql: str, now: datetime, report: Callable[[str], None], dialect: str = "duckdb"
+) -> int:
+    """Add the cut-offs that are missing from `churn_training_set`; how many rows came in.
+
+    A cut-off that is there stays as it was learned from. Each is added in a transaction of its own, newest last.
+    """
+    first_day = warehouse.query("SELECT min(event_day) AS day FROM customer_day")["day"][0].as_py()
+    if first_day is None:
+        return 0
+    known = set(warehouse.query("SELECT DISTINCT cut_off FROM churn_training_set")["cut_off"].to_pylist())
+    added = 0
+    for cut_off in cut_offs(first_day, now):
+        if cut_off not in known:
+            rows = warehouse.transact(
+                lambda tx, day=cut_off: _add(tx, features_as_of(features_sql, day, dialect), day, now)
+            )
+            report(f"{cut_off}: {rows:,} customers")
+            added += rows
+    return added
+
+
+def _add(tx: Transaction, features: str, cut_off: date, now: datetime) -> int:
+    """The label: no account that was opened before the window's end is open at its end."""
+    end = f"TIMESTAMP '{cut_off + timedelta(days=1 + LABEL_DAYS)}'"
+    return tx.execute(
+        f"INSERT INTO churn_training_set (customer_id, cut_off, {', '.join(FEATURES)}, has_left, made_at)"
+        f" SELECT features.customer_id, CAST('{cut_off}' AS date), {', '.join(f'features.{name}' for name in FEATURES)},"
+        f" stays.customer_id IS NULL, CAST(? AS timestamp) FROM ({features}) AS features LEFT JOIN ("
+        f"SELECT DISTINCT customer_id FROM dim_accounts WHERE (opened_at IS NULL OR opened_at < {end})"
+        f" AND coalesce({_CLOSED_AT}, {end}) >= {end}) AS stays ON features.customer_id = stays.customer_id",
+        [now],
+    )
+
+
+def _is_clock(node: exp.Expr) -> bool:
+    if isinstance(node, exp.CurrentDate):
+        return True
+    return node.name.lower() == "getvariable" and [arg.name for arg in node.expressions] == ["as_of_day"]
