@@ -89,7 +89,7 @@ def _fill(lake: LakeWarehouse, size: int) -> None:
     customers = f"(SELECT unnest(range({CUSTOMERS})) AS n)"
     _insert(
         lake,
-        f"dim_customers SELECT 'C' || n, 'Name ' || n, NULL, 'MASS', DATE '2020-01-01', 0.5, now()::TIMESTAMP, {NO_ORIGIN}"
+        f"dim_customers SELECT 'C' || n, 'Name ' || n, NULL, 'MASS', DATE '2020-01-01', 0.5, true, now()::TIMESTAMP, {NO_ORIGIN}"
         f" FROM {customers}",
         f"dim_accounts SELECT 'A' || n, 'C' || n, 'CHECKING', 10, 'OPEN', NULL, NULL, now()::TIMESTAMP, {NO_ORIGIN}"
         f" FROM {customers}",
