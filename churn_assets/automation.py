@@ -6,13 +6,14 @@ cannot fall between two ticks, and an idle system starts no run. A sensor reques
 queued or started.
 """
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
 from churn_assets.assets.dynamic_tables import REFRESHED_AT, numbers_of, timestamp_of
-from churn_assets.assets.interventions import ALERTS
+from churn_assets.assets.interventions import ALERTS, EMAIL_CHECKS
 from churn_assets.assets.ledgers import COMPLETE_CHECK, INGEST_CHECKS, REJECTS, ingest_config
 from churn_assets.checks import BLOCKING_LEDGER_CHECKS
 from churn_assets.clock import utc_now
@@ -258,7 +259,7 @@ def outbox_sensor(
     context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse], settings: dg.ResourceParam[Settings]
 ) -> dg.RunRequest | dg.SkipReason:
     """One look at the outbox."""
-    if skip := _not_now(context, outbox_job.name) or _email_check_has_failed(context):
+    if skip := _not_now(context, outbox_job.name) or _blocked(context, EMAIL_CHECKS):
         return skip
     quiet = quiet_hours(settings)
     may_send = settings.smtp_url is not None and not (quiet and quiet.until(utc_now()))
@@ -270,14 +271,6 @@ def outbox_sensor(
     if statuses and outbox.waiting(warehouse, statuses):
         return dg.RunRequest()
     return dg.SkipReason("nothing may leave now")
-
-
-def _email_check_has_failed(context: dg.SensorEvaluationContext) -> dg.SkipReason | None:
-    """No email leaves while something is wrong with those that were written."""
-    for name in ("one_email_in_7_days", "every_text_passes_the_checks"):
-        if _has_failed(context, dg.AssetCheckKey(dg.AssetKey("retention_emails"), name)):
-            return dg.SkipReason(f"stopped by the failed check {name} of retention_emails")
-    return None
 
 
 @dg.sensor(
@@ -388,12 +381,14 @@ def _not_now(context: dg.SensorEvaluationContext, job: str) -> dg.SkipReason | N
     return None
 
 
-def _blocked(context: dg.SensorEvaluationContext) -> dg.SkipReason | None:
-    """The failed check that stands between the ledgers and everything made from them, if there is one.
+def _blocked(
+    context: dg.SensorEvaluationContext, checks: Iterable[dg.AssetCheckKey] = BLOCKING_CHECKS
+) -> dg.SkipReason | None:
+    """The failed check that stands between what the `checks` are of and what follows from it, if there is one.
 
     Dagster lets a blocking check gate what follows in its own run; here what follows are other runs.
     """
-    for key in BLOCKING_CHECKS:
+    for key in checks:
         if _has_failed(context, key):
             return dg.SkipReason(f"stopped by the failed check {key.name} of {key.asset_key.to_user_string()}")
     return None

@@ -22,6 +22,8 @@ GROUP = "interventions"
 OWNER = "team:marketing"
 FIRST_DAY = "2026-01-01"
 ALERTS = "high_risk_history"
+ONCE_CHECK, TEXT_CHECK = "one_email_in_7_days", "every_text_passes_the_checks"
+EMAIL_CHECKS = tuple(dg.AssetCheckKey(dg.AssetKey("retention_emails"), name) for name in (ONCE_CHECK, TEXT_CHECK))
 
 email_days = dg.DailyPartitionsDefinition(start_date=FIRST_DAY, end_offset=1)  # includes today (UTC)
 
@@ -76,13 +78,13 @@ def high_risk_history(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeR
     owners=[OWNER],
     check_specs=[
         dg.AssetCheckSpec(
-            "one_email_in_7_days",
+            ONCE_CHECK,
             asset="retention_emails",
             blocking=True,
             description="No customer has two interventions within 7 days.",
         ),
         dg.AssetCheckSpec(
-            "every_text_passes_the_checks",
+            TEXT_CHECK,
             asset="retention_emails",
             blocking=True,
             description="The text checks find nothing in any text of the day that has yet to leave.",
@@ -117,12 +119,12 @@ def retention_emails(
         },
         check_results=[
             dg.AssetCheckResult(
-                check_name="one_email_in_7_days",
+                check_name=ONCE_CHECK,
                 passed=not twice,
                 metadata={"customers": twice[:20], "pause_days": EMAIL_PAUSE_DAYS},
             ),
             dg.AssetCheckResult(
-                check_name="every_text_passes_the_checks",
+                check_name=TEXT_CHECK,
                 passed=not complaints,
                 metadata={"complaints": dict(list(complaints.items())[:20])},
             ),

@@ -33,6 +33,7 @@ from churn_assets.retention.statuses import Status, StatusError, move
 from churn_assets.retention.suppressions import SUPPRESSED
 from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Transaction, Warehouse
+from churn_assets.warehouse.values import one_row
 
 AUTO = "auto"  # who approves where CHURN_APPROVAL says so
 UNSETTLED: tuple[Status, ...] = ("READY", "APPROVED", "SENDING", "UNCERTAIN")
@@ -150,7 +151,7 @@ def masked(email: str | None) -> str:
 
 def waiting(warehouse: Warehouse, statuses: Sequence[Status] = UNSETTLED) -> list[Entry]:
     """The emails in these statuses, oldest first; without any named, those that still wait for somebody."""
-    return _entries(warehouse, f"log.status IN ({', '.join('?' * len(statuses))})", list(statuses))
+    return _entries(warehouse, f"log.status IN ({one_row(statuses)})", list(statuses))
 
 
 def shown(warehouse: Warehouse, intervention_id: str) -> tuple[Entry, str | None, list[Move]]:
@@ -301,7 +302,7 @@ def _move_from(
     """Move from this one status only: a person who approves must not end what a sender is in the middle of."""
     unique = list(dict.fromkeys(ids))
     for id_, found in tx.rows(
-        f"SELECT intervention_id, status FROM agent_intervention_log WHERE intervention_id IN ({', '.join('?' * len(unique))})",
+        f"SELECT intervention_id, status FROM agent_intervention_log WHERE intervention_id IN ({one_row(unique)})",
         unique,
     ):
         if found != status:
