@@ -13,6 +13,8 @@ import numpy.typing as npt
 from churn_assets.simulator.population import (
     CHECKING,
     CREDIT_CARD,
+    EVERYDAY_EVENTS_MEDIAN,
+    EVERYDAY_EVENTS_SIGMA,
     SAVINGS,
     Bools,
     Floats,
@@ -112,8 +114,10 @@ SENTIMENT_CONCENTRATION = 7.0
 
 DRIFT_HAZARD = 3.9e-4
 ABRUPT_HAZARD = 1.9e-4
-FRAILTY_SIGMA = 0.8
+FRAILTY_SIGMA = 0.2
 """Log-normal spread of both hazards between customers; nothing that is observable depends on it."""
+DETACHMENT = 0.85
+"""How much of it is observable: who uses the bank little leaves more easily. Standard deviation of the log hazards."""
 DRIFT_DAYS = (30.0, 60.0)
 DRIFT_STEEPNESS = 1.7
 """How many times faster than the drift itself its signs reach their full strength."""
@@ -205,7 +209,9 @@ def draw_courses(seed: int, people: People, first_day: np.datetime64) -> Courses
     """Draw how the relationships go from `first_day` on; nobody has left by then, but some are already drifting."""
     count = len(people)
     rng = stream(seed, Purpose.COURSES, int(people.number[0]))
-    frailty = rng.lognormal(-(FRAILTY_SIGMA**2) / 2, FRAILTY_SIGMA, count)
+    use = np.log(people.everyday_events / np.array(EVERYDAY_EVENTS_MEDIAN)[people.segment]) / EVERYDAY_EVENTS_SIGMA
+    detachment = np.exp(-DETACHMENT * use - DETACHMENT**2 / 2)
+    frailty = detachment * rng.lognormal(-(FRAILTY_SIGMA**2) / 2, FRAILTY_SIGMA, count)
     settled_at = people.joined_at + _days(np.full(count, SETTLING_IN_DAYS))
     drifts_possible_from: Instants = np.maximum(first_day.astype("M8[us]") - _days(np.array(DRIFT_DAYS[1])), settled_at)
     drift_from = drifts_possible_from + _days(rng.exponential(1.0, count) / (DRIFT_HAZARD * frailty))
