@@ -63,10 +63,16 @@ class LakeNotFoundError(ChurnError):
 
 
 def load_extensions(connection: duckdb.DuckDBPyConnection) -> None:
-    """Load the lake's extensions into a connection from their wheels, without installing anything for the user."""
+    """Load the lake's extensions into a connection from their wheels, without installing anything for the user.
+
+    They are set so that a transaction sees one state of the lake's catalog.
+    """
     for name in _EXTENSIONS:
         folder = Path(str(files(f"duckdb_extension_{name}"))) / "extensions" / f"v{duckdb.__version__}"
         connection.load_extension(str(folder / f"{name}.duckdb_extension"))
+    # Else each scan of an SQLite catalog is a connection and a transaction of its own, and rows that are flushed or merged
+    # between two scans of one query are missed or counted twice.
+    connection.execute("SET GLOBAL sqlite_disable_multithreaded_scans = true")
 
 
 class _LakeTransaction:

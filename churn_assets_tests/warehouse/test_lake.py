@@ -16,6 +16,7 @@ from churn_assets.warehouse.protocol import Transaction
 from churn_assets_tests.warehouse.processes import heard_from, killed, process
 
 INCREMENTS = 8
+FLUSHES = 60
 IN_PARQUET = 2_000  # rows, more than the catalog keeps inline
 
 
@@ -88,6 +89,56 @@ def test_two_writing_processes_lose_nothing_and_a_reader_sees_whole_transactions
     raised_by_each = small_lake.query("SELECT count(*) AS lines FROM lines GROUP BY writer")["lines"].to_pylist()
     assert raised_by_each == [INCREMENTS, INCREMENTS]
     assert small_lake.query("SELECT count(DISTINCT n) AS n FROM lines")["n"].to_pylist() == [2 * INCREMENTS]
+
+
+@pytest.mark.parametrize(
+    ("rows", "step"),
+    [
+        (1, "ducklake_flush_inlined_data('lake', table_name => 'lines')"),
+        (IN_PARQUET, "ducklake_merge_adjacent_files('lake', 'lines')"),
+    ],
+    ids=["flushed", "merged"],
+)
+def test_a_transaction_goes_on_to_see_rows_that_are_put_elsewhere_meanwhile(
+    rows: int, step: str, lake_path: Path, small_lake: LakeWarehouse
+) -> None:
+    for _ in range(3):
+        small_lake.transact(lambda tx: tx.execute(f"INSERT INTO lines SELECT 'seed', * FROM range({rows})"))
+    for _ in range(2):  # in a lake without other files, all of them are found again
+        small_lake.transact(lambda tx: tx.execute(f"INSERT INTO counter SELECT * FROM range({IN_PARQUET})"))
+    elsewhere = LakeWarehouse(lake_path)
+
+    def read_twice(tx: Transaction) -> list[int]:
+        before = len(tx.rows("SELECT n FROM lines"))
+        moved = elsewhere.query(f"CALL {step}")  # does not wait for its turn
+        assert moved.num_rows > 0
+        return [before, len(tx.rows("SELECT n FROM lines"))]
+
+    assert small_lake.transact(read_twice) == [3 * rows, 3 * rows]
+    assert small_lake.query("SELECT count(*) AS n FROM lines")["n"].to_pylist() == [3 * rows]
+
+
+def _raise_and_flush_often(connection: Connection, path: Path) -> None:
+    lake = LakeWarehouse(path)
+    for _ in range(FLUSHES):
+        lake.transact(lambda tx: tx.execute("UPDATE counter SET n = n + 1"))
+        lake.transact(lambda tx: tx.rows("CALL ducklake_flush_inlined_data('lake', table_name => 'counter')"))
+    connection.send("done")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_reader_never_misses_a_row_that_is_being_flushed(read_only: bool, lake_path: Path) -> None:
+    reader = LakeWarehouse(lake_path, read_only=read_only)
+    seen = [0]
+    with process(_raise_and_flush_often, lake_path) as (_, connection):
+        while not connection.poll():
+            found = reader.query("SELECT n FROM counter")["n"].to_pylist()
+            assert len(found) == 1, f"{found} after {seen[-1]}"
+            seen += found
+        assert heard_from(connection) == "done"
+    assert seen == sorted(seen)
+    assert reader.query("SELECT n FROM counter")["n"].to_pylist() == [FLUSHES]
 
 
 def _raise_until_killed(connection: Connection, path: Path, hold: bool) -> None:
