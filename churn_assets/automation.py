@@ -77,6 +77,11 @@ training_set_job = dg.define_asset_job(
     dg.AssetSelection.assets("churn_training_set"),
     description="Add the cut-offs whose label is known by now.",
 )
+training_job = dg.define_asset_job(
+    "train_churn_model",
+    dg.AssetSelection.assets("churn_model", "churn_champion"),
+    description="Train a challenger, judge it, and let it serve if it passes.",
+)
 effect_job = dg.define_asset_job(
     "measure_effect",
     dg.AssetSelection.assets("intervention_effect"),
@@ -343,6 +348,7 @@ JOBS = [
     outbox_job,
     ledger_checks_job,
     training_set_job,
+    training_job,
     effect_job,
     maintenance_job,
 ]

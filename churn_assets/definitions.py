@@ -9,7 +9,7 @@ from churn_assets.assets.effect import intervention_effect
 from churn_assets.assets.interventions import high_risk_history, retention_emails, stream_high_risk_customers
 from churn_assets.assets.ledgers import ledgers, topics
 from churn_assets.assets.maintenance import table_maintenance
-from churn_assets.assets.model import training_set_asset
+from churn_assets.assets.model import churn_champion, churn_model, training_set_asset
 from churn_assets.assets.outbox import email_outbox
 from churn_assets.automation import JOBS, SENSORS
 from churn_assets.checks import ledger_checks
@@ -31,6 +31,8 @@ def build_defs(settings: Settings, resource_overrides: dict[str, Any] | None = N
             retention_emails,
             email_outbox,
             training_set_asset(manifest_path(settings)),
+            churn_model,
+            churn_champion,
             intervention_effect,
             table_maintenance,
         ],

@@ -57,7 +57,11 @@ def _declare(settings: Settings) -> None:
         "--log-path", str(settings.dbt_target_path / "logs"),
         "--quiet",
     ]  # fmt: skip
-    environment = {"CHURN_TARGET": settings.target, "CHURN_LAKE": str(settings.lake_path)}
+    environment = {
+        "CHURN_TARGET": settings.target,
+        "CHURN_LAKE": str(settings.lake_path),
+        "CHURN_SCORE_SOURCE": settings.score_source,
+    }
     with _environment(environment):
         # `compile` comes second because it writes the SQL of the tests, which become asset checks, into the manifest.
         for command in ("run", "compile"):

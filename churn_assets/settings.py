@@ -45,6 +45,20 @@ RISK_RULES: tuple[RiskRule, ...] = (
 )
 HIGH_FROM = 0.7  # score, inclusive
 MEDIUM_FROM = 0.4  # score, inclusive
+# What the features are called, in the order in which a model takes them.
+FEATURES = (
+    "total_spend_30d",
+    "wire_out_30d",
+    "txn_count_30d",
+    "error_count_30d",
+    "support_cases_30d",
+    "avg_sentiment",
+    "active_days_30d",
+)
+# The model's score is a probability, so its classes begin lower. In the simulated bank about 0.5 % are HIGH, of whom every
+# second one leaves within 30 days, and 1.5 % MEDIUM, of whom one in six does.
+MODEL_HIGH_FROM = 0.3  # probability, inclusive
+MODEL_MEDIUM_FROM = 0.1  # probability, inclusive
 NEUTRAL_SENTIMENT = 0.5  # of a customer without a case in the window
 FEATURE_WINDOW_DAYS = 30
 FEATURES_TARGET_LAG = "5 minutes"  # of features and predictions
@@ -89,6 +103,14 @@ CONTROL_SHARE = 0.1  # of the customers who would get an email: they get none, s
 ALERT_HOURS = 24.0  # for which an alert may wait for its email
 TRAINING_SET_SECONDS = 24 * 3600.0  # between two additions to the training set
 LABEL_DAYS = 30  # after a cut-off, within which a customer who left counts as churned
+TRAINING_WEEKS = 104  # the latest cut-offs that a model is trained, validated and tested on
+MAX_CALIBRATION_ERROR = 0.02  # of a model's probabilities, on average, for it to serve ...
+MAX_RELATIVE_CALIBRATION_ERROR = 0.5  # ... and as a part of the share of leavers, which may be smaller than that
+RETRAINING_SECONDS = 7 * 24 * 3600.0  # between two trainings, unless drift asks for one earlier
+DRIFT_SECONDS = 24 * 3600.0  # between two looks at drift
+# Population stability index from which features or scores count as another population than the training set's:
+# N Siddiqi, Credit Risk Scorecards (2006), ch. 7.
+MAX_STABILITY_INDEX = 0.25
 EFFECT_SECONDS = 24 * 3600.0  # between two measurements of the emails' effect
 EFFECT_DAYS = 30  # within which a customer who left counts against an email, or against its absence
 WRITER_CONCURRENCY = 4  # emails written at once
@@ -139,6 +161,12 @@ class Settings(BaseSettings):
         "lag",
         alias="CHURN_REFRESH",
         description="Refresh as late as the target lag allows, or as soon as something changed.",
+    )
+
+    score_source: Literal["heuristic", "model"] = Field(
+        "heuristic",
+        alias="CHURN_SCORE_SOURCE",
+        description="Which score makes the risk class; it holds from the next `churn deploy` on.",
     )
 
     writer: Literal["template", "openai", "cortex"] = Field(
@@ -221,6 +249,11 @@ class Settings(BaseSettings):
         return self.home.absolute() / "lake"
 
     @property
+    def models_path(self) -> Path:
+        """Folder of the models' files."""
+        return self.lake_path / "models"
+
+    @property
     def emails_path(self) -> Path:
         """Folder of what a run that writes emails keeps beside the warehouse."""
         return self.home.absolute() / "emails"
@@ -275,6 +308,9 @@ def dbt_vars() -> dict[str, Any]:
         "risk_rules": [asdict(rule) for rule in RISK_RULES],
         "high_from": HIGH_FROM,
         "medium_from": MEDIUM_FROM,
+        "features": list(FEATURES),
+        "model_high_from": MODEL_HIGH_FROM,
+        "model_medium_from": MODEL_MEDIUM_FROM,
         "neutral_sentiment": NEUTRAL_SENTIMENT,
         "feature_window_days": FEATURE_WINDOW_DAYS,
         "features_target_lag": FEATURES_TARGET_LAG,

@@ -332,6 +332,9 @@ def test_score_class_and_reasons_follow_the_rules_in_every_combination(settings:
         customer: {
             "customer_id": customer,
             "churn_score": expected[0],
+            "model_score": None,
+            "model_version": None,
+            "risk_score": expected[0],
             "risk_class": expected[1],
             "reason_codes": expected[2],
             "computed_at": NOW,
@@ -366,7 +369,7 @@ def test_every_column_is_described_and_every_described_column_exists(bank: Bank)
         file.stem: set(sqlglot.parse_one(re.sub(r"{{.*?}}", "x", file.read_text())).named_selects)
         for file in models.glob("staging/*.sql")
     }
-    tables = [*MODELS, "churn_metrics_live", *LEDGERS]
+    tables = [*MODELS, "churn_metrics_live", "churn_champion", *LEDGERS]
     assert described == {**staging, **{name: {column.name for column in bank.lake.columns(name)} for name in tables}}
 
 

@@ -13,3 +13,31 @@ CREATE TABLE IF NOT EXISTS churn_training_set (
     has_left BOOLEAN NOT NULL,
     made_at TIMESTAMP NOT NULL
 );
+
+-- Every model that was trained, and its place: challenger, champion or archived. The model itself is a file, named by the
+-- SHA-256 of its content; card, gate: JSON.
+CREATE TABLE IF NOT EXISTS churn_models (
+    version INTEGER NOT NULL,
+    status VARCHAR NOT NULL,
+    artefact VARCHAR NOT NULL,
+    trained_at TIMESTAMP NOT NULL,
+    card VARCHAR NOT NULL,
+    gate VARCHAR NOT NULL,
+    passed_gate BOOLEAN NOT NULL
+);
+
+-- What became of each model: one row per change of its place.
+CREATE TABLE IF NOT EXISTS churn_model_log (
+    version INTEGER NOT NULL,
+    status VARCHAR NOT NULL,
+    changed_at TIMESTAMP NOT NULL,
+    changed_by VARCHAR NOT NULL,
+    reason VARCHAR NOT NULL
+);
+
+-- The model that serves: one row, or none as long as none was promoted.
+CREATE TABLE IF NOT EXISTS churn_champion (
+    serves VARCHAR NOT NULL,
+    version INTEGER NOT NULL,
+    artefact VARCHAR NOT NULL
+);

@@ -1,18 +1,26 @@
-"""The model's stage: what it learns from. The rules are in `churn_assets.model`."""
+"""The model's stage: what it learns from, the training, the model that serves. The rules are in `churn_assets.model`."""
 
 import json
 from pathlib import Path
+from time import perf_counter
+from typing import Any
 
 import dagster as dg
 
 from churn_assets.assets.ledgers import row_count
+from churn_assets.assets.model_charts import report
 from churn_assets.clock import utc_now
-from churn_assets.model.training_set import extend
-from churn_assets.settings import LABEL_DAYS
+from churn_assets.model import registry, training, training_set
+from churn_assets.model.artefact import ArtefactError
+from churn_assets.model.gate import judge
+from churn_assets.model.metrics import Evaluation, Measure
+from churn_assets.model.scoring import FeatureError, Model
+from churn_assets.settings import LABEL_DAYS, Settings
 from churn_assets.warehouse.protocol import Warehouse
 
 GROUP = "model"
 OWNER = "team:data-science"
+NOT_WORSE_CHECK, CALIBRATED_CHECK = "not_worse_than_the_champion", "probabilities_are_calibrated"
 _FEATURES_MODEL = "dyn_customer_features"
 
 
@@ -37,7 +45,7 @@ def training_set_asset(manifest_path: Path) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
     ) -> dg.MaterializeResult:
         """Add the cut-offs that are missing."""
-        added = extend(warehouse, features_sql, utc_now(), context.log.info)
+        added = training_set.extend(warehouse, features_sql, utc_now(), context.log.info)
         (shape,) = warehouse.query(
             "SELECT count(DISTINCT cut_off) AS cut_offs, CAST(max(cut_off) AS varchar) AS latest_cut_off,"
             " CAST(avg(CASE WHEN has_left THEN 1 ELSE 0 END) AS double) AS left_share FROM churn_training_set"
@@ -54,3 +62,135 @@ def training_set_asset(manifest_path: Path) -> dg.AssetsDefinition:
         )
 
     return churn_training_set
+
+
+@dg.asset(
+    deps=["churn_training_set"],
+    description=(
+        "A random forest over the training set, calibrated, and judged on the latest cut-offs beside a logistic regression and"
+        " the heuristic. It becomes the challenger; the two checks decide whether it may serve."
+    ),
+    kinds={"sklearn", "onnx"},
+    group_name=GROUP,
+    owners=[OWNER],
+    check_specs=[
+        dg.AssetCheckSpec(
+            NOT_WORSE_CHECK,
+            asset="churn_model",
+            blocking=True,
+            description="ROC AUC on the test is not beyond noise below the champion's (the heuristic's, where there is none).",
+        ),
+        dg.AssetCheckSpec(
+            CALIBRATED_CHECK,
+            asset="churn_model",
+            blocking=True,
+            description="The expected calibration error on the test is within its bounds.",
+        ),
+    ],
+)
+def churn_model(
+    context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse], settings: dg.ResourceParam[Settings]
+) -> dg.MaterializeResult:
+    """Train a challenger and judge it."""
+    started = perf_counter()
+    rows = training_set.read(warehouse)
+    context.log.info(f"training on {len(rows):,} rows")
+    trained = training.train(rows)
+    gate = judge(trained, _champion(context, warehouse, settings.models_path))
+    version = registry.register(warehouse, settings.models_path, trained.model, gate, utc_now())
+    card = trained.model.card
+    return dg.MaterializeResult(
+        metadata={
+            "version": version,
+            **_numbers_of(trained.evaluations["model"]),
+            **{
+                f"roc_auc_of_{way}": trained.evaluations[way].roc_auc.value
+                for way in training.ways(trained.test)
+                if way != "model"
+            },
+            "compared_with": gate.incumbent,
+            "gain_in_roc_auc": gate.gain.value,
+            "calibration": card["calibration"],
+            "training_data": card["training"],
+            "duration_seconds": perf_counter() - started,
+            "card": dg.MetadataValue.json(dict(card)),
+            "report": report(trained),
+        },
+        check_results=[
+            dg.AssetCheckResult(
+                check_name=name,
+                passed=verdict.passed,
+                description=verdict.finding,
+                metadata={"finding": verdict.finding},
+            )
+            for name, verdict in ((NOT_WORSE_CHECK, gate.not_worse), (CALIBRATED_CHECK, gate.calibrated))
+        ],
+    )
+
+
+@dg.asset(
+    deps=["churn_model"],
+    description=(
+        "The model that serves: the challenger that passed the gate takes the place of the one before. A failed check leaves"
+        " the champion where it is; `churn model` promotes and rolls back by hand."
+    ),
+    kinds={"ducklake", "onnx"},
+    group_name=GROUP,
+    owners=[OWNER],
+    metadata={"dagster/table_name": "lake.main.churn_champion"},
+)
+def churn_champion(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
+    """Promote the challenger, if there is one."""
+    models = registry.versions(warehouse)
+    if challenger := next((model for model in models if model.status == "challenger"), None):
+        registry.promote(warehouse, challenger.version, utc_now(), f"run {context.run.run_id}", "passed the gate")
+        models = registry.versions(warehouse)
+    serving = next((model for model in models if model.status == "champion"), None)
+    if serving is None:
+        raise registry.RegistryError("no model was trained yet; materialize churn_model first")
+    return dg.MaterializeResult(
+        metadata={
+            "version": serving.version,
+            "trained_at": serving.trained_at.isoformat(sep=" ", timespec="seconds"),
+            "promoted_by": serving.changed_by,
+            "reason": serving.reason,
+            "versions": versions_table(models),
+            "dagster/row_count": row_count(warehouse, "churn_champion"),
+        }
+    )
+
+
+def versions_table(models: list[registry.Version]) -> dg.MarkdownMetadataValue:
+    """The models as a table, newest first."""
+    lines = [
+        "| version | place | trained | ROC AUC | calibration error | passed the gate | by | why |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for model in models:
+        found = model.card["evaluations"]["model"]
+        lines.append(
+            f"| {model.version} | {model.status} | {model.trained_at:%Y-%m-%d %H:%M} | {found['roc_auc']['value']:.3f}"
+            f" | {found['calibration_error']['value']:.4f} | {'yes' if model.passed_gate else 'no'} | {model.changed_by}"
+            f" | {model.reason} |"
+        )
+    return dg.MetadataValue.md("\n".join(lines))
+
+
+def _champion(context: dg.AssetExecutionContext, warehouse: Warehouse, folder: Path) -> tuple[str, Model] | None:
+    """The champion to compare with; one that cannot be used any more must not stop the one that takes its place."""
+    try:
+        found = registry.champion(warehouse, folder)
+    except (ArtefactError, FeatureError) as error:
+        context.log.warning(f"compared with the heuristic, because the champion cannot be used: {error}")
+        return None
+    return (f"version {found[0]}", found[1]) if found else None
+
+
+def _numbers_of(evaluation: Evaluation) -> dict[str, Any]:
+    """Every measure with its interval, for the UI to plot."""
+    numbers: dict[str, Any] = {"test_rows": evaluation.rows, "test_leavers": evaluation.leavers}
+    for name, measure in vars(evaluation).items():
+        if isinstance(measure, Measure):
+            low, high = measure.interval
+            numbers |= {name: measure.value, f"{name}_low": low, f"{name}_high": high}
+    return numbers

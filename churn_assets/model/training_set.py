@@ -8,22 +8,14 @@ cut-offs. Nothing is learned here.
 from collections.abc import Callable
 from datetime import date, datetime, timedelta
 
+import pandas as pd
 import sqlglot
 from sqlglot import exp
 
 from churn_assets.errors import ChurnError
-from churn_assets.settings import FEATURE_WINDOW_DAYS, LABEL_DAYS
+from churn_assets.settings import FEATURE_WINDOW_DAYS, FEATURES, LABEL_DAYS, TRAINING_WEEKS
 from churn_assets.warehouse.protocol import Transaction, Warehouse
 
-FEATURES = (
-    "total_spend_30d",
-    "wire_out_30d",
-    "txn_count_30d",
-    "error_count_30d",
-    "support_cases_30d",
-    "avg_sentiment",
-    "active_days_30d",
-)
 _SUNDAY = 6
 _ACCOUNTS = "dim_accounts"
 # When an account was closed; the contract does not force a closed one to say it.
@@ -88,6 +80,31 @@ def extend(
             report(f"{cut_off}: {rows:,} customers")
             added += rows
     return added
+
+
+def read(warehouse: Warehouse, after: date | None = None) -> pd.DataFrame:
+    """The rows of the latest TRAINING_WEEKS cut-offs, or of those later than `after`, as `training.train` takes them."""
+    since = (
+        "cut_off > ?"
+        if after
+        else (
+            "cut_off IN (SELECT cut_off FROM churn_training_set GROUP BY cut_off ORDER BY cut_off DESC"
+            f" LIMIT {TRAINING_WEEKS})"
+        )
+    )
+    return warehouse.query(
+        f"SELECT customer_id, cut_off, {', '.join(FEATURES)}, has_left FROM churn_training_set WHERE {since}",
+        [after] if after else [],
+    ).to_pandas(date_as_object=True)
+
+
+def leavers_by_cut_off(warehouse: Warehouse) -> dict[date, tuple[int, int]]:
+    """By cut-off, of those that `read` reads without `after`: how many customers and how many of them left."""
+    rows = warehouse.query(
+        "SELECT cut_off, count(*) AS customers, count(CASE WHEN has_left THEN 1 END) AS leavers FROM churn_training_set"
+        f" GROUP BY cut_off ORDER BY cut_off DESC LIMIT {TRAINING_WEEKS}"
+    ).to_pylist()
+    return {row["cut_off"]: (row["customers"], row["leavers"]) for row in reversed(rows)}
 
 
 def _add(tx: Transaction, features: str, cut_off: date, now: datetime) -> int:

@@ -75,7 +75,7 @@ def claim(tx: Transaction, day: date, now: datetime, emails_per_day: int, contro
     taken_today, owed = tx.rows(_TAKEN, [day])[0]
     taken = tx.rows(
         "SELECT queue.customer_id, queue.source, predictions.reason_codes,"
-        " CASE WHEN queue.source = 'alert' THEN queue.churn_score ELSE predictions.churn_score END AS score"
+        " CASE WHEN queue.source = 'alert' THEN queue.churn_score ELSE predictions.risk_score END AS score"
         f" {_ELIGIBLE} ORDER BY score DESC, queue.queued_at, queue.customer_id LIMIT {_room(taken_today, owed, emails_per_day)}",
         _eligible_at(now),
     )

@@ -32,7 +32,7 @@ def fill_queue(tx: Transaction, now: datetime) -> int:
     came = _CAME_INTO.format(changes="changed_predictions", state="risk_class = 'HIGH'")
     return tx.execute(
         "INSERT INTO retention_queue (customer_id, source, churn_score, reason_codes, queued_at)"
-        " SELECT after.customer_id, 'prediction', after.churn_score, after.reason_codes, ?"
+        " SELECT after.customer_id, 'prediction', after.risk_score, after.reason_codes, ?"
         f" FROM changed_predictions AS after WHERE {came} AND after.customer_id NOT IN ({_WAITS})",
         [now],
     )
@@ -47,14 +47,14 @@ def raise_alerts(tx: Transaction, now: datetime) -> int:
     came = _CAME_INTO.format(changes="changed_metrics", state="risk_status = 'CRITICAL'")
     alerts = tx.rows(
         "SELECT after.customer_id, after.avg_churn_score, after.max_churn_score, after.declines, after.spend,"
-        " predictions.churn_score, predictions.reason_codes FROM changed_metrics AS after"
+        " predictions.model_score, predictions.customer_id, predictions.reason_codes FROM changed_metrics AS after"
         f" LEFT JOIN dyn_churn_predictions AS predictions ON after.customer_id = predictions.customer_id WHERE {came}"
     )
     if not alerts:
         return 0
     lines = [
         [alert_id(customer_id, now), customer_id, now, average, largest, declines, spend, score]
-        for customer_id, average, largest, declines, spend, score, _ in alerts
+        for customer_id, average, largest, declines, spend, score, *_ in alerts
     ]
     tx.execute(
         "INSERT INTO high_risk_history (alert_id, customer_id, alerted_at, avg_churn_score, max_churn_score, declines, spend,"
@@ -64,8 +64,8 @@ def raise_alerts(tx: Transaction, now: datetime) -> int:
     waiting = {customer_id for (customer_id,) in tx.rows(_WAITS)}
     queued: list[list[Any]] = [
         [customer_id, "alert", average, reasons, now]
-        for customer_id, average, _, _, _, score, reasons in alerts
-        if score is not None and customer_id not in waiting
+        for customer_id, average, *_, on_the_books, reasons in alerts
+        if on_the_books and customer_id not in waiting
     ]
     if queued:
         tx.execute(

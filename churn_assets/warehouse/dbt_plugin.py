@@ -1,14 +1,18 @@
-"""Gives dbt's DuckDB connection the lake's extensions before it attaches the lake. Named in `dbt/profiles.yml`."""
+"""Gives dbt's DuckDB connection the lake's extensions and functions before it attaches the lake. Named in `dbt/profiles.yml`."""
+
+import os
+from pathlib import Path
 
 from dbt.adapters.duckdb.plugins import BasePlugin
 from duckdb import DuckDBPyConnection
 
-from churn_assets.warehouse.lake import load_extensions
+from churn_assets.warehouse.lake import add_functions, load_extensions
 
 
 class Plugin(BasePlugin):
     """The hook that dbt-duckdb calls; its name is dbt-duckdb's."""
 
     def configure_connection(self, conn: DuckDBPyConnection) -> None:
-        """Load the extensions from their wheels, as nothing may be downloaded."""
+        """Load the extensions from their wheels, as nothing may be downloaded, and add what queries call."""
         load_extensions(conn)
+        add_functions(conn, Path(os.environ.get("CHURN_LAKE", "../.churn/lake")))

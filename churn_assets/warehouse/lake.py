@@ -23,6 +23,7 @@ import pyarrow as pa
 from churn_assets.dynamic_tables import engine
 from churn_assets.dynamic_tables.engine import DynamicTable, LakeTransaction, Refresh
 from churn_assets.errors import ChurnError
+from churn_assets.model import serving
 from churn_assets.settings import (
     FILE_BYTES,
     FILE_GRACE_HOURS,
@@ -75,6 +76,11 @@ def load_extensions(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("SET GLOBAL sqlite_disable_multithreaded_scans = true")
 
 
+def add_functions(connection: duckdb.DuckDBPyConnection, lake: Path) -> None:
+    """Give a connection the functions that queries over the lake in a folder may call."""
+    serving.register(connection, lake / "models")
+
+
 class _LakeTransaction:
     """A transaction on one cursor; implements `Transaction` and the engine's `LakeTransaction`."""
 
@@ -107,6 +113,7 @@ class LakeWarehouse:
             raise LakeNotFoundError(f"there is no lake in {self._path}; run `churn deploy` first")
         connection = duckdb.connect(":memory:", config=_NO_DOWNLOADS)
         load_extensions(connection)
+        add_functions(connection, self._path)
         # The path is given at each attachment, so that a home may be moved or copied: files are found relative to it.
         options = [
             f"DATA_PATH {_literal(self._path / 'data')}",

@@ -45,11 +45,18 @@ def test_the_freshness_policy_of_a_dynamic_table_is_its_target_lag(graph: Graph)
 
 def test_dbt_tests_are_blocking_asset_checks_and_fail_on_bad_rows(graph: Graph, live_bank):
     assert graph.run("refresh_dynamic_tables").success
-    graph.lake.transact(lambda tx: tx.execute("UPDATE dyn_churn_predictions SET risk_class = 'LOW', churn_score = 2"))
+    graph.lake.transact(
+        lambda tx: tx.execute("UPDATE dyn_churn_predictions SET risk_class = 'LOW', churn_score = 2, model_score = 2")
+    )
     # The rows of a table whose sources did not change are left alone, so the damage is still there to be seen.
     evaluations = {e.check_name: e for e in graph.run("refresh_dynamic_tables").get_asset_check_evaluations()}
 
-    for name in ("churn_score_is_within_0_and_1", "risk_class_matches_churn_score"):
+    for name in (
+        "churn_score_is_within_0_and_1",
+        "model_score_is_within_0_and_1",
+        "every_customer_is_scored_by_the_champion",
+        "risk_class_matches_risk_score",
+    ):
         assert not evaluations[name].passed
         assert evaluations[name].blocking
     assert evaluations["unique_dyn_churn_predictions_customer_id"].passed

@@ -32,8 +32,9 @@ def predict(lake: LakeWarehouse, scores: dict[str, float]) -> None:
             " WHERE (customer_id, churn_score) NOT IN (SELECT (customer_id, churn_score) FROM next)"
         )
         tx.execute(
-            "INSERT INTO dyn_churn_predictions (customer_id, churn_score, risk_class, reason_codes, computed_at)"
-            " SELECT customer_id, churn_score, risk_class, 'many app errors; rarely active', TIMESTAMP '2026-03-01' FROM next"
+            "INSERT INTO dyn_churn_predictions (customer_id, churn_score, model_score, risk_score, risk_class, reason_codes,"
+            " computed_at) SELECT customer_id, churn_score, churn_score, churn_score, risk_class,"
+            " 'many app errors; rarely active', TIMESTAMP '2026-03-01' FROM next"
             " WHERE customer_id NOT IN (SELECT customer_id FROM dyn_churn_predictions)"
         )
         tx.execute(

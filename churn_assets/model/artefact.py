@@ -1,0 +1,97 @@
+"""A model as a file. Here belong the format, and what is refused when one is read.
+
+The file is a zip of `card.json` (everything but the forest) and `forest.onnx`. Both are data: nothing in them is run when they
+are read, unlike with pickle or joblib. The same model gives the same bytes.
+"""
+
+import hashlib
+import json
+import zipfile
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from churn_assets.errors import ChurnError
+from churn_assets.model.scoring import Calibration, Model
+
+FORMAT = 1  # another number is refused: its meaning is not known here
+_CARD, _FOREST = "card.json", "forest.onnx"
+_NO_TIME = (1980, 1, 1, 0, 0, 0)
+
+
+class ArtefactError(ChurnError):
+    """The file of a model is missing, damaged or of another format; the message says which."""
+
+
+def dumps(model: Model) -> bytes:
+    """The file's bytes."""
+    head = {
+        "format": FORMAT,
+        "features": model.features,
+        "typical": model.typical,
+        "calibration": {"method": model.calibration.method, "x": model.calibration.x, "y": model.calibration.y},
+        "card": model.card,
+    }
+    stored = BytesIO()
+    with zipfile.ZipFile(stored, "w") as archive:
+        for name, content in ((_CARD, json.dumps(head, sort_keys=True, indent=1).encode()), (_FOREST, model.forest)):
+            archive.writestr(zipfile.ZipInfo(name, _NO_TIME), content, zipfile.ZIP_DEFLATED)
+    return stored.getvalue()
+
+
+def digest(content: bytes) -> str:
+    """What names a file by its content: its SHA-256, in hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def loads(content: bytes) -> Model:
+    """The model of a file's bytes, or `ArtefactError`."""
+    try:
+        with zipfile.ZipFile(BytesIO(content)) as archive:
+            head: dict[str, Any] = json.loads(archive.read(_CARD))
+            forest = archive.read(_FOREST)
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise ArtefactError(f"it is not the file of a model, or is damaged ({error})") from error
+    if head.get("format") != FORMAT:
+        raise ArtefactError(f"it has the format {head.get('format')!r}, this version of churn_assets reads {FORMAT}")
+    found = head["calibration"]
+    return Model(
+        features=tuple(head["features"]),
+        forest=forest,
+        calibration=Calibration(found["method"], tuple(found["x"]), tuple(found["y"])),
+        typical=tuple(head["typical"]),
+        card=head["card"],
+    )
+
+
+def store(folder: Path, content: bytes) -> str:
+    """Write a file under the name of its content, whole or not at all; its digest."""
+    name = digest(content)
+    folder.mkdir(parents=True, exist_ok=True)
+    written = folder / f"{name}.partial"
+    written.write_bytes(content)
+    written.replace(path_of(folder, name))
+    return name
+
+
+def load(folder: Path, name: str) -> Model:
+    """The model of the file with a digest, or `ArtefactError` where it is not what was stored."""
+    path = path_of(folder, name)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ArtefactError(f"the model's file {path} cannot be read ({error.strerror}){_WHAT_NEXT}") from error
+    if digest(content) != name:
+        raise ArtefactError(f"the model's file {path} is damaged: its content is not what was stored{_WHAT_NEXT}")
+    try:
+        return loads(content)
+    except ArtefactError as error:
+        raise ArtefactError(f"the model's file {path}: {error}{_WHAT_NEXT}") from error
+
+
+_WHAT_NEXT = "; restore it, or choose another model with `churn model rollback`"
+
+
+def path_of(folder: Path, name: str) -> Path:
+    """Where the file with a digest lies."""
+    return folder / f"{name}.model"

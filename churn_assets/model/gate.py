@@ -1,0 +1,70 @@
+"""Whether a newly trained model may take the champion's place. Here belong the rules; what follows from them is elsewhere."""
+
+from dataclasses import dataclass
+
+from churn_assets.model.metrics import Measure, auc_gain
+from churn_assets.model.scoring import Model, score
+from churn_assets.model.training import Trained
+from churn_assets.settings import MAX_CALIBRATION_ERROR, MAX_RELATIVE_CALIBRATION_ERROR
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether one rule holds, and in words what was found."""
+
+    passed: bool
+    finding: str
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What was found of a challenger on the test rows."""
+
+    incumbent: str
+    """What it was compared with: `version 3`, or `the heuristic` as long as no model serves."""
+    gain: Measure
+    """ROC AUC of the challenger less that of the incumbent, on the same rows."""
+    not_worse: Verdict
+    calibrated: Verdict
+
+    @property
+    def passed(self) -> bool:
+        """Whether every rule holds."""
+        return self.not_worse.passed and self.calibrated.passed
+
+
+def judge(trained: Trained, champion: tuple[str, Model] | None) -> Gate:
+    """Judge a challenger against the champion (its name and the model), or against the heuristic where there is none.
+
+    Not worse: the interval of the difference in ROC AUC reaches zero at least. A challenger that is as good takes the place,
+    because it has learned from later customers.
+    """
+    test = trained.test
+    incumbent, scores = (
+        (champion[0], score(champion[1], test)) if champion else ("the heuristic", test["heuristic"].to_numpy())
+    )
+    gain = auc_gain(test["has_left"], test["model"], scores, test["customer_id"])
+    low, high = gain.interval
+    return Gate(
+        incumbent=incumbent,
+        gain=gain,
+        not_worse=Verdict(
+            high >= 0,
+            f"ROC AUC {gain.value:+.4f} ({low:+.4f} to {high:+.4f}) against {incumbent}",
+        ),
+        calibrated=calibration_verdict(
+            trained.evaluations["model"].calibration_error.value, float(test["has_left"].mean())
+        ),
+    )
+
+
+def calibration_verdict(error: float, left_share: float) -> Verdict:
+    """Whether probabilities with this expected calibration error, over customers of whom `left_share` left, may be used.
+
+    Where few leave, an error of 0.02 would let pass a model that says nothing, so a part of their share bounds it as well.
+    """
+    allowed = min(MAX_CALIBRATION_ERROR, MAX_RELATIVE_CALIBRATION_ERROR * left_share)
+    return Verdict(
+        error <= allowed,
+        f"expected calibration error {error:.4f}, allowed {allowed:.4f} ({left_share:.2%} left)",
+    )

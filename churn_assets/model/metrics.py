@@ -1,0 +1,150 @@
+"""How good probabilities are, with intervals. Here belong the measures; what is measured and what must hold is elsewhere.
+
+A customer appears once at each cut-off, and these rows are no independent evidence. So intervals come from drawing customers,
+not rows, with replacement (the cluster bootstrap: Cameron, Gelbach & Miller, "Bootstrap-Based Improvements for Inference with
+Clustered Errors", 2008), percentile method.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Floats: TypeAlias = npt.NDArray[np.floating[Any]]
+Ints: TypeAlias = npt.NDArray[np.integer[Any]]
+Interval: TypeAlias = tuple[float, float]
+
+CONFIDENCE = 0.95  # two-sided
+RESAMPLES = 200
+CALIBRATION_BINS = 10
+LIFT_AT = 50  # customers with the highest probability at a cut-off: as many as one run writes to
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number and its interval."""
+
+    value: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How good the probabilities of some rows are."""
+
+    rows: int
+    leavers: int
+    roc_auc: Measure
+    pr_auc: Measure
+    """Average precision: of rows in order of probability. By chance it is the share of leavers."""
+    calibration_error: Measure
+    """Expected calibration error: mean distance of probability and share of leavers in bins of as many rows each."""
+    brier: Measure
+    """Mean squared distance of probability and what happened."""
+    lift: Measure
+    """How many times more leavers are among the LIFT_AT highest of each cut-off than among all."""
+
+
+def evaluate(
+    left: npt.ArrayLike, probability: npt.ArrayLike, customers: npt.ArrayLike, cut_offs: npt.ArrayLike, seed: int = 0
+) -> Evaluation:
+    """Compare probabilities (0 to 1) with what happened, row by row; `left` must have both classes."""
+    rows = Outcomes(left, probability, cut_offs)
+    weights = list(resamples(customers, seed))
+    return Evaluation(
+        rows=len(rows.left),
+        leavers=int(rows.left.sum()),
+        roc_auc=_measure(rows.roc_auc, weights),
+        pr_auc=_measure(rows.pr_auc, weights),
+        calibration_error=_measure(rows.calibration_error, weights),
+        brier=_measure(rows.brier, weights),
+        lift=_measure(rows.lift, weights),
+    )
+
+
+def auc_gain(
+    left: npt.ArrayLike, of: npt.ArrayLike, over: npt.ArrayLike, customers: npt.ArrayLike, seed: int = 0
+) -> Measure:
+    """By how much the ROC AUC `of` one score is above that of another, on the same rows.
+
+    The two are measured on the same drawn customers, so that what makes a sample hard for both does not count as noise.
+    """
+    one, other = Outcomes(left, of), Outcomes(left, over)
+    return _measure(lambda weight: one.roc_auc(weight) - other.roc_auc(weight), list(resamples(customers, seed)))
+
+
+def resamples(customers: npt.ArrayLike, seed: int) -> Iterator[Floats]:
+    """RESAMPLES times, how often each row counts where customers are drawn with replacement."""
+    _, who = np.unique(np.asarray(customers), return_inverse=True)
+    size = int(who.max()) + 1
+    rng = np.random.default_rng(seed)
+    for _ in range(RESAMPLES):
+        yield np.bincount(rng.integers(size, size=size), minlength=size).astype(np.float64)[who]
+
+
+def bins(probability: Floats) -> Ints:
+    """The calibration bin of each row, 0 to CALIBRATION_BINS - 1: in order of probability, equal ones together."""
+    order = np.sort(probability)
+    edges = order[(np.arange(1, CALIBRATION_BINS) * len(order)) // CALIBRATION_BINS]
+    return np.searchsorted(edges, probability, side="right")
+
+
+class Outcomes:
+    """Probabilities beside what happened, put in order once for many measurements; a weight counts a row so often."""
+
+    def __init__(self, left: npt.ArrayLike, probability: npt.ArrayLike, cut_offs: npt.ArrayLike | None = None) -> None:
+        self.left = np.asarray(left, dtype=np.float64)
+        self.probability = np.asarray(probability, dtype=np.float64)
+        _, self._rank = np.unique(self.probability, return_inverse=True)
+        self._ranks = int(self._rank.max()) + 1
+        self._bin = bins(self.probability)
+        self._highest: list[Ints] = []
+        if cut_offs is not None:
+            _, when = np.unique(np.asarray(cut_offs), return_inverse=True)
+            best_first = np.argsort(-self.probability, kind="stable")
+            self._highest = [best_first[when[best_first] == number] for number in range(int(when.max()) + 1)]
+
+    def roc_auc(self, weight: Floats) -> float:
+        """The chance that a leaver has the higher score than one who stays; equal scores count half."""
+        left, stayed = self._by_rank(weight)
+        below = np.cumsum(stayed) - stayed
+        return float((left * (below + stayed / 2)).sum() / (left.sum() * stayed.sum()))
+
+    def pr_auc(self, weight: Floats) -> float:
+        """Precision at each score, weighted by the leavers who have it."""
+        left, stayed = (counts[::-1] for counts in self._by_rank(weight))
+        found, taken = np.cumsum(left), np.cumsum(left + stayed)
+        precision = np.divide(found, taken, out=np.zeros_like(found), where=taken > 0)
+        return float((precision * left).sum() / left.sum())
+
+    def calibration_error(self, weight: Floats) -> float:
+        """Mean over the bins, by their rows, of how far share of leavers and mean probability are apart."""
+        gaps = np.bincount(self._bin, weight * (self.left - self.probability), CALIBRATION_BINS)
+        return float(np.abs(gaps).sum() / weight.sum())
+
+    def brier(self, weight: Floats) -> float:
+        """Mean squared distance."""
+        return float((weight * (self.left - self.probability) ** 2).sum() / weight.sum())
+
+    def lift(self, weight: Floats) -> float:
+        """Share of leavers among the highest of each cut-off, as a multiple of the share among all."""
+        found = taken = 0.0
+        for rows in self._highest:
+            head = rows[: 20 * LIFT_AT]  # drawn customers may be missing
+            counts = np.diff(np.minimum(np.cumsum(weight[head]), LIFT_AT), prepend=0.0)
+            found += float((counts * self.left[head]).sum())
+            taken += float(counts.sum())
+        return (found / taken) / float((weight * self.left).sum() / weight.sum())
+
+    def _by_rank(self, weight: Floats) -> tuple[Floats, Floats]:
+        left: Floats = np.bincount(self._rank, weight * self.left, self._ranks)  # type: ignore[assignment]
+        every: Floats = np.bincount(self._rank, weight, self._ranks)  # type: ignore[assignment]
+        return left, every - left
+
+
+def _measure(of: Callable[[Floats], float], weights: list[Floats]) -> Measure:
+    values = [of(weight) for weight in weights]
+    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Measure(of(np.ones_like(weights[0])), (float(low), float(high)))

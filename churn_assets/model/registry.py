@@ -1,0 +1,141 @@
+"""The models that were trained, and which of them serves. Here belong their places and every change of these.
+
+A model is a challenger when it has been trained, champion when it serves, and archived when another took its place or was
+trained after it. The row of the champion in `churn_champion` is what the predictions read: changing it is a change of their
+source, so they are computed anew like after any other.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from churn_assets.errors import ChurnError
+from churn_assets.model import artefact
+from churn_assets.model.gate import Gate
+from churn_assets.model.scoring import Model
+from churn_assets.model.serving import servable
+from churn_assets.warehouse.protocol import Transaction, Warehouse
+from churn_assets.warehouse.values import one_row
+
+Status = Literal["challenger", "champion", "archived"]
+SERVES = "churn"
+_BY_TRAINING = "training"
+
+
+class RegistryError(ChurnError):
+    """There is no such model, or it may not be moved there; the message says what may be done instead."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """One trained model. Times are UTC."""
+
+    version: int
+    status: Status
+    artefact: str
+    trained_at: datetime
+    passed_gate: bool
+    card: dict[str, Any]
+    gate: dict[str, Any]
+    changed_at: datetime
+    changed_by: str
+    reason: str
+
+
+def register(warehouse: Warehouse, folder: Path, model: Model, gate: Gate, now: datetime) -> int:
+    """Keep a model as the challenger, in place of the one there was; its version. Its file is written before its row."""
+    name = artefact.store(folder, artefact.dumps(model))
+
+    def add(tx: Transaction) -> int:
+        (newest,) = tx.rows("SELECT coalesce(max(version), 0) FROM churn_models")[0]
+        version = newest + 1
+        challengers = [found for (found,) in tx.rows("SELECT version FROM churn_models WHERE status = 'challenger'")]
+        _move(tx, challengers, "archived", now, _BY_TRAINING, f"version {version} was trained")
+        tx.execute(
+            "INSERT INTO churn_models (version, status, artefact, trained_at, card, gate, passed_gate)"
+            " VALUES (?, 'challenger', ?, ?, ?, ?, ?)",
+            [version, name, now, json.dumps(model.card), json.dumps(asdict(gate)), gate.passed],
+        )
+        _log(tx, version, "challenger", now, _BY_TRAINING, f"{gate.not_worse.finding}; {gate.calibrated.finding}")
+        return version
+
+    return warehouse.transact(add)
+
+
+def promote(warehouse: Warehouse, version: int, now: datetime, by: str, reason: str, *, force: bool = False) -> None:
+    """Let a version serve; the champion is archived. `RegistryError` where it failed the gate, unless `force`."""
+    warehouse.transact(lambda tx: _promote(tx, version, now, by, reason, force=force))
+
+
+def rollback(warehouse: Warehouse, now: datetime, by: str, reason: str) -> int:
+    """Let the version serve that did before the champion was first promoted; which."""
+
+    def back(tx: Transaction) -> int:
+        serving = [
+            version
+            for (version,) in tx.rows(
+                "SELECT version FROM churn_model_log WHERE status = 'champion' ORDER BY changed_at"
+            )
+        ]
+        earlier = serving[: serving.index(serving[-1])] if serving else []
+        if not earlier:
+            raise RegistryError("there is no champion before this one to go back to; see `churn model list`")
+        _promote(tx, earlier[-1], now, by, reason, force=True)
+        return earlier[-1]
+
+    return warehouse.transact(back)
+
+
+def versions(warehouse: Warehouse) -> list[Version]:
+    """Every model, newest first."""
+    rows = warehouse.query(
+        "SELECT models.version, models.status, models.artefact, models.trained_at, models.passed_gate, models.card, models.gate,"
+        " log.changed_at, log.changed_by, log.reason FROM churn_models AS models INNER JOIN ("
+        "SELECT *, row_number() OVER (PARTITION BY version ORDER BY changed_at DESC) AS place FROM churn_model_log"
+        ") AS log ON models.version = log.version AND log.place = 1 ORDER BY models.version DESC"
+    ).to_pylist()
+    return [Version(**{**row, "card": json.loads(row["card"]), "gate": json.loads(row["gate"])}) for row in rows]
+
+
+def champion(warehouse: Warehouse, folder: Path) -> tuple[int, Model] | None:
+    """The version that serves and its model, or None where none does; `ArtefactError` where its file cannot be used."""
+    found = warehouse.query("SELECT version, artefact FROM churn_champion WHERE serves = ?", [SERVES]).to_pylist()
+    return (found[0]["version"], servable(folder, found[0]["artefact"])) if found else None
+
+
+def _promote(tx: Transaction, version: int, now: datetime, by: str, reason: str, *, force: bool) -> None:
+    found = tx.rows("SELECT status, artefact, passed_gate, gate FROM churn_models WHERE version = ?", [version])
+    if not found:
+        raise RegistryError(f"there is no version {version}; see `churn model list`")
+    status, name, passed, gate = found[0]
+    if status == "champion":
+        raise RegistryError(f"version {version} serves already")
+    if not (passed or force):
+        verdicts = json.loads(gate)
+        failed = "; ".join(
+            verdicts[rule]["finding"] for rule in ("not_worse", "calibrated") if not verdicts[rule]["passed"]
+        )
+        raise RegistryError(f"version {version} failed the gate: {failed}; --force promotes it nevertheless")
+    serving = [other for (other,) in tx.rows("SELECT version FROM churn_models WHERE status = 'champion'")]
+    _move(tx, serving, "archived", now, by, f"version {version} was promoted")
+    _move(tx, [version], "champion", now, by, reason)
+    tx.execute("DELETE FROM churn_champion WHERE serves = ?", [SERVES])
+    tx.execute("INSERT INTO churn_champion (serves, version, artefact) VALUES (?, ?, ?)", [SERVES, version, name])
+
+
+def _move(tx: Transaction, which: Sequence[int], status: Status, now: datetime, by: str, reason: str) -> None:
+    if not which:
+        return
+    tx.execute(f"UPDATE churn_models SET status = ? WHERE version IN ({one_row(which)})", [status, *which])
+    for version in which:
+        _log(tx, version, status, now, by, reason)
+
+
+def _log(tx: Transaction, version: int, status: Status, now: datetime, by: str, reason: str) -> None:
+    tx.execute(
+        "INSERT INTO churn_model_log (version, status, changed_at, changed_by, reason) VALUES (?, ?, ?, ?, ?)",
+        [version, status, now, by, reason],
+    )

@@ -1,0 +1,253 @@
+"""Learning who will leave: a calibrated forest, and an honest look at it beside simpler ways.
+
+`train` is a pure function from the rows of `churn_training_set` to a model and what was found on rows that it never saw. The
+data come and the model goes elsewhere. Nothing here decides whether a model serves.
+
+Rows are split by time, as the model will be used: it learns from older cut-offs, is calibrated on later ones and judged on the
+latest. Between two parts lie as many days as a label looks ahead, so that no label of one part reaches into the features of the
+next (purging: López de Prado, "Advances in Financial Machine Learning", 2018, ch. 7). The model that was judged is the model
+that serves; it is not trained again on all rows, so a later test never asks a champion about what it has seen.
+"""
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date, timedelta
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from churn_assets.errors import ChurnError
+from churn_assets.model.metrics import Evaluation, evaluate
+from churn_assets.model.scoring import Calibration, FeatureError, Floats, Model, log_odds, refuse_unknown, score_matrix
+from churn_assets.settings import FEATURES, LABEL_DAYS, RISK_RULES
+
+TREES, LEAVES, LEAF_ROWS = 100, 64, 100
+ROWS_PER_TREE = 200_000  # drawn at most, so that a long history does not make training slower without end
+TESTED_SHARE = 0.2  # of the cut-offs, for the test and for the validation each
+MIN_LEAVERS = 30  # in each part; fewer tell nothing of a calibration or a difference
+IMPORTANCE_REPEATS, IMPORTANCE_ROWS = 5, 50_000
+_MODEL, _LOGISTIC, _HEURISTIC = "model", "logistic", "heuristic"
+_LIBRARIES = ("scikit-learn", "skl2onnx", "onnxruntime", "numpy")
+
+
+class TrainingError(ChurnError):
+    """The rows are too few or of one kind; the message says how much is missing."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """The cut-offs of each part, in order."""
+
+    train: list[date]
+    validation: list[date]
+    test: list[date]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model and what was found on the test rows."""
+
+    model: Model
+    test: pd.DataFrame
+    """customer_id, cut_off, has_left, the features, and a column of scores for each way: `ways`."""
+    evaluations: dict[str, Evaluation]
+    """By way: model, logistic (regression on the same rows) and, where the features are the bank's, heuristic."""
+    importances: dict[str, float]
+    """By feature: the ROC AUC that is lost on the test where the feature's values are shuffled between rows."""
+
+
+def train(frame: pd.DataFrame, features: Sequence[str] = FEATURES, seed: int = 0) -> Trained:
+    """Train on rows with `customer_id`, `cut_off` (date), `has_left` (bool) and `features` (numbers).
+
+    The same rows and seed give the same model. `TrainingError` where there is too little to learn from, `FeatureError` where a
+    feature is missing or infinite.
+    """
+    _refuse_unusable(frame, features)
+    by_cut_off = frame.groupby("cut_off")["has_left"].agg(["size", "sum"])
+    split = split_by_time({day: (int(size), int(left)) for day, size, left in by_cut_off.itertuples()})
+    frame = frame.sort_values(["cut_off", "customer_id"], kind="stable", ignore_index=True)
+    parts = {name: frame[frame["cut_off"].isin(days)] for name, days in asdict(split).items()}
+    train_rows, validation, test = parts.values()
+    model = fit(train_rows, validation, features, seed)
+    test = test.assign(
+        **{
+            _MODEL: score_matrix(model, _matrix(test, features)),
+            _LOGISTIC: _logistic(pd.concat([train_rows, validation]), test, features),
+        }
+    )
+    if set(FEATURES) <= set(features):
+        test = test.assign(**{_HEURISTIC: heuristic(test)})
+    evaluations = evaluate_ways(test)
+    importances = _importances(model, test, features, seed)
+    card = {
+        "label": f"all accounts closed within {LABEL_DAYS} days after the cut-off",
+        "training": {name: _shape(part) for name, part in parts.items()},
+        "features": list(features),
+        "calibration": model.calibration.method,
+        "forest": {"trees": TREES, "leaves": LEAVES, "rows_in_a_leaf": LEAF_ROWS, "seed": seed},
+        "evaluations": {way: asdict(evaluation) for way, evaluation in evaluations.items()},
+        "importances": importances,
+        "versions": versions(),
+    }
+    return Trained(_with_card(model, card), test, evaluations, importances)
+
+
+def split_by_time(rows: Mapping[date, tuple[int, int]]) -> Split:
+    """The latest cut-offs for the test, some before them for the validation, the rest to learn from, purged in between.
+
+    `rows` has, by cut-off, the number of customers and how many of them left. `TrainingError` says what is missing to a part.
+    """
+    cut_offs = sorted(rows)
+    size = max(1, round(TESTED_SHARE * len(cut_offs)))
+    purged = timedelta(days=LABEL_DAYS)
+    test = cut_offs[-size:]
+    validation = [day for day in cut_offs if day <= test[0] - purged][-size:] if test else []
+    train = [day for day in cut_offs if day <= validation[0] - purged] if validation else []
+    if not train:
+        weeks = -(-LABEL_DAYS // 7)
+        raise TrainingError(
+            f"{len(cut_offs)} weekly cut-offs with a known label are too few to train, validate and test {weeks} weeks apart;"
+            f" at least {2 * weeks + 1} are needed, and one comes each week"
+        )
+    for part, days in (("training", train), ("validation", validation), ("test", test)):
+        customers, leavers = (sum(rows[day][place] for day in days) for place in (0, 1))
+        for count, who in ((leavers, "leavers"), (customers - leavers, "customers who stayed")):
+            if count < MIN_LEAVERS:
+                raise TrainingError(
+                    f"the {part} from {days[0]} to {days[-1]} has {count} {who}; at least {MIN_LEAVERS} are needed,"
+                    f" {MIN_LEAVERS - count} more"
+                )
+    return Split(train, validation, test)
+
+
+def fit(train_rows: pd.DataFrame, validation: pd.DataFrame, features: Sequence[str], seed: int) -> Model:
+    """A forest of the one rows, calibrated on the other. The votes are of shares, so that rare leavers need no resampling."""
+    from skl2onnx import to_onnx  # noqa: PLC0415
+    from sklearn.ensemble import RandomForestClassifier  # noqa: PLC0415  # more than a second, as below
+
+    matrix, left = _matrix(train_rows, features), train_rows["has_left"].to_numpy(bool)
+    forest = RandomForestClassifier(
+        TREES,
+        max_leaf_nodes=LEAVES,
+        min_samples_leaf=min(LEAF_ROWS, max(1, len(matrix) // LEAVES)),
+        max_samples=min(len(matrix), ROWS_PER_TREE),
+        max_features="sqrt",
+        n_jobs=-1,
+        random_state=seed,
+    ).fit(matrix, left)
+    onnx: Any = to_onnx(forest, matrix[:1], options={"zipmap": False})
+    votes = forest.predict_proba(_matrix(validation, features))[:, 1]
+    return Model(
+        features=tuple(features),
+        forest=onnx.SerializeToString(),
+        calibration=_calibration(votes, validation["has_left"].to_numpy(bool), validation["customer_id"], seed),
+        typical=tuple(float(value) for value in np.median(matrix[~left], axis=0)),
+    )
+
+
+def evaluate_ways(test: pd.DataFrame) -> dict[str, Evaluation]:
+    """How good each column of scores is."""
+    return {way: evaluate(test["has_left"], test[way], test["customer_id"], test["cut_off"]) for way in ways(test)}
+
+
+def ways(test: pd.DataFrame) -> list[str]:
+    """The columns of scores, the model's first."""
+    return [name for name in (_MODEL, _LOGISTIC, _HEURISTIC) if name in test.columns]
+
+
+def heuristic(features: pd.DataFrame) -> Floats:
+    """The score of the rules in `settings`, as the SQL of `dyn_churn_predictions` gives it, 0 to 1."""
+    total = np.zeros(len(features))
+    for rule in RISK_RULES:
+        values = features[rule.feature].to_numpy(np.float64)
+        total += rule.weight * (values > rule.threshold if rule.operator == ">" else values < rule.threshold)
+    return total
+
+
+def versions() -> dict[str, str]:
+    """Of what a model is made with."""
+    return {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}
+
+
+def _calibration(votes: Floats, left: Floats, customers: pd.Series, seed: int) -> Calibration:
+    """The one of the two whose squared error on held-out customers is smaller, then fitted to all of them."""
+    from sklearn.model_selection import GroupKFold  # noqa: PLC0415
+
+    errors = {"isotonic": 0.0, "sigmoid": 0.0}
+    folds = GroupKFold(5, shuffle=True, random_state=seed)
+    for fold, held_out in folds.split(votes, left, pd.factorize(customers)[0]):
+        for method in errors:
+            guess = _fitted(method, votes[fold], left[fold])(votes[held_out])
+            errors[method] += float(((guess - left[held_out]) ** 2).sum())
+    return _fitted(min(errors, key=lambda method: errors[method]), votes, left)
+
+
+def _fitted(method: str, votes: Floats, left: Floats) -> Calibration:
+    if method == "isotonic":
+        from sklearn.isotonic import IsotonicRegression  # noqa: PLC0415
+
+        found = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(votes, left)
+        return Calibration("isotonic", tuple(map(float, found.X_thresholds_)), tuple(map(float, found.y_thresholds_)))
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
+
+    # JC Platt, "Probabilistic outputs for support vector machines" (1999), over the log odds.
+    line = LogisticRegression(C=np.inf).fit(log_odds(votes)[:, None], left)
+    return Calibration("sigmoid", (float(line.coef_[0, 0]), float(line.intercept_[0])))
+
+
+def _logistic(known: pd.DataFrame, test: pd.DataFrame, features: Sequence[str]) -> Floats:
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
+    from sklearn.pipeline import make_pipeline  # noqa: PLC0415
+    from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
+
+    line = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    line.fit(_matrix(known, features), known["has_left"].to_numpy(bool))
+    return line.predict_proba(_matrix(test, features))[:, 1]
+
+
+def _importances(model: Model, test: pd.DataFrame, features: Sequence[str], seed: int) -> dict[str, float]:
+    """L Breiman, "Random Forests", Machine Learning 45 (2001), ch. 10, by ROC AUC."""
+    from sklearn.metrics import roc_auc_score  # noqa: PLC0415
+
+    rng = np.random.default_rng(seed)
+    test = test.sample(min(len(test), IMPORTANCE_ROWS), random_state=seed)
+    matrix, left = _matrix(test, features), test["has_left"].to_numpy(bool)
+    whole = roc_auc_score(left, model.votes(matrix))
+    lost: dict[str, float] = {}
+    for place, name in enumerate(features):
+        shuffled = matrix.copy()
+        found: list[float] = []
+        for _ in range(IMPORTANCE_REPEATS):
+            shuffled[:, place] = rng.permutation(matrix[:, place])
+            found.append(float(whole - roc_auc_score(left, model.votes(shuffled))))
+        lost[name] = float(np.mean(found))
+    return lost
+
+
+def _matrix(frame: pd.DataFrame, features: Sequence[str]) -> Floats:
+    return frame[list(features)].to_numpy(np.float32)
+
+
+def _with_card(model: Model, card: Mapping[str, Any]) -> Model:
+    return Model(model.features, model.forest, model.calibration, model.typical, card)
+
+
+def _shape(part: pd.DataFrame) -> dict[str, Any]:
+    days = sorted(set(part["cut_off"]))
+    return {
+        "cut_offs": [str(days[0]), str(days[-1])],
+        "weeks": len(days),
+        "rows": len(part),
+        "leavers": int(part["has_left"].sum()),
+    }
+
+
+def _refuse_unusable(frame: pd.DataFrame, features: Sequence[str]) -> None:
+    if frame.empty:
+        raise TrainingError("the training set is empty; a cut-off comes into it when its label is known")
+    if lacking := [name for name in features if name not in frame.columns]:
+        raise FeatureError(f"the training set lacks the features {', '.join(lacking)}")
+    refuse_unknown(frame[list(features)].to_numpy(np.float64), features)
