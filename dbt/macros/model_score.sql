@@ -4,8 +4,38 @@
 
 {% macro model_reasons(artefact) %}churn_reasons({{ artefact }}, {{ var('features') | join(', ') }}){% endmacro %}
 
-{#- Which score decides the risk class: heuristic or model. -#}
+{#- Which score makes the risk class: heuristic or model. -#}
 {% macro score_source() %}
     {%- set source = env_var('CHURN_SCORE_SOURCE', 'heuristic') -%}
     {{ return(churn_assets.checked_choice('CHURN_SCORE_SOURCE', source, ['heuristic', 'model'])) }}
 {% endmacro %}
+
+{#- Over the columns churn_score, model_score and rule_reasons. As long as no model serves, the rules make the class. -#}
+{% macro risk_score() -%}
+    {{ 'coalesce(model_score, churn_score)' if score_source() == 'model' else 'churn_score' }}
+{%- endmacro %}
+
+{% macro risk_class() -%}
+    case
+    {%- if score_source() == 'model' %}
+        when model_score >= {{ var('model_high_from') }} then 'HIGH'
+        when model_score >= {{ var('model_medium_from') }} then 'MEDIUM'
+        when model_score is not null then 'LOW'
+    {%- endif %}
+        when churn_score >= {{ var('high_from') }} then 'HIGH'
+        when churn_score >= {{ var('medium_from') }} then 'MEDIUM'
+        else 'LOW'
+    end
+{%- endmacro %}
+
+{#- The model's reasons only where something is to be explained: they cost some fifteen scorings each. -#}
+{% macro risk_reasons(artefact) -%}
+    {%- if score_source() == 'model' -%}
+        case
+            when model_score >= {{ var('model_medium_from') }} then {{ model_reasons(artefact) }}
+            when model_score is null then substr(rule_reasons, 3)
+        end
+    {%- else -%}
+        substr(rule_reasons, 3)
+    {%- endif -%}
+{%- endmacro %}
