@@ -14,8 +14,8 @@ CREATE TABLE IF NOT EXISTS churn_training_set (
     made_at TIMESTAMP NOT NULL
 );
 
--- Every model that was trained, and its place: challenger, champion or archived. The model itself is a file, named by the
--- SHA-256 of its content; card, gate: JSON.
+-- Every model that was trained, and its place: challenger, champion or archived. The model itself is a file, named by
+-- the SHA-256 of its content; card and gate are JSON.
 CREATE TABLE IF NOT EXISTS churn_models (
     version INTEGER NOT NULL,
     status VARCHAR NOT NULL,
