@@ -22,6 +22,7 @@ from churn_assets.ingestion import kafka
 from churn_assets.ingestion.backlog import PartitionLag, lags
 from churn_assets.ingestion.events import LEDGERS
 from churn_assets.ingestion.kafka import OffsetRange
+from churn_assets.model.challenge import is_training_due
 from churn_assets.retention import outbox
 from churn_assets.retention.desk import limits_of
 from churn_assets.retention.emails import next_day
@@ -48,6 +49,7 @@ UNDER_WAY = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+DRIFT_CHECKS = ()
 BLOCKING_CHECKS = (*INGEST_CHECKS, *BLOCKING_LEDGER_CHECKS)
 _TICK_SECONDS = 5  # the daemon's own loop is no faster
 
@@ -305,6 +307,28 @@ def training_set_sensor(
 
 
 @dg.sensor(
+    job=training_job,
+    minimum_interval_seconds=600,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        "Trains a challenger when a cut-off has come in since the last training: every week, or as soon as a check says that"
+        " the customers have drifted."
+    ),
+)
+def training_sensor(
+    context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse]
+) -> dg.RunRequest | dg.SkipReason:
+    """One look at whether there is something new to learn, and enough of it."""
+    if skip := _not_now(context, training_job.name):
+        return skip
+    if _ran_at(context, training_job.name) + timedelta(seconds=TRAINING_SET_SECONDS) > utc_now():
+        return dg.SkipReason("the last training is less than a day ago")
+    drifted = [key.name for key in DRIFT_CHECKS if _has_failed(context, key)]
+    is_due, why = is_training_due(warehouse, drifted, utc_now())
+    return dg.RunRequest(tags={"churn/why": why}) if is_due else dg.SkipReason(why)
+
+
+@dg.sensor(
     job=effect_job,
     minimum_interval_seconds=600,
     default_status=dg.DefaultSensorStatus.RUNNING,
@@ -338,6 +362,7 @@ SENSORS = [
     outbox_sensor,
     ledger_checks_sensor,
     training_set_sensor,
+    training_sensor,
     effect_sensor,
     maintenance_sensor,
 ]
@@ -360,8 +385,7 @@ def _again_after(
     """A run of `job` if the last one is `seconds` ago and something was written since."""
     if skip := _not_now(context, job):
         return skip
-    last = context.instance.get_run_records(dg.RunsFilter(job_name=job), limit=1)
-    ran_at = (last[0].create_timestamp if last else datetime.fromtimestamp(0, UTC)).astimezone(UTC).replace(tzinfo=None)
+    ran_at = _ran_at(context, job)
     if ran_at + timedelta(seconds=seconds) > utc_now():
         return dg.SkipReason(f"{job} ran a short while ago")
     written = warehouse.query(
@@ -371,6 +395,12 @@ def _again_after(
     if written is None or written < ran_at:
         return dg.SkipReason(f"nothing was written since the last run of {job}")
     return dg.RunRequest()
+
+
+def _ran_at(context: dg.SensorEvaluationContext, job: str) -> datetime:
+    """When the last run of `job` was requested (UTC); in 1970 where there was none."""
+    last = context.instance.get_run_records(dg.RunsFilter(job_name=job), limit=1)
+    return (last[0].create_timestamp if last else datetime.fromtimestamp(0, UTC)).astimezone(UTC).replace(tzinfo=None)
 
 
 def _not_now(context: dg.SensorEvaluationContext, job: str) -> dg.SkipReason | None:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from churn_assets import outbox_cli
+from churn_assets import model_cli, outbox_cli
 from churn_assets.clock import utc_now
 from churn_assets.dynamic_tables.engine import DynamicTableError
 from churn_assets.errors import ChurnError
@@ -26,6 +26,7 @@ from churn_assets.warehouse.lake import LakeWarehouse
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(outbox_cli.app, name="outbox")
+app.add_typer(model_cli.app, name="model")
 console = Console()
 errors = Console(stderr=True)
 

@@ -11,10 +11,8 @@ from churn_assets.assets.ledgers import row_count
 from churn_assets.assets.model_charts import report
 from churn_assets.clock import utc_now
 from churn_assets.model import registry, training, training_set
-from churn_assets.model.artefact import ArtefactError
-from churn_assets.model.gate import judge
+from churn_assets.model.challenge import challenge
 from churn_assets.model.metrics import Evaluation, Measure
-from churn_assets.model.scoring import FeatureError, Model
 from churn_assets.settings import LABEL_DAYS, Settings
 from churn_assets.warehouse.protocol import Warehouse
 
@@ -93,15 +91,12 @@ def churn_model(
 ) -> dg.MaterializeResult:
     """Train a challenger and judge it."""
     started = perf_counter()
-    rows = training_set.read(warehouse)
-    context.log.info(f"training on {len(rows):,} rows")
-    trained = training.train(rows)
-    gate = judge(trained, _champion(context, warehouse, settings.models_path))
-    version = registry.register(warehouse, settings.models_path, trained.model, gate, utc_now())
+    found = challenge(warehouse, settings.models_path, utc_now(), context.log.info)
+    trained, gate = found.trained, found.gate
     card = trained.model.card
     return dg.MaterializeResult(
         metadata={
-            "version": version,
+            "version": found.version,
             **_numbers_of(trained.evaluations["model"]),
             **{
                 f"roc_auc_of_{way}": trained.evaluations[way].roc_auc.value
@@ -174,16 +169,6 @@ def versions_table(models: list[registry.Version]) -> dg.MarkdownMetadataValue:
             f" | {model.reason} |"
         )
     return dg.MetadataValue.md("\n".join(lines))
-
-
-def _champion(context: dg.AssetExecutionContext, warehouse: Warehouse, folder: Path) -> tuple[str, Model] | None:
-    """The champion to compare with; one that cannot be used any more must not stop the one that takes its place."""
-    try:
-        found = registry.champion(warehouse, folder)
-    except (ArtefactError, FeatureError) as error:
-        context.log.warning(f"compared with the heuristic, because the champion cannot be used: {error}")
-        return None
-    return (f"version {found[0]}", found[1]) if found else None
 
 
 def _numbers_of(evaluation: Evaluation) -> dict[str, Any]:

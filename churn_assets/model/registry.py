@@ -8,7 +8,7 @@ source, so they are computed anew like after any other.
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +43,11 @@ class Version:
     changed_at: datetime
     changed_by: str
     reason: str
+
+    @property
+    def latest_cut_off(self) -> date:
+        """The last day that it was trained or judged on."""
+        return date.fromisoformat(self.card["training"]["test"]["cut_offs"][1])
 
 
 def register(warehouse: Warehouse, folder: Path, model: Model, gate: Gate, now: datetime) -> int:

@@ -72,7 +72,8 @@ def score(model: Model, features: Any) -> Floats:
     """
     if lacking := [name for name in model.features if name not in features.columns]:
         raise FeatureError(f"the model needs the features {', '.join(lacking)}, which are missing")
-    matrix = features[list(model.features)].to_numpy(np.float32)
+    with np.errstate(over="ignore"):  # becomes infinite, which is refused
+        matrix = features[list(model.features)].to_numpy(np.float32)
     refuse_unknown(matrix, model.features)
     return score_matrix(model, matrix)
 

@@ -10,7 +10,7 @@ that serves; it is not trained again on all rows, so a later test never asks a c
 """
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
 from importlib.metadata import version
@@ -29,6 +29,7 @@ ROWS_PER_TREE = 200_000  # drawn at most, so that a long history does not make t
 TESTED_SHARE = 0.2  # of the cut-offs, for the test and for the validation each
 MIN_LEAVERS = 30  # in each part; fewer tell nothing of a calibration or a difference
 IMPORTANCE_REPEATS, IMPORTANCE_ROWS = 5, 50_000
+FOLDS = 5
 _MODEL, _LOGISTIC, _HEURISTIC = "model", "logistic", "heuristic"
 _LIBRARIES = ("scikit-learn", "skl2onnx", "onnxruntime", "numpy")
 
@@ -59,6 +60,14 @@ class Trained:
     """By feature: the ROC AUC that is lost on the test where the feature's values are shuffled between rows."""
 
 
+@dataclass(frozen=True)
+class CrossValidated:
+    """What was found of rows that each model had not seen, over all rounds; like in `Trained`."""
+
+    evaluations: dict[str, Evaluation]
+    importances: dict[str, float]
+
+
 def train(frame: pd.DataFrame, features: Sequence[str] = FEATURES, seed: int = 0) -> Trained:
     """Train on rows with `customer_id`, `cut_off` (date), `has_left` (bool) and `features` (numbers).
 
@@ -72,14 +81,7 @@ def train(frame: pd.DataFrame, features: Sequence[str] = FEATURES, seed: int = 0
     parts = {name: frame[frame["cut_off"].isin(days)] for name, days in asdict(split).items()}
     train_rows, validation, test = parts.values()
     model = fit(train_rows, validation, features, seed)
-    test = test.assign(
-        **{
-            _MODEL: score_matrix(model, _matrix(test, features)),
-            _LOGISTIC: _logistic(pd.concat([train_rows, validation]), test, features),
-        }
-    )
-    if set(FEATURES) <= set(features):
-        test = test.assign(**{_HEURISTIC: heuristic(test)})
+    test = _scored(model, pd.concat([train_rows, validation]), test, features)
     evaluations = evaluate_ways(test)
     importances = _importances(model, test, features, seed)
     card = {
@@ -95,17 +97,50 @@ def train(frame: pd.DataFrame, features: Sequence[str] = FEATURES, seed: int = 0
     return Trained(_with_card(model, card), test, evaluations, importances)
 
 
+def cross_validate(frame: pd.DataFrame, features: Sequence[str], seed: int = 0) -> CrossValidated:
+    """Train and judge in FOLDS rounds on rows without an order in time: each row is scored by a model that did not see it.
+
+    `frame` is like that of `train`; all rows of a customer are held out together. A quarter of the others calibrates.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold  # noqa: PLC0415
+
+    _refuse_unusable(frame, features)
+    _refuse_few(int(frame["has_left"].sum()), len(frame), 3 * MIN_LEAVERS, "the file has")
+
+    def split(rows: pd.DataFrame, parts: int) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+        folds = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
+        for kept, held_out in folds.split(rows, rows["has_left"], pd.factorize(rows["customer_id"])[0]):
+            yield rows.iloc[kept], rows.iloc[held_out]
+
+    tests: list[pd.DataFrame] = []
+    importances: list[dict[str, float]] = []
+    for known, test in split(frame, FOLDS):
+        train_rows, validation = next(split(known, 4))
+        model = fit(train_rows, validation, features, seed)
+        tests.append(_scored(model, known, test, features))
+        importances.append(_importances(model, test, features, seed))
+    whole = pd.concat(tests)
+    return CrossValidated(
+        evaluate_ways(whole),
+        {name: float(np.mean([found[name] for found in importances])) for name in features},
+    )
+
+
 def split_by_time(rows: Mapping[date, tuple[int, int]]) -> Split:
     """The latest cut-offs for the test, some before them for the validation, the rest to learn from, purged in between.
 
     `rows` has, by cut-off, the number of customers and how many of them left. `TrainingError` says what is missing to a part.
     """
     cut_offs = sorted(rows)
-    size = max(1, round(TESTED_SHARE * len(cut_offs)))
     purged = timedelta(days=LABEL_DAYS)
-    test = cut_offs[-size:]
-    validation = [day for day in cut_offs if day <= test[0] - purged][-size:] if test else []
-    train = [day for day in cut_offs if day <= validation[0] - purged] if validation else []
+    train, validation, test = list[date](), list[date](), list[date]()
+    # At most the tested share, and at least as much to learn from.
+    for size in range(max(1, round(TESTED_SHARE * len(cut_offs))), 0, -1):
+        test = cut_offs[-size:]
+        validation = [day for day in cut_offs if day <= test[0] - purged][-size:] if test else []
+        train = [day for day in cut_offs if day <= validation[0] - purged] if validation else []
+        if len(train) >= size:
+            break
     if not train:
         weeks = -(-LABEL_DAYS // 7)
         raise TrainingError(
@@ -114,12 +149,7 @@ def split_by_time(rows: Mapping[date, tuple[int, int]]) -> Split:
         )
     for part, days in (("training", train), ("validation", validation), ("test", test)):
         customers, leavers = (sum(rows[day][place] for day in days) for place in (0, 1))
-        for count, who in ((leavers, "leavers"), (customers - leavers, "customers who stayed")):
-            if count < MIN_LEAVERS:
-                raise TrainingError(
-                    f"the {part} from {days[0]} to {days[-1]} has {count} {who}; at least {MIN_LEAVERS} are needed,"
-                    f" {MIN_LEAVERS - count} more"
-                )
+        _refuse_few(leavers, customers, MIN_LEAVERS, f"the {part} from {days[0]} to {days[-1]} has")
     return Split(train, validation, test)
 
 
@@ -139,6 +169,7 @@ def fit(train_rows: pd.DataFrame, validation: pd.DataFrame, features: Sequence[s
         random_state=seed,
     ).fit(matrix, left)
     onnx: Any = to_onnx(forest, matrix[:1], options={"zipmap": False})
+    forest.set_params(n_jobs=1)  # several threads add the trees up in an order that varies, and with it the last digits
     votes = forest.predict_proba(_matrix(validation, features))[:, 1]
     return Model(
         features=tuple(features),
@@ -170,6 +201,17 @@ def heuristic(features: pd.DataFrame) -> Floats:
 def versions() -> dict[str, str]:
     """Of what a model is made with."""
     return {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}
+
+
+def _scored(model: Model, known: pd.DataFrame, test: pd.DataFrame, features: Sequence[str]) -> pd.DataFrame:
+    """The test rows with a column of scores for each way."""
+    scores = {
+        _MODEL: score_matrix(model, _matrix(test, features)),
+        _LOGISTIC: _logistic(known, test, features),
+    }
+    if set(FEATURES) <= set(features):
+        scores[_HEURISTIC] = heuristic(test)
+    return test.assign(**scores)
 
 
 def _calibration(votes: Floats, left: Floats, customers: pd.Series, seed: int) -> Calibration:
@@ -228,7 +270,8 @@ def _importances(model: Model, test: pd.DataFrame, features: Sequence[str], seed
 
 
 def _matrix(frame: pd.DataFrame, features: Sequence[str]) -> Floats:
-    return frame[list(features)].to_numpy(np.float32)
+    with np.errstate(over="ignore"):  # becomes infinite, which is refused
+        return frame[list(features)].to_numpy(np.float32)
 
 
 def _with_card(model: Model, card: Mapping[str, Any]) -> Model:
@@ -250,4 +293,10 @@ def _refuse_unusable(frame: pd.DataFrame, features: Sequence[str]) -> None:
         raise TrainingError("the training set is empty; a cut-off comes into it when its label is known")
     if lacking := [name for name in features if name not in frame.columns]:
         raise FeatureError(f"the training set lacks the features {', '.join(lacking)}")
-    refuse_unknown(frame[list(features)].to_numpy(np.float64), features)
+    refuse_unknown(_matrix(frame, features), features)
+
+
+def _refuse_few(leavers: int, rows: int, least: int, where: str) -> None:
+    for count, who in ((leavers, "leavers"), (rows - leavers, "customers who stayed")):
+        if count < least:
+            raise TrainingError(f"{where} {count} {who}; at least {least} are needed, {least - count} more")

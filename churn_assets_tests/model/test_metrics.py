@@ -1,0 +1,81 @@
+"""The measures against other implementations and against numbers by hand; intervals against what they promise."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+
+from churn_assets.model.metrics import CALIBRATION_BINS, LIFT_AT, Outcomes, auc_gain, bins, evaluate
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(5)
+
+
+@pytest.mark.parametrize("distinct", [3, 40, 10_000])
+def test_the_measures_are_scikit_learns_also_with_ties_and_weights(rng: np.random.Generator, distinct: int):
+    probability = np.round(rng.beta(1, 9, 2_000) * distinct) / distinct
+    left = rng.random(2_000) < probability * 0.8 + 0.02
+    weight = rng.integers(0, 4, 2_000).astype(float)
+    rows = Outcomes(left, probability)
+
+    assert rows.roc_auc(weight) == pytest.approx(roc_auc_score(left, probability, sample_weight=weight))
+    assert rows.pr_auc(weight) == pytest.approx(average_precision_score(left, probability, sample_weight=weight))
+    assert rows.brier(weight) == pytest.approx(brier_score_loss(left, probability, sample_weight=weight))
+
+
+def test_the_calibration_error_is_the_mean_gap_of_the_bins():
+    probability = np.repeat(np.arange(CALIBRATION_BINS) / 20, 10)
+    left = np.tile([True] + [False] * 9, CALIBRATION_BINS)
+
+    by_hand = np.mean([abs(0.1 - number / 20) for number in range(CALIBRATION_BINS)])
+    assert Outcomes(left, probability).calibration_error(np.ones(len(left))) == pytest.approx(by_hand)
+
+
+def test_equal_probabilities_share_a_bin_and_others_fill_them_evenly(rng: np.random.Generator):
+    assert set(bins(np.full(100, 0.2))) == {CALIBRATION_BINS - 1}
+    assert set(np.bincount(bins(rng.permutation(1_000) / 1_000))) == {100}
+
+
+def test_the_lift_counts_the_highest_of_each_cut_off():
+    # Two cut-offs of 500; all 25 leavers of the first are on top, those of the second at the end.
+    probability = np.tile(np.linspace(1, 0, 500), 2)
+    left = np.zeros(1_000, bool)
+    left[:25] = left[-25:] = True
+    cut_offs = np.repeat([1, 2], 500)
+
+    found = Outcomes(left, probability, cut_offs).lift(np.ones(1_000))
+    assert found == pytest.approx((25 / (2 * LIFT_AT)) / (50 / 1_000))
+
+
+def test_rows_of_the_same_customers_make_no_interval_narrower(rng: np.random.Generator):
+    probability = rng.random(300)
+    left = rng.random(300) < probability
+    customers = np.arange(300)
+    once = evaluate(left, probability, customers, np.zeros(300))
+    ten_times = evaluate(np.tile(left, 10), np.tile(probability, 10), np.tile(customers, 10), np.zeros(3_000))
+
+    assert ten_times.roc_auc.interval == pytest.approx(once.roc_auc.interval)
+    assert ten_times.calibration_error.interval == pytest.approx(once.calibration_error.interval)
+
+
+def test_the_interval_of_the_auc_covers_the_truth_as_often_as_it_says(rng: np.random.Generator):
+    # Two normal distributions one standard deviation apart: the true AUC is Phi(1 / sqrt 2).
+    covered = 0
+    for _ in range(100):
+        left = rng.random(400) < 0.2
+        found = evaluate(left, rng.normal(left.astype(float)), np.arange(400), np.zeros(400)).roc_auc
+        covered += found.interval[0] <= 0.7602 <= found.interval[1]
+
+    assert covered >= 88  # of 100 where 95 are expected, fewer than 89 come in one of 300 experiments
+
+
+def test_a_gain_is_told_from_noise_on_the_same_rows(rng: np.random.Generator):
+    truth = rng.beta(1, 5, 3_000)
+    left = rng.random(3_000) < truth
+    blurred = truth + rng.normal(0, 0.3, 3_000)
+
+    better = auc_gain(left, truth, blurred, np.arange(3_000))
+    same = auc_gain(left, truth, truth * 0.5, np.arange(3_000))
+    assert better.interval[0] > 0
+    assert (same.value, same.interval) == (0, (0, 0))

@@ -1,0 +1,154 @@
+"""Training: what is learned from what, that it can be repeated, and what is refused."""
+
+from datetime import date, timedelta
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from churn_assets.model.artefact import dumps
+from churn_assets.model.metrics import Outcomes
+from churn_assets.model.scoring import FeatureError
+from churn_assets.model.training import (
+    MIN_LEAVERS,
+    Trained,
+    TrainingError,
+    cross_validate,
+    heuristic,
+    split_by_time,
+    train,
+)
+from churn_assets.settings import FEATURES, LABEL_DAYS
+from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets_tests.model.customers import FEW, FIRST, put_features, training_rows
+
+
+def test_the_same_rows_in_any_order_give_the_same_model_to_the_byte(trained: Trained):
+    shuffled = training_rows().sample(frac=1, random_state=3)
+
+    assert dumps(train(shuffled).model) == dumps(trained.model)
+    assert dumps(train(shuffled, seed=1).model) != dumps(trained.model)
+
+
+@given(
+    st.lists(st.integers(0, 300), min_size=FEW, max_size=60, unique=True).map(
+        lambda weeks: sorted(FIRST + timedelta(weeks=week) for week in weeks)
+    )
+)
+def test_no_label_of_one_part_reaches_into_the_next(days: list[date]):
+    try:
+        split = split_by_time(dict.fromkeys(days, (1_000, 100)))
+    except TrainingError:
+        return
+    for before, after in pairwise((split.train, split.validation, split.test)):
+        assert before[-1] + timedelta(days=LABEL_DAYS) <= after[0]
+    assert split.test[-1] == days[-1]
+    assert not set(split.train) & set(split.validation) & set(split.test)
+
+
+def test_the_test_is_the_latest_cut_offs_as_they_are(trained: Trained):
+    rows = training_rows()
+    latest = rows[rows["cut_off"].isin(sorted(set(rows["cut_off"]))[-1:])]
+
+    assert len(trained.test) == len(latest)
+    assert trained.test["has_left"].sum() == latest["has_left"].sum()
+    days = [str(latest["cut_off"].min()), str(latest["cut_off"].max())]
+    assert trained.model.card["training"]["test"]["cut_offs"] == days
+
+
+def test_probabilities_mean_what_they_say_and_beat_the_heuristic():
+    found = train(training_rows(customers=4_000))
+    test, model = found.test, found.evaluations["model"]
+
+    assert test["model"].mean() == pytest.approx(test["has_left"].mean(), rel=0.15)
+    assert model.calibration_error.value < 0.02
+    assert model.roc_auc.interval[0] > found.evaluations["heuristic"].roc_auc.value
+    assert found.importances["support_cases_30d"] > found.importances["total_spend_30d"]
+    # The fifth that is likeliest to leave, seen alone.
+    likely = test[test["model"] > test["model"].quantile(0.8)]
+    assert likely["model"].mean() == pytest.approx(likely["has_left"].mean(), rel=0.15)
+
+
+def test_the_measures_are_those_of_the_test_rows(trained: Trained):
+    model = trained.evaluations["model"]
+
+    assert model.roc_auc.interval[0] < model.roc_auc.value < model.roc_auc.interval[1]
+    assert model.roc_auc.value == pytest.approx(
+        Outcomes(trained.test["has_left"], trained.test["model"]).roc_auc(np.ones(len(trained.test)))
+    )
+
+
+def test_labels_by_chance_teach_nothing():
+    rows = training_rows(customers=2_000)
+    rows["has_left"] = np.random.default_rng(1).random(len(rows)) < 0.1
+    found = train(rows).evaluations["model"].roc_auc
+
+    assert found.interval[0] < 0.5 < found.interval[1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        (training_rows(weeks=FEW - 2), "10 weekly cut-offs .* at least 11 are needed"),
+        (training_rows(customers=60), f"leavers; at least {MIN_LEAVERS} are needed, .* more"),
+        (training_rows().assign(has_left=False), "has 0 leavers"),
+        (training_rows().assign(has_left=True), "0 customers who stayed"),
+        (training_rows().iloc[:0], "the training set is empty"),
+    ],
+)
+def test_too_little_to_learn_from_is_refused_saying_how_much_is_missing(rows: pd.DataFrame, says: str):
+    with pytest.raises(TrainingError, match=says):
+        train(rows)
+
+
+def test_missing_and_infinite_features_are_refused_by_name():
+    rows = training_rows()
+    rows.loc[3, "avg_sentiment"] = np.nan
+    rows.loc[[4, 5], "total_spend_30d"] = [np.inf, -np.inf]
+
+    with pytest.raises(FeatureError, match=r"total_spend_30d: 2, avg_sentiment: 1"):
+        train(rows)
+    with pytest.raises(FeatureError, match="lacks the features wire_out_30d"):
+        train(training_rows().drop(columns="wire_out_30d"))
+
+
+def test_a_value_that_float32_cannot_hold_is_not_taken_for_another():
+    rows = training_rows()
+    rows.loc[7, "total_spend_30d"] = 1e39
+
+    with pytest.raises(FeatureError, match="total_spend_30d: 1"):
+        train(rows)
+
+
+def test_the_heuristic_is_the_one_of_the_predictions(lake: LakeWarehouse):
+    rows = training_rows(customers=500, weeks=1)
+    put_features(lake, rows)
+    now = pd.Timestamp("2026-06-01").to_pydatetime()
+    lake.refresh(["dyn_churn_predictions"], now)
+
+    found = lake.query("SELECT churn_score FROM dyn_churn_predictions ORDER BY customer_id")["churn_score"].to_numpy()
+    assert np.allclose(found, heuristic(rows))
+    assert len(set(found)) > 5
+
+
+def test_cross_validation_holds_out_whole_customers():
+    # What tells who leaves is an id, the same in all of a customer's rows: nothing that helps with customers not seen.
+    rng = np.random.default_rng(2)
+    rows = training_rows(customers=300, weeks=8)
+    leaves = dict(zip(rows["customer_id"].unique(), rng.random(300) < 0.3, strict=True))
+    rows["has_left"] = rows["customer_id"].map(leaves)
+    rows["number"] = rows["customer_id"].str[1:].astype(float)
+
+    found = cross_validate(rows, ["number"]).evaluations["model"].roc_auc.value
+    assert 0.4 < found < 0.6
+
+
+def test_cross_validation_reports_like_a_training():
+    found = cross_validate(training_rows(weeks=1, customers=2_000), FEATURES)
+
+    assert set(found.evaluations) == {"model", "logistic", "heuristic"}
+    assert found.evaluations["model"].rows == 2_000
+    assert found.evaluations["model"].roc_auc.value > 0.6
