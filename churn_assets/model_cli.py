@@ -64,22 +64,22 @@ def list_(as_json: AsJson = False) -> None:
 @app.command()
 def train() -> None:
     """Train a challenger on the training set as it is, judge it, and let it serve if it passes the gate."""
+    from churn_assets.model import registry
     from churn_assets.model.challenge import challenge
 
     settings = load_settings()
     warehouse = LakeWarehouse(settings.lake_path)
     warehouse.deploy()
     with console.status("training"):
-        found = challenge(warehouse, settings.models_path, utc_now())
+        found = challenge(warehouse, settings.models_path)
+        version = registry.register(warehouse, settings.models_path, found.trained.model, found.gate, utc_now())
     _say_evaluations(found.trained.evaluations)
     for verdict in (found.gate.not_worse, found.gate.calibrated):
         typer.echo(f"{'passed' if verdict.passed else 'FAILED'}  {verdict.finding}")
     if not found.gate.passed:
-        typer.echo(
-            f"version {found.version} stays a challenger; `churn model promote {found.version} --force` overrides"
-        )
+        typer.echo(f"version {version} stays a challenger; `churn model promote {version} --force` overrides")
         raise typer.Exit(1)
-    _promote(found.version, "passed the gate", force=False)
+    _promote(version, "passed the gate", force=False)
 
 
 @app.command()
@@ -149,9 +149,8 @@ def _say_serving(version: int) -> None:
 
 def _say_evaluations(evaluations: Mapping[str, Any]) -> None:
     table = Table("", *evaluations, box=None)
-    for name, title in _MEASURES.items():
+    for name, (title, digits) in _MEASURES.items():
         measures = [getattr(evaluation, name) for evaluation in evaluations.values()]
-        table.add_row(
-            title, *(f"{found.value:.4f} ({found.interval[0]:.4f} to {found.interval[1]:.4f})" for found in measures)
-        )
+        numbers = [[f"{number:.{digits}f}" for number in (found.value, *found.interval)] for found in measures]
+        table.add_row(title, *(f"{value} ({low}-{high})" for value, low, high in numbers))
     console.print(table)

@@ -91,12 +91,13 @@ def churn_model(
 ) -> dg.MaterializeResult:
     """Train a challenger and judge it."""
     started = perf_counter()
-    found = challenge(warehouse, settings.models_path, utc_now(), context.log.info)
+    found = challenge(warehouse, settings.models_path, context.log.info)
     trained, gate = found.trained, found.gate
-    card = trained.model.card
+    card, picture = trained.model.card, report(trained)
+    version = registry.register(warehouse, settings.models_path, trained.model, gate, utc_now())
     return dg.MaterializeResult(
         metadata={
-            "version": found.version,
+            "version": version,
             **_numbers_of(trained.evaluations["model"]),
             **{
                 f"roc_auc_of_{way}": trained.evaluations[way].roc_auc.value
@@ -109,7 +110,7 @@ def churn_model(
             "training_data": card["training"],
             "duration_seconds": perf_counter() - started,
             "card": dg.MetadataValue.json(dict(card)),
-            "report": report(trained),
+            "report": picture,
         },
         check_results=[
             dg.AssetCheckResult(

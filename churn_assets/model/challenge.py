@@ -1,5 +1,4 @@
-"""One training from end to end: read the training set, train, judge against the champion, keep the result as the challenger;
-and when it is time for that.
+"""One training from end to end: read the training set, train, judge against the champion; and when it is time for that.
 
 Here belongs the order of these steps, for the asset and the command alike; each step has a module of its own.
 """
@@ -19,22 +18,18 @@ from churn_assets.warehouse.protocol import Warehouse
 
 @dataclass(frozen=True)
 class Challenge:
-    """A challenger, its version, and what was found of it."""
+    """A trained model and what was found of it; `registry.register` makes it the challenger."""
 
-    version: int
     trained: training.Trained
     gate: Gate
 
 
-def challenge(
-    warehouse: Warehouse, folder: Path, now: datetime, report: Callable[[str], None] = lambda _: None
-) -> Challenge:
-    """Train a challenger at `now` (UTC). `TrainingError` where the training set is too small; then nothing has changed."""
+def challenge(warehouse: Warehouse, folder: Path, report: Callable[[str], None] = lambda _: None) -> Challenge:
+    """Train and judge; nothing is kept. `TrainingError` where the training set is too small."""
     rows = training_set.read(warehouse)
     report(f"training on {len(rows):,} rows")
     trained = training.train(rows)
-    gate = judge(trained, _champion(warehouse, folder, report))
-    return Challenge(registry.register(warehouse, folder, trained.model, gate, now), trained, gate)
+    return Challenge(trained, judge(trained, _champion(warehouse, folder, report)))
 
 
 def is_training_due(warehouse: Warehouse, drifted: Sequence[str], now: datetime) -> tuple[bool, str]:

@@ -45,6 +45,8 @@ class Evaluation:
     """Mean squared distance of probability and what happened."""
     lift: Measure
     """How many times more leavers are among the LIFT_AT highest of each cut-off than among all."""
+    calibration_noise: float
+    """The calibration error that probabilities which are true would show, on average, on so few rows."""
 
 
 def evaluate(
@@ -52,13 +54,14 @@ def evaluate(
 ) -> Evaluation:
     """Compare probabilities (0 to 1) with what happened, row by row; `left` must have both classes."""
     rows = Outcomes(left, probability, cut_offs)
-    weights = list(resamples(customers, seed))
+    weights = list(resamples(customers, rows.left, seed))
     return Evaluation(
         rows=len(rows.left),
         leavers=int(rows.left.sum()),
         roc_auc=_measure(rows.roc_auc, weights),
         pr_auc=_measure(rows.pr_auc, weights),
         calibration_error=_measure(rows.calibration_error, weights),
+        calibration_noise=rows.calibration_noise(),
         brier=_measure(rows.brier, weights),
         lift=_measure(rows.lift, weights),
     )
@@ -72,16 +75,24 @@ def auc_gain(
     The two are measured on the same drawn customers, so that what makes a sample hard for both does not count as noise.
     """
     one, other = Outcomes(left, of), Outcomes(left, over)
-    return _measure(lambda weight: one.roc_auc(weight) - other.roc_auc(weight), list(resamples(customers, seed)))
+    return _measure(
+        lambda weight: one.roc_auc(weight) - other.roc_auc(weight), list(resamples(customers, one.left, seed))
+    )
 
 
-def resamples(customers: npt.ArrayLike, seed: int) -> Iterator[Floats]:
-    """RESAMPLES times, how often each row counts where customers are drawn with replacement."""
+def resamples(customers: npt.ArrayLike, left: Floats, seed: int) -> Iterator[Floats]:
+    """RESAMPLES times, how often each row counts where customers are drawn with replacement, both classes among them."""
     _, who = np.unique(np.asarray(customers), return_inverse=True)
     size = int(who.max()) + 1
     rng = np.random.default_rng(seed)
-    for _ in range(RESAMPLES):
-        yield np.bincount(rng.integers(size, size=size), minlength=size).astype(np.float64)[who]
+    drawn = 0
+    while drawn < RESAMPLES:
+        weight = np.bincount(rng.integers(size, size=size), minlength=size).astype(np.float64)[who]
+        if (
+            0 < (weight * left).sum() < weight.sum()
+        ):  # without leavers, or with nobody else, there is nothing to measure
+            drawn += 1
+            yield weight
 
 
 def bins(probability: Floats) -> Ints:
@@ -100,11 +111,13 @@ class Outcomes:
         _, self._rank = np.unique(self.probability, return_inverse=True)
         self._ranks = int(self._rank.max()) + 1
         self._bin = bins(self.probability)
-        self._highest: list[Ints] = []
+        self._cut_offs: list[tuple[Any, Ints, int]] = []
         if cut_offs is not None:
             _, when = np.unique(np.asarray(cut_offs), return_inverse=True)
-            best_first = np.argsort(-self.probability, kind="stable")
-            self._highest = [best_first[when[best_first] == number] for number in range(int(when.max()) + 1)]
+            for number in range(int(when.max()) + 1):
+                rows = np.flatnonzero(when == number)
+                _, rank = np.unique(-self.probability[rows], return_inverse=True)
+                self._cut_offs.append((rows, rank, int(rank.max()) + 1))
 
     def roc_auc(self, weight: Floats) -> float:
         """The chance that a leaver has the higher score than one who stays; equal scores count half."""
@@ -124,6 +137,11 @@ class Outcomes:
         gaps = np.bincount(self._bin, weight * (self.left - self.probability), CALIBRATION_BINS)
         return float(np.abs(gaps).sum() / weight.sum())
 
+    def calibration_noise(self) -> float:
+        """What chance alone makes of it: the mean of |x| for the normal x that the gap of each bin is near to, summed up."""
+        variances = np.bincount(self._bin, self.probability * (1 - self.probability), CALIBRATION_BINS)
+        return float(np.sqrt(2 / np.pi * variances).sum() / len(self.left))
+
     def brier(self, weight: Floats) -> float:
         """Mean squared distance."""
         return float((weight * (self.left - self.probability) ** 2).sum() / weight.sum())
@@ -131,11 +149,14 @@ class Outcomes:
     def lift(self, weight: Floats) -> float:
         """Share of leavers among the highest of each cut-off, as a multiple of the share among all."""
         found = taken = 0.0
-        for rows in self._highest:
-            head = rows[: 20 * LIFT_AT]  # drawn customers may be missing
-            counts = np.diff(np.minimum(np.cumsum(weight[head]), LIFT_AT), prepend=0.0)
-            found += float((counts * self.left[head]).sum())
-            taken += float(counts.sum())
+        for rows, rank, ranks in self._cut_offs:
+            every = np.bincount(rank, weight[rows], ranks)
+            left = np.bincount(rank, weight[rows] * self.left[rows], ranks)
+            room = LIFT_AT - (np.cumsum(every) - every)
+            # Of those who have the last score together, each is among the highest to the same part.
+            share = np.clip(np.divide(room, every, out=np.zeros_like(every), where=every > 0), 0, 1)
+            found += float((share * left).sum())
+            taken += float((share * every).sum())
         return (found / taken) / float((weight * self.left).sum() / weight.sum())
 
     def _by_rank(self, weight: Floats) -> tuple[Floats, Floats]:

@@ -4,9 +4,9 @@
 data come and the model goes elsewhere. Nothing here decides whether a model serves.
 
 Rows are split by time, as the model will be used: it learns from older cut-offs, is calibrated on later ones and judged on the
-latest. Between two parts lie as many days as a label looks ahead, so that no label of one part reaches into the features of the
-next (purging: López de Prado, "Advances in Financial Machine Learning", 2018, ch. 7). The model that was judged is the model
-that serves; it is not trained again on all rows, so a later test never asks a champion about what it has seen.
+latest. Between two parts lie as many days as a label looks ahead, so that what is learned from one part was known before the
+next began (purging: López de Prado, "Advances in Financial Machine Learning", 2018, ch. 7). What was judged is what serves: it is
+not trained again on all rows, so a later test never asks a champion about what it has seen.
 """
 
 import platform

@@ -6,5 +6,5 @@ from churn_assets_tests.model.customers import training_rows
 
 @pytest.fixture(scope="session")
 def trained() -> Trained:
-    """A model of 800 made-up customers; who changes it, copies it."""
+    """A model of 2,000 made-up customers; who changes it, copies it."""
     return train(training_rows())

@@ -12,7 +12,7 @@ FIRST = date(2026, 1, 4)
 FEW = 12  # cut-offs: as few as can be trained on, validated and tested
 
 
-def training_rows(customers: int = 800, weeks: int = FEW, seed: int = 0) -> pd.DataFrame:
+def training_rows(customers: int = 2_000, weeks: int = FEW, seed: int = 0) -> pd.DataFrame:
     """Customers at weekly cut-offs. A hidden trouble drives cases, errors, wires and sentiment."""
     rng = np.random.default_rng(seed)
     parts = list[pd.DataFrame]()

@@ -32,6 +32,13 @@ def test_the_calibration_error_is_the_mean_gap_of_the_bins():
     assert Outcomes(left, probability).calibration_error(np.ones(len(left))) == pytest.approx(by_hand)
 
 
+def test_true_probabilities_show_the_calibration_error_that_is_called_noise(rng: np.random.Generator):
+    truth = rng.beta(1, 15, 3_000)
+    errors = [Outcomes(rng.random(3_000) < truth, truth).calibration_error(np.ones(3_000)) for _ in range(200)]
+
+    assert np.mean(errors) == pytest.approx(Outcomes(truth > 0.5, truth).calibration_noise(), rel=0.05)
+
+
 def test_equal_probabilities_share_a_bin_and_others_fill_them_evenly(rng: np.random.Generator):
     assert set(bins(np.full(100, 0.2))) == {CALIBRATION_BINS - 1}
     assert set(np.bincount(bins(rng.permutation(1_000) / 1_000))) == {100}
@@ -46,6 +53,19 @@ def test_the_lift_counts_the_highest_of_each_cut_off():
 
     found = Outcomes(left, probability, cut_offs).lift(np.ones(1_000))
     assert found == pytest.approx((25 / (2 * LIFT_AT)) / (50 / 1_000))
+
+
+def test_a_score_that_is_the_same_for_all_lifts_nothing(rng: np.random.Generator):
+    left = np.sort(rng.random(1_000) < 0.1)[::-1]
+
+    assert Outcomes(left, np.full(1_000, 0.1), np.zeros(1_000)).lift(np.ones(1_000)) == pytest.approx(1)
+
+
+def test_a_handful_of_leavers_still_gives_an_interval(rng: np.random.Generator):
+    left = np.repeat([True, False], [8, 392])
+    found = evaluate(left, rng.random(400), np.repeat(np.arange(100), 4), np.zeros(400))
+
+    assert all(np.isfinite([*found.roc_auc.interval, *found.lift.interval]))
 
 
 def test_rows_of_the_same_customers_make_no_interval_narrower(rng: np.random.Generator):
