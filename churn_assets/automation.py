@@ -308,7 +308,7 @@ def training_set_sensor(
 
 @dg.sensor(
     job=training_job,
-    minimum_interval_seconds=600,
+    minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
         "Trains a challenger when a cut-off has come in since the last training: every week, or as soon as a check says that"

@@ -324,8 +324,8 @@ def check() -> None:
 @app.command()
 def demo(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Dagster UI.")] = 3000,
-    customers: Annotated[int, typer.Option(min=1, help="Customers of the bank, at the first start.")] = 2000,
-    days: Annotated[int, typer.Option(min=1, help="Days of history, at the first start.")] = 90,
+    customers: Annotated[int, typer.Option(min=1, help="Customers of the bank, at the first start.")] = 5000,
+    days: Annotated[int, typer.Option(min=1, help="Days of history, at the first start.")] = 180,
     rate: Annotated[float, typer.Option(min=1, help="Events a minute.")] = 200,
 ) -> None:
     """Run everything on this machine until Ctrl-C: broker, bank, producer, Dagster. A second start goes on from there."""

@@ -9,6 +9,7 @@ from churn_assets.deployment import manifest_path
 from churn_assets.errors import ChurnError
 from churn_assets.ingestion import kafka
 from churn_assets.ingestion.backlog import lags
+from churn_assets.model import registry
 from churn_assets.retention.desk import make_desk
 from churn_assets.retention.quiet_hours import quiet_hours
 from churn_assets.retention.smtp import smtp_of
@@ -38,6 +39,7 @@ def examine(settings: Settings) -> list[Finding]:
         _finding("disk", lambda: _disk(settings)),
         _finding("lake", lambda: _lake(settings, lake)),
         _finding("deployment", lambda: _deployment(settings)),
+        _finding("model", lambda: _model(settings, lake)),
         _finding("Kafka", lambda: _kafka(settings, lake)),
         _finding("emails", lambda: _emails(settings)),
     ]
@@ -78,6 +80,22 @@ def _lake(settings: Settings, lake: Warehouse) -> str:
 
 def _deployment(settings: Settings) -> str:
     return f"dbt manifest {manifest_path(settings)}"
+
+
+def _model(settings: Settings, lake: Warehouse) -> str:
+    found = registry.champion(lake, settings.models_path)
+    serves = f"version {found[0]} serves" if found else "none serves yet"
+    # What the deployed query takes the class from.
+    deployed = lake.query(
+        "SELECT CASE WHEN query LIKE '%coalesce(model_score, churn_score)%' THEN 'model' ELSE 'heuristic' END AS score_source"
+        " FROM dynamic_tables WHERE name = 'dyn_churn_predictions'"
+    )["score_source"].to_pylist()
+    if deployed and deployed != [settings.score_source]:
+        raise ChurnError(
+            f"{serves}, but CHURN_SCORE_SOURCE={settings.score_source} and the deployed predictions take the class from the"
+            f" {deployed[0]}; run `churn deploy`"
+        )
+    return f"{serves}; the class is made by the {settings.score_source}"
 
 
 def _kafka(settings: Settings, lake: Warehouse) -> str:

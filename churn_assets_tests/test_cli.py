@@ -436,7 +436,7 @@ def test_doctor_names_each_problem_with_its_next_step_and_shows_no_secret(
     assert "127.0.0.1:9 does not answer" in outcome.out
     assert "s3cret" not in outcome.out + outcome.err
     assert "CHURN_EMAIL_FROM" in outcome.out
-    assert "4 of 6 checks failed" in outcome.err
+    assert "5 of 7 checks failed" in outcome.err
 
 
 def test_doctor_finds_nothing_wrong_with_a_deployed_home_and_a_broker(churn: Churn, settings: Settings):
@@ -445,5 +445,17 @@ def test_doctor_finds_nothing_wrong_with_a_deployed_home_and_a_broker(churn: Chu
 
     assert (outcome.code, outcome.err) == (0, "")
     assert "partitions, 0 messages wait" in outcome.out
+    assert "none serves yet; the class is made by the heuristic" in outcome.out
     assert "written by template" in outcome.out
     assert "not sent (CHURN_SMTP_URL is not set)" in outcome.out
+
+
+def test_doctor_notices_that_the_deployed_class_is_made_by_another_score(
+    churn: Churn, settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("CHURN_SCORE_SOURCE", "model")
+    before = churn("doctor").out
+    churn("deploy")
+
+    assert "take the class from the heuristic; run `churn deploy`" in " ".join(before.split())
+    assert "the class is made by the model" in churn("doctor").out
