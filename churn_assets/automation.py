@@ -15,6 +15,7 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from churn_assets.assets.dynamic_tables import REFRESHED_AT, numbers_of, timestamp_of
 from churn_assets.assets.interventions import ALERTS, EMAIL_CHECKS
 from churn_assets.assets.ledgers import COMPLETE_CHECK, INGEST_CHECKS, REJECTS, ingest_config
+from churn_assets.assets.model_drift import DRIFT_CHECKS
 from churn_assets.checks import BLOCKING_LEDGER_CHECKS
 from churn_assets.clock import utc_now
 from churn_assets.dynamic_tables.engine import DynamicTable
@@ -30,6 +31,7 @@ from churn_assets.retention.queue import ALERT_STREAM, STREAM
 from churn_assets.retention.quiet_hours import quiet_hours
 from churn_assets.retention.statuses import Status
 from churn_assets.settings import (
+    DRIFT_SECONDS,
     EFFECT_SECONDS,
     INGEST_MESSAGES,
     INGEST_SECONDS,
@@ -49,7 +51,6 @@ UNDER_WAY = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
-DRIFT_CHECKS = ()
 BLOCKING_CHECKS = (*INGEST_CHECKS, *BLOCKING_LEDGER_CHECKS)
 _TICK_SECONDS = 5  # the daemon's own loop is no faster
 
@@ -83,6 +84,11 @@ training_job = dg.define_asset_job(
     "train_churn_model",
     dg.AssetSelection.assets("churn_model", "churn_champion"),
     description="Train a challenger, judge it, and let it serve if it passes.",
+)
+drift_job = dg.define_asset_job(
+    "measure_drift",
+    dg.AssetSelection.assets("model_drift"),
+    description="Compare the champion with the customers of now and with who left since.",
 )
 effect_job = dg.define_asset_job(
     "measure_effect",
@@ -329,6 +335,19 @@ def training_sensor(
 
 
 @dg.sensor(
+    job=drift_job,
+    minimum_interval_seconds=600,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Measures the champion's drift once a day while something is written.",
+)
+def drift_sensor(
+    context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse]
+) -> dg.RunRequest | dg.SkipReason:
+    """One look at whether a day has passed since the last measurement."""
+    return _again_after(context, warehouse, drift_job.name, DRIFT_SECONDS)
+
+
+@dg.sensor(
     job=effect_job,
     minimum_interval_seconds=600,
     default_status=dg.DefaultSensorStatus.RUNNING,
@@ -363,6 +382,7 @@ SENSORS = [
     ledger_checks_sensor,
     training_set_sensor,
     training_sensor,
+    drift_sensor,
     effect_sensor,
     maintenance_sensor,
 ]
@@ -374,6 +394,7 @@ JOBS = [
     ledger_checks_job,
     training_set_job,
     training_job,
+    drift_job,
     effect_job,
     maintenance_job,
 ]

@@ -10,6 +10,7 @@ from churn_assets.assets.interventions import high_risk_history, retention_email
 from churn_assets.assets.ledgers import ledgers, topics
 from churn_assets.assets.maintenance import table_maintenance
 from churn_assets.assets.model import churn_champion, churn_model, training_set_asset
+from churn_assets.assets.model_drift import model_drift
 from churn_assets.assets.outbox import email_outbox
 from churn_assets.automation import JOBS, SENSORS
 from churn_assets.checks import ledger_checks
@@ -33,6 +34,7 @@ def build_defs(settings: Settings, resource_overrides: dict[str, Any] | None = N
             training_set_asset(manifest_path(settings)),
             churn_model,
             churn_champion,
+            model_drift,
             intervention_effect,
             table_maintenance,
         ],

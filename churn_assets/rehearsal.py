@@ -54,6 +54,7 @@ def rehearse(report: Callable[[str], None]) -> list[str]:
                         ("send_emails", None),
                         ("measure_effect", None),
                         ("extend_training_set", None),
+                        ("measure_drift", None),
                     )
                 ]
                 return [*_failures(results, report), *_missing(warehouse)]

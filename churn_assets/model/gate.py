@@ -57,14 +57,14 @@ def judge(trained: Trained, champion: tuple[str, Model] | None) -> Gate:
 
 
 def calibration_verdict(found: Evaluation) -> Verdict:
-    """Whether probabilities of which this was found may be used: their expected calibration error is small.
+    """Whether probabilities of which this was found may be used: their expected calibration error is small, beyond noise.
 
-    Where few leave, an error of 0.02 would let pass a model that says nothing, so a part of their share bounds it as well. What
-    chance alone makes of the error on so few rows is granted.
+    Where few leave, an error of 0.02 would let pass a model that says nothing, so a part of their share bounds it as well.
     """
-    error, noise, left_share = found.calibration_error.value, found.calibration_noise, found.leavers / found.rows
+    left_share = found.leavers / found.rows
     allowed = min(MAX_CALIBRATION_ERROR, MAX_RELATIVE_CALIBRATION_ERROR * left_share)
     return Verdict(
-        error <= allowed + noise,
-        f"expected calibration error {error:.4f}, allowed {allowed:.4f} beyond the noise of {noise:.4f} ({left_share:.2%} left)",
+        found.calibration_error_beyond_noise <= allowed,
+        f"expected calibration error {found.calibration_error.value:.4f}, of which {found.calibration_error_beyond_noise:.4f}"
+        f" are beyond noise; allowed {allowed:.4f} ({left_share:.2%} left)",
     )

@@ -5,7 +5,7 @@ not rows, with replacement (the cluster bootstrap: Cameron, Gelbach & Miller, "B
 Clustered Errors", 2008), percentile method.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -45,8 +45,13 @@ class Evaluation:
     """Mean squared distance of probability and what happened."""
     lift: Measure
     """How many times more leavers are among the LIFT_AT highest of each cut-off than among all."""
-    calibration_noise: float
-    """The calibration error that probabilities which are true would show, on average, on so few rows."""
+    calibration_error_beyond_noise: float
+    """The calibration error less what chance makes of it in all but 5 % of cases; 0 where that is all of it.
+
+    Distances do not cancel out, so few rows give an error to perfect probabilities too, and drawing them anew adds to it: the
+    interval of the calibration error lies above the true error. What a draw adds to each bin's gap is what chance has added to it
+    before, and the error of the true gaps is at least the error that was found less the sum of these (triangle inequality).
+    """
 
 
 def evaluate(
@@ -54,16 +59,21 @@ def evaluate(
 ) -> Evaluation:
     """Compare probabilities (0 to 1) with what happened, row by row; `left` must have both classes."""
     rows = Outcomes(left, probability, cut_offs)
-    weights = list(resamples(customers, rows.left, seed))
+    measures = (rows.roc_auc, rows.pr_auc, rows.calibration_error, rows.brier, rows.lift)
+    *found, shifts = _measured([*measures, rows.calibration_shift], customers, rows.left, seed)
+    roc_auc, pr_auc, calibration_error, brier, lift = (
+        Measure(of(rows.all), interval(drawn)) for of, drawn in zip(measures, found, strict=True)
+    )
+    noise = float(np.quantile(shifts, CONFIDENCE))
     return Evaluation(
         rows=len(rows.left),
         leavers=int(rows.left.sum()),
-        roc_auc=_measure(rows.roc_auc, weights),
-        pr_auc=_measure(rows.pr_auc, weights),
-        calibration_error=_measure(rows.calibration_error, weights),
-        calibration_noise=rows.calibration_noise(),
-        brier=_measure(rows.brier, weights),
-        lift=_measure(rows.lift, weights),
+        roc_auc=roc_auc,
+        pr_auc=pr_auc,
+        calibration_error=calibration_error,
+        brier=brier,
+        lift=lift,
+        calibration_error_beyond_noise=max(0.0, calibration_error.value - noise),
     )
 
 
@@ -75,9 +85,12 @@ def auc_gain(
     The two are measured on the same drawn customers, so that what makes a sample hard for both does not count as noise.
     """
     one, other = Outcomes(left, of), Outcomes(left, over)
-    return _measure(
-        lambda weight: one.roc_auc(weight) - other.roc_auc(weight), list(resamples(customers, one.left, seed))
-    )
+
+    def gain(weight: Floats) -> float:
+        return one.roc_auc(weight) - other.roc_auc(weight)
+
+    (drawn,) = _measured([gain], customers, one.left, seed)
+    return Measure(gain(one.all), interval(drawn))
 
 
 def resamples(customers: npt.ArrayLike, left: Floats, seed: int) -> Iterator[Floats]:
@@ -111,6 +124,7 @@ class Outcomes:
         _, self._rank = np.unique(self.probability, return_inverse=True)
         self._ranks = int(self._rank.max()) + 1
         self._bin = bins(self.probability)
+        self.all = np.ones_like(self.left)
         self._cut_offs: list[tuple[Any, Ints, int]] = []
         if cut_offs is not None:
             _, when = np.unique(np.asarray(cut_offs), return_inverse=True)
@@ -134,13 +148,12 @@ class Outcomes:
 
     def calibration_error(self, weight: Floats) -> float:
         """Mean over the bins, by their rows, of how far share of leavers and mean probability are apart."""
-        gaps = np.bincount(self._bin, weight * (self.left - self.probability), CALIBRATION_BINS)
-        return float(np.abs(gaps).sum() / weight.sum())
+        return float(np.abs(self._gaps(weight)).sum() / weight.sum())
 
-    def calibration_noise(self) -> float:
-        """What chance alone makes of it: the mean of |x| for the normal x that the gap of each bin is near to, summed up."""
-        variances = np.bincount(self._bin, self.probability * (1 - self.probability), CALIBRATION_BINS)
-        return float(np.sqrt(2 / np.pi * variances).sum() / len(self.left))
+    def calibration_shift(self, weight: Floats) -> float:
+        """How far the gaps of the bins are from those of all rows, added up like the calibration error."""
+        here, there = self._gaps(weight), self._gaps(self.all)
+        return float(np.abs(here - there).sum() / len(self.left))
 
     def brier(self, weight: Floats) -> float:
         """Mean squared distance."""
@@ -159,13 +172,23 @@ class Outcomes:
             taken += float((share * every).sum())
         return (found / taken) / float((weight * self.left).sum() / weight.sum())
 
+    def _gaps(self, weight: Floats) -> Floats:
+        return np.bincount(self._bin, weight * (self.left - self.probability), CALIBRATION_BINS).astype(np.float64)
+
     def _by_rank(self, weight: Floats) -> tuple[Floats, Floats]:
         left: Floats = np.bincount(self._rank, weight * self.left, self._ranks)  # type: ignore[assignment]
         every: Floats = np.bincount(self._rank, weight, self._ranks)  # type: ignore[assignment]
         return left, every - left
 
 
-def _measure(of: Callable[[Floats], float], weights: list[Floats]) -> Measure:
-    values = [of(weight) for weight in weights]
-    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Measure(of(np.ones_like(weights[0])), (float(low), float(high)))
+def _measured(
+    measures: Sequence[Callable[[Floats], float]], customers: npt.ArrayLike, left: Floats, seed: int
+) -> list[Floats]:
+    """The values of each measure over all draws; one draw is in memory at a time."""
+    return list(np.array([[of(weight) for of in measures] for weight in resamples(customers, left, seed)]).T)
+
+
+def interval(drawn: Floats) -> Interval:
+    """Where CONFIDENCE of the drawn values lie."""
+    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)

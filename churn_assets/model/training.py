@@ -22,6 +22,7 @@ import pandas as pd
 from churn_assets.errors import ChurnError
 from churn_assets.model.metrics import Evaluation, evaluate
 from churn_assets.model.scoring import Calibration, FeatureError, Floats, Model, log_odds, refuse_unknown, score_matrix
+from churn_assets.model.stability import SCORE, reference
 from churn_assets.settings import FEATURES, LABEL_DAYS, RISK_RULES
 
 TREES, LEAVES, LEAF_ROWS = 100, 64, 100
@@ -92,6 +93,7 @@ def train(frame: pd.DataFrame, features: Sequence[str] = FEATURES, seed: int = 0
         "forest": {"trees": TREES, "leaves": LEAVES, "rows_in_a_leaf": LEAF_ROWS, "seed": seed},
         "evaluations": {way: asdict(evaluation) for way, evaluation in evaluations.items()},
         "importances": importances,
+        "reference": {**reference(train_rows, features), SCORE: reference(test, [_MODEL])[_MODEL]},
         "versions": versions(),
     }
     return Trained(_with_card(model, card), test, evaluations, importances)

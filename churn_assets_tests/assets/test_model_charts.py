@@ -67,7 +67,9 @@ def test_the_picture_is_small_enough_for_the_event_log(many: Trained):
 def test_the_table_has_each_measure_of_each_way_with_its_interval():
     measures = [Measure(number / 8, (number / 16, number / 4)) for number in range(1, 6)]
     test = rows_of(50)
-    trained = Trained(UNUSED, test, dict.fromkeys(WAYS, Evaluation(200, 4, *measures, calibration_noise=0)), {})
+    trained = Trained(
+        UNUSED, test, dict.fromkeys(WAYS, Evaluation(200, 4, *measures, calibration_error_beyond_noise=0)), {}
+    )
 
     *_, head, _, model, logistic, heuristic = report(trained).value.splitlines()
 
@@ -101,7 +103,7 @@ def test_a_model_that_says_the_same_of_all_is_drawn_by_chance(probability: float
 def test_however_few_rows_there_are_they_are_drawn(customers: int):
     test = rows_of(customers, cut_offs=1)
     unknown = Measure(0.5, (float("nan"), float("nan")))  # of two customers, one in two draws has no leaver
-    evaluation = Evaluation(customers, 1, *[unknown] * 5, calibration_noise=0)
+    evaluation = Evaluation(customers, 1, *[unknown] * 5, calibration_error_beyond_noise=0)
 
     value = report(Trained(UNUSED, test, dict.fromkeys(WAYS, evaluation), {})).value
 

@@ -32,11 +32,38 @@ def test_the_calibration_error_is_the_mean_gap_of_the_bins():
     assert Outcomes(left, probability).calibration_error(np.ones(len(left))) == pytest.approx(by_hand)
 
 
-def test_true_probabilities_show_the_calibration_error_that_is_called_noise(rng: np.random.Generator):
-    truth = rng.beta(1, 15, 3_000)
-    errors = [Outcomes(rng.random(3_000) < truth, truth).calibration_error(np.ones(3_000)) for _ in range(200)]
+def beyond_noise(left: np.ndarray, probability: np.ndarray, customers: np.ndarray) -> float:
+    return evaluate(left, probability, customers, np.zeros(len(left))).calibration_error_beyond_noise
 
-    assert np.mean(errors) == pytest.approx(Outcomes(truth > 0.5, truth).calibration_noise(), rel=0.05)
+
+def test_the_calibration_error_that_few_rows_give_to_perfect_probabilities_is_noise(rng: np.random.Generator):
+    passed = 0
+    for _ in range(20):
+        risk = rng.beta(0.5, 4.5, 250)
+        left = rng.random(250) < risk
+        measured = evaluate(left, risk, np.arange(250), np.zeros(250))
+        assert measured.calibration_error.interval[0] > 0, "draws of what was found do not tell noise"
+        passed += measured.calibration_error_beyond_noise <= 0.02 < measured.calibration_error.value
+
+    assert passed >= 17
+
+
+def test_probabilities_that_are_too_high_are_told_from_noise(rng: np.random.Generator):
+    risk = rng.beta(0.5, 4.5, 3_000)
+    left = rng.random(3_000) < risk
+
+    assert beyond_noise(left, np.minimum(1, 2 * risk), np.arange(3_000)) > 0.03
+
+
+def test_one_customers_many_rows_are_no_further_evidence(rng: np.random.Generator):
+    risk, who = rng.beta(0.5, 4.5, 400), np.arange(400)
+    left = rng.random(400) < risk / 1.8
+
+    once = beyond_noise(left, risk, who)
+    nine = [np.tile(column, 9) for column in (left, risk, who)]
+    assert once > 0
+    assert beyond_noise(*nine) == pytest.approx(once, rel=0.25)
+    assert beyond_noise(nine[0], nine[1], np.arange(3_600)) > 1.5 * once
 
 
 def test_equal_probabilities_share_a_bin_and_others_fill_them_evenly(rng: np.random.Generator):
