@@ -64,14 +64,15 @@ def list_(as_json: AsJson = False) -> None:
 @app.command()
 def train() -> None:
     """Train a challenger on the training set as it is, judge it, and let it serve if it passes the gate."""
-    from churn_assets.model import registry
+    from churn_assets.model import registry, training_set
     from churn_assets.model.challenge import challenge
 
     settings = load_settings()
     warehouse = LakeWarehouse(settings.lake_path)
     warehouse.deploy()
     with console.status("training"):
-        found = challenge(warehouse, settings.models_path)
+        rows = training_set.read(warehouse)
+        found = challenge(rows, lambda: registry.champion(warehouse, settings.models_path), console.print)
         version = registry.register(warehouse, settings.models_path, found.trained.model, found.gate, utc_now())
     _say_evaluations(found.trained.evaluations)
     for verdict in (found.gate.not_worse, found.gate.calibrated):

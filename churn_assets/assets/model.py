@@ -91,7 +91,9 @@ def churn_model(
 ) -> dg.MaterializeResult:
     """Train a challenger and judge it."""
     started = perf_counter()
-    found = challenge(warehouse, settings.models_path, context.log.info)
+    found = challenge(
+        training_set.read(warehouse), lambda: registry.champion(warehouse, settings.models_path), context.log.info
+    )
     trained, gate = found.trained, found.gate
     card, picture = trained.model.card, report(trained)
     version = registry.register(warehouse, settings.models_path, trained.model, gate, utc_now())

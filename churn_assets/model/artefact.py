@@ -80,18 +80,28 @@ def load(folder: Path, name: str) -> Model:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ArtefactError(f"the model's file {path} cannot be read ({error.strerror}){_WHAT_NEXT}") from error
+        raise ArtefactError(f"the model's file {path} cannot be read ({error.strerror}){WHAT_NEXT}") from error
+    return opened(content, name, str(path))
+
+
+def opened(content: bytes, name: str, place: str) -> Model:
+    """The model of a file that was read at a place, or `ArtefactError` where it is not what was stored under the digest."""
     if digest(content) != name:
-        raise ArtefactError(f"the model's file {path} is damaged: its content is not what was stored{_WHAT_NEXT}")
+        raise ArtefactError(f"the model's file {place} is damaged: its content is not what was stored{WHAT_NEXT}")
     try:
         return loads(content)
     except ArtefactError as error:
-        raise ArtefactError(f"the model's file {path}: {error}{_WHAT_NEXT}") from error
+        raise ArtefactError(f"the model's file {place}: {error}{WHAT_NEXT}") from error
 
 
-_WHAT_NEXT = "; restore it, or choose another model with `churn model rollback`"
+WHAT_NEXT = "; restore it, or choose another model with `churn model rollback`"
 
 
 def path_of(folder: Path, name: str) -> Path:
     """Where the file with a digest lies."""
-    return folder / f"{name}.model"
+    return folder / file_name(name)
+
+
+def file_name(name: str) -> str:
+    """What the file with a digest is called."""
+    return f"{name}.model"

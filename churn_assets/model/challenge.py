@@ -1,12 +1,13 @@
-"""One training from end to end: read the training set, train, judge against the champion; and when it is time for that.
+"""One training from end to end, train and judge against the champion; and when it is time for that.
 
-Here belongs the order of these steps, for the asset and the command alike; each step has a module of its own.
+Here belongs the order of these steps, for asset, command and Snowflake's procedure alike; each step has a module of its own.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
+
+import pandas as pd
 
 from churn_assets.model import registry, training, training_set
 from churn_assets.model.artefact import ArtefactError
@@ -24,12 +25,24 @@ class Challenge:
     gate: Gate
 
 
-def challenge(warehouse: Warehouse, folder: Path, report: Callable[[str], None] = lambda _: None) -> Challenge:
-    """Train and judge; nothing is kept. `TrainingError` where the training set is too small."""
-    rows = training_set.read(warehouse)
+def challenge(
+    rows: pd.DataFrame,
+    champion: Callable[[], tuple[int, Model] | None],
+    report: Callable[[str], None] = lambda _: None,
+) -> Challenge:
+    """Train on rows of the training set and judge; nothing is kept. `TrainingError` where they are too few.
+
+    `champion` gives the version that serves and its model. One that cannot be used any more must not stop the one that takes its
+    place: then the heuristic stands in for it, and `report` is told why.
+    """
     report(f"training on {len(rows):,} rows")
     trained = training.train(rows)
-    return Challenge(trained, judge(trained, _champion(warehouse, folder, report)))
+    try:
+        found = champion()
+    except ArtefactError as error:
+        report(f"compared with the heuristic, because the champion cannot be used: {error}")
+        found = None
+    return Challenge(trained, judge(trained, (f"version {found[0]}", found[1]) if found else None))
 
 
 def is_training_due(warehouse: Warehouse, drifted: Sequence[str], now: datetime) -> tuple[bool, str]:
@@ -53,13 +66,3 @@ def is_training_due(warehouse: Warehouse, drifted: Sequence[str], now: datetime)
     if newest.trained_at + timedelta(seconds=RETRAINING_SECONDS) <= now:
         return True, "a week has passed"
     return False, "less than a week has passed since the last training, and nothing has drifted"
-
-
-def _champion(warehouse: Warehouse, folder: Path, report: Callable[[str], None]) -> tuple[str, Model] | None:
-    """The champion to compare with; one that cannot be used any more must not stop the one that takes its place."""
-    try:
-        found = registry.champion(warehouse, folder)
-    except ArtefactError as error:
-        report(f"compared with the heuristic, because the champion cannot be used: {error}")
-        return None
-    return (f"version {found[0]}", found[1]) if found else None

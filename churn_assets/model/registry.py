@@ -14,14 +14,15 @@ from typing import Any, Literal
 
 from churn_assets.errors import ChurnError
 from churn_assets.model import artefact
+from churn_assets.model.by_digest import servable
 from churn_assets.model.gate import Gate
 from churn_assets.model.scoring import Model
-from churn_assets.model.serving import servable
-from churn_assets.warehouse.protocol import Transaction, Warehouse
+from churn_assets.warehouse.protocol import Statements, Transaction, Warehouse
 from churn_assets.warehouse.values import one_row
 
 Status = Literal["challenger", "champion", "archived"]
 SERVES = "churn"
+CHAMPION = "SELECT version, artefact FROM churn_champion WHERE serves = ?"  # SERVES
 _BY_TRAINING = "training"
 
 
@@ -53,21 +54,22 @@ class Version:
 def register(warehouse: Warehouse, folder: Path, model: Model, gate: Gate, now: datetime) -> int:
     """Keep a model as the challenger, in place of the one there was; its version. Its file is written before its row."""
     name = artefact.store(folder, artefact.dumps(model))
+    return warehouse.transact(lambda tx: add(tx, name, model, gate, now))
 
-    def add(tx: Transaction) -> int:
-        (newest,) = tx.rows("SELECT coalesce(max(version), 0) FROM churn_models")[0]
-        version = newest + 1
-        challengers = [found for (found,) in tx.rows("SELECT version FROM churn_models WHERE status = 'challenger'")]
-        _move(tx, challengers, "archived", now, _BY_TRAINING, f"version {version} was trained")
-        tx.execute(
-            "INSERT INTO churn_models (version, status, artefact, trained_at, card, gate, passed_gate)"
-            " VALUES (?, 'challenger', ?, ?, ?, ?, ?)",
-            [version, name, now, json.dumps(model.card), json.dumps(asdict(gate)), gate.passed],
-        )
-        _log(tx, version, "challenger", now, _BY_TRAINING, f"{gate.not_worse.finding}; {gate.calibrated.finding}")
-        return version
 
-    return warehouse.transact(add)
+def add(tx: Statements, name: str, model: Model, gate: Gate, now: datetime) -> int:
+    """The part of `register` in the tables, for a model whose file is stored under the digest `name`; its version."""
+    (newest,) = tx.rows("SELECT coalesce(max(version), 0) FROM churn_models")[0]
+    version = newest + 1
+    challengers = [found for (found,) in tx.rows("SELECT version FROM churn_models WHERE status = 'challenger'")]
+    _move(tx, challengers, "archived", now, _BY_TRAINING, f"version {version} was trained")
+    tx.execute(
+        "INSERT INTO churn_models (version, status, artefact, trained_at, card, gate, passed_gate)"
+        " VALUES (?, 'challenger', ?, ?, ?, ?, ?)",
+        [version, name, now, json.dumps(model.card), json.dumps(asdict(gate)), gate.passed],
+    )
+    _log(tx, version, "challenger", now, _BY_TRAINING, f"{gate.not_worse.finding}; {gate.calibrated.finding}")
+    return version
 
 
 def promote(warehouse: Warehouse, version: int, now: datetime, by: str, reason: str, *, force: bool = False) -> None:
@@ -107,11 +109,11 @@ def versions(warehouse: Warehouse) -> list[Version]:
 
 def champion(warehouse: Warehouse, folder: Path) -> tuple[int, Model] | None:
     """The version that serves and its model, or None where none does; `ArtefactError` where its file cannot be used."""
-    found = warehouse.query("SELECT version, artefact FROM churn_champion WHERE serves = ?", [SERVES]).to_pylist()
+    found = warehouse.query(CHAMPION, [SERVES]).to_pylist()
     return (found[0]["version"], servable(folder, found[0]["artefact"])) if found else None
 
 
-def _promote(tx: Transaction, version: int, now: datetime, by: str, reason: str, *, force: bool) -> None:
+def _promote(tx: Statements, version: int, now: datetime, by: str, reason: str, *, force: bool) -> None:
     found = tx.rows("SELECT status, artefact, passed_gate, gate FROM churn_models WHERE version = ?", [version])
     if not found:
         raise RegistryError(f"there is no version {version}; see `churn model list`")
@@ -131,7 +133,7 @@ def _promote(tx: Transaction, version: int, now: datetime, by: str, reason: str,
     tx.execute("INSERT INTO churn_champion (serves, version, artefact) VALUES (?, ?, ?)", [SERVES, version, name])
 
 
-def _move(tx: Transaction, which: Sequence[int], status: Status, now: datetime, by: str, reason: str) -> None:
+def _move(tx: Statements, which: Sequence[int], status: Status, now: datetime, by: str, reason: str) -> None:
     if not which:
         return
     tx.execute(f"UPDATE churn_models SET status = ? WHERE version IN ({one_row(which)})", [status, *which])
@@ -139,7 +141,7 @@ def _move(tx: Transaction, which: Sequence[int], status: Status, now: datetime, 
         _log(tx, version, status, now, by, reason)
 
 
-def _log(tx: Transaction, version: int, status: Status, now: datetime, by: str, reason: str) -> None:
+def _log(tx: Statements, version: int, status: Status, now: datetime, by: str, reason: str) -> None:
     tx.execute(
         "INSERT INTO churn_model_log (version, status, changed_at, changed_by, reason) VALUES (?, ?, ?, ?, ?)",
         [version, status, now, by, reason],

@@ -47,8 +47,8 @@ class PastRefresh:
     lag_seconds_before: float
 
 
-class Transaction(Protocol):
-    """Statements that take effect together or not at all."""
+class Statements(Protocol):
+    """Where statements can be run, with parameters bound to `?`."""
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run one statement; the number of rows it changed."""
@@ -57,6 +57,10 @@ class Transaction(Protocol):
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query."""
         ...
+
+
+class Transaction(Statements, Protocol):
+    """Statements that take effect together or not at all."""
 
     def consume_stream(self, stream: str, into: str) -> None:
         """Move what changed in the stream's table since it was last read into the temporary table `into`.

@@ -18,6 +18,7 @@ from churn_assets.model.gate import Gate, calibration_verdict, judge
 from churn_assets.model.registry import RegistryError
 from churn_assets.model.scoring import score
 from churn_assets.model.training import Trained, train
+from churn_assets.model.training_set import read
 from churn_assets.settings import (
     FEATURES,
     HIGH_FROM,
@@ -160,7 +161,7 @@ def test_the_calibration_error_is_bounded_also_as_a_part_of_the_share_that_leave
 def trained_once(
     lake: LakeWarehouse, settings: Settings, now: datetime, report: Callable[[str], None] = lambda _: None
 ) -> tuple[int, Gate]:
-    found = challenge(lake, settings.models_path, report)
+    found = challenge(read(lake), lambda: registry.champion(lake, settings.models_path), report)
     return registry.register(lake, settings.models_path, found.trained.model, found.gate, now), found.gate
 
 

@@ -1,0 +1,49 @@
+"""What models that rows name by the digest of their file say of these rows.
+
+Here belongs what `predict_churn` and `churn_reasons` are in every warehouse. How columns come in and where the files lie is
+the warehouse's: `serving` for the lake, `snowflake_scoring` for Snowflake. The result follows from the arguments alone. A
+digest that is NULL gives NULL: there is no champion. So does a row with a missing or infinite feature; a check of the
+predictions finds it.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from churn_assets.model.artefact import ArtefactError, load
+from churn_assets.model.scoring import Floats, Model
+from churn_assets.settings import FEATURES
+
+PREDICT, REASONS = "predict_churn", "churn_reasons"
+Objects: TypeAlias = npt.NDArray[np.object_]
+
+
+def answers(
+    models: Callable[[str], Model], of_rows: Callable[[Model, Floats], Any], digests: Objects, features: Floats
+) -> Objects:
+    """For each row what `of_rows` gives with its model, or None; `features` are float32, rows by FEATURES."""
+    result = np.full(len(features), None, dtype=object)
+    known = np.isfinite(features).all(axis=1)
+    for digest in {digest for digest in digests if digest is not None}:
+        wanted = known & (digests == digest)
+        if wanted.any():
+            result[wanted] = of_rows(models(digest), features[wanted])
+    return result
+
+
+def servable(folder: Path, name: str) -> Model:
+    """The model of the file with a digest, or `ArtefactError` where it cannot say anything of the live features."""
+    return of_live_features(load(folder, name), name)
+
+
+def of_live_features(model: Model, digest: str) -> Model:
+    """The same model, or `ArtefactError` where it was trained on others."""
+    if model.features != FEATURES:
+        raise ArtefactError(
+            f"the model {digest[:12]} was trained on {', '.join(model.features)}, the live features are"
+            f" {', '.join(FEATURES)}; train another one with `churn model train`"
+        )
+    return model

@@ -1,0 +1,87 @@
+"""TRAIN_CHURN_MODEL, PREDICT_CHURN and CHURN_REASONS as objects of a Snowflake schema, and the code that they run.
+
+By documentation only: it has not met a live account. What runs in them is `snowflake_training` and `snowflake_scoring`.
+https://docs.snowflake.com/en/sql-reference/sql/create-function
+https://docs.snowflake.com/en/developer-guide/udf/python/udf-python-packages
+"""
+
+import sys
+import zipfile
+from collections.abc import Sequence
+from importlib.metadata import version
+from io import BytesIO
+from modulefinder import ModuleFinder
+from pathlib import Path
+
+from snowflake.snowpark import Session
+
+from churn_assets.model.artefact import digest
+from churn_assets.model.by_digest import PREDICT, REASONS
+from churn_assets.settings import FEATURES, PROJECT_ROOT
+
+REPOSITORY = "snowflake.snowpark.pypi_shared_repository"  # PyPI, so that there is what is here
+SCORING_PACKAGES = ("numpy", "onnxruntime", "pandas", "pydantic-settings", "snowflake-snowpark-python")
+TRAINING_PACKAGES = (*SCORING_PACKAGES, "pyarrow", "scikit-learn", "skl2onnx", "sqlglot")
+_SCORING, _TRAINING = "churn_assets.model.snowflake_scoring", "churn_assets.model.snowflake_training"
+_NO_TIME = (1980, 1, 1, 0, 0, 0)
+
+
+def deploy(session: Session, schema: str) -> None:
+    """Create in a schema, given as `database.schema`, what is missing, and let the procedure run the present code.
+
+    The functions stay as they are where they exist, with the code that they were created with: see `statements`.
+    """
+    code = package_zip()
+    stage, *others = statements(schema, code)
+    session.sql(stage).collect()
+    session.file.put_stream(BytesIO(code), _place(schema, code), auto_compress=False)
+    for statement in others:
+        session.sql(statement).collect()
+
+
+def statements(schema: str, code: bytes) -> list[str]:
+    """What creates the stage, and then, once the code is on it, the procedure and the functions.
+
+    A function that exists is not replaced: a dynamic table that calls it would fail at its next incremental refresh. Where new
+    code is wanted in it, drop it, deploy, create the predictions again with `dbt run --full-refresh`, and their stream after
+    them. A new model needs none of this. The stage is encrypted by the server, as files that functions open must be.
+    """
+    imports = f"IMPORTS = ('{_place(schema, code)}')"
+    columns = ", ".join(["digest VARCHAR", *(f"{name} FLOAT" for name in FEATURES)])
+    return [
+        f"CREATE STAGE IF NOT EXISTS {schema}.churn_models ENCRYPTION = (TYPE = 'SNOWFLAKE_SSE')",
+        f"CREATE OR REPLACE PROCEDURE {schema}.train_churn_model() RETURNS VARCHAR LANGUAGE PYTHON {_packages(TRAINING_PACKAGES)}"
+        f" {imports} HANDLER = '{_TRAINING}.train_churn_model' EXECUTE AS OWNER",
+        *(
+            f"CREATE FUNCTION IF NOT EXISTS {schema}.{function}({columns}) RETURNS {type_} LANGUAGE PYTHON IMMUTABLE"
+            f" {_packages(SCORING_PACKAGES)} {imports} HANDLER = 'handler' AS $$\n"
+            f"from {_SCORING} import {maker}\nhandler = {maker}('@{schema}.churn_models')\n$$"
+            for function, type_, maker in ((PREDICT, "FLOAT", "predictor"), (REASONS, "VARCHAR", "explainer"))
+        ),
+    ]
+
+
+def package_zip() -> bytes:
+    """The modules that the handlers need, as a zip to import them from; the same code gives the same bytes."""
+    finder = ModuleFinder(path=[str(PROJECT_ROOT)])
+    for module in (_SCORING, _TRAINING):
+        finder.import_hook(module)
+    found = [vars(module)["__file__"] for module in finder.modules.values()]
+    stored = BytesIO()
+    with zipfile.ZipFile(stored, "w") as archive:
+        for file in sorted(Path(path) for path in found if path):  # what is built into Python has no file
+            name = file.relative_to(PROJECT_ROOT).as_posix()
+            archive.writestr(zipfile.ZipInfo(name, _NO_TIME), file.read_bytes(), zipfile.ZIP_DEFLATED)
+    return stored.getvalue()
+
+
+def _place(schema: str, code: bytes) -> str:
+    # By its content, so that a function keeps the code that it was created with.
+    return f"@{schema}.churn_models/churn_assets-{digest(code)[:12]}.zip"
+
+
+def _packages(names: Sequence[str]) -> str:
+    """Those of this process, which are those of uv.lock; it has some in several versions, each for other versions of Python."""
+    runtime = f"{sys.version_info.major}.{sys.version_info.minor}"
+    pinned = ", ".join(f"'{name}=={version(name)}'" for name in names)
+    return f"RUNTIME_VERSION = '{runtime}' ARTIFACT_REPOSITORY = {REPOSITORY} PACKAGES = ({pinned})"
