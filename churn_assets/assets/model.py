@@ -100,6 +100,7 @@ def churn_model(
     return dg.MaterializeResult(
         metadata={
             "version": version,
+            "report": picture,
             **_numbers_of(trained.evaluations["model"]),
             **{
                 f"roc_auc_of_{way}": trained.evaluations[way].roc_auc.value
@@ -112,7 +113,6 @@ def churn_model(
             "training_data": card["training"],
             "duration_seconds": perf_counter() - started,
             "card": dg.MetadataValue.json(dict(card)),
-            "report": picture,
         },
         check_results=[
             dg.AssetCheckResult(
