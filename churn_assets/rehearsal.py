@@ -21,7 +21,7 @@ from churn_assets.simulator.seeding import new_bank, seed
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.protocol import Warehouse, row_count
 
-CUSTOMERS, DAYS, EVENTS, POISON = 500, 60, 5000, 50
+CUSTOMERS, DAYS, EVENTS, POISON = 3000, 160, 5000, 50  # as many as a model can be trained on
 
 
 def rehearse(report: Callable[[str], None]) -> list[str]:
@@ -54,6 +54,8 @@ def rehearse(report: Callable[[str], None]) -> list[str]:
                         ("send_emails", None),
                         ("measure_effect", None),
                         ("extend_training_set", None),
+                        ("train_churn_model", None),
+                        ("refresh_dynamic_tables", None),
                         ("measure_drift", None),
                     )
                 ]
@@ -67,6 +69,8 @@ def _missing(warehouse: Warehouse) -> list[str]:
         missing.append("poisoned messages in event_rejects")
     if not warehouse.query("SELECT 1 FROM agent_intervention_log WHERE status = 'READY' LIMIT 1").num_rows:
         missing.append("emails")
+    if warehouse.query("SELECT 1 FROM dyn_churn_predictions WHERE model_score IS NULL LIMIT 1").num_rows:
+        missing.append("scores of the model")
     return missing
 
 
