@@ -90,11 +90,7 @@ def write_touched(
         "CREATE OR REPLACE TEMPORARY TABLE refresh_next AS"
         f" SELECT * FROM ({_with_relations(plan.narrowed, scans)}) {touched_only}"
     )
-    tx.execute(
-        "CREATE OR REPLACE TEMPORARY TABLE refresh_now AS"
-        f" SELECT * FROM {_scan(target.name, target.day_key, days)} {touched_only}"
-    )
-    return _write(tx, target, "refresh_now", now)
+    return _write(tx, target, f"(SELECT * FROM {_scan(target.name, target.day_key, days)} {touched_only})", now)
 
 
 def quoted(name: str) -> str:
@@ -141,6 +137,11 @@ def _went(table: str) -> str:
     return f"refresh_went_{table}"
 
 
+def _differing(table: str) -> str:
+    """Where both are, side by side."""
+    return f"refresh_differing_{table}"
+
+
 def _with_relations(query: str, relations: Mapping[str, str]) -> str:
     for placeholder, relation in relations.items():
         query = query.replace(quoted(placeholder), relation)
@@ -176,22 +177,33 @@ def _write(tx: LakeTransaction, target: Target, now_there: str, now: datetime) -
             f"{target.name}: its refresh key ({', '.join(target.key)}) is not unique or is NULL in the query's result"
             f" ({rows} rows, {keys} keys, {missing} with NULL); mend the model"
         )
-    came, went = quoted(_came(target.name)), quoted(_went(target.name))
+    came, went, differing = (quoted(f(target.name)) for f in (_came, _went, _differing))
+    # Rows that are there and rows that should be, side by side where they differ. A key is unique on both sides, so that the one
+    # join on it is all that has to be hashed.
+    sides = ("next", "there")
+    tx.execute(
+        f"CREATE OR REPLACE TEMPORARY TABLE {differing} AS SELECT "
+        + ", ".join(f"{side}.{quoted(c)} AS {quoted(f'{side} {c}')}" for side in sides for c in target.columns)
+        + f" FROM refresh_next AS next FULL JOIN {now_there} AS there ON "
+        + " AND ".join(f"next.{quoted(c)} = there.{quoted(c)}" for c in target.key)
+        + " WHERE "
+        + " OR ".join(f"next.{quoted(c)} IS DISTINCT FROM there.{quoted(c)}" for c in target.columns)
+    )
+    is_next, is_there = (f"{quoted(f'{side} {target.key[0]}')} IS NOT NULL" for side in sides)
     # A reader may read the time stamp too: it is another one wherever a row was written.
     stamp = f", {quoted(target.row_timestamp)}" if target.row_timestamp else ""
-    new_stamp = f", TIMESTAMP '{now.isoformat(sep=' ')}' AS{stamp[1:]}" if stamp else ""
-    no_stamp = f", NULL::TIMESTAMP AS{stamp[1:]}" if stamp else ""
-    tx.execute(
-        f"CREATE OR REPLACE TEMPORARY TABLE {came} AS SELECT *{new_stamp}"
-        f" FROM (SELECT {columns} FROM refresh_next EXCEPT SELECT {columns} FROM {now_there})"
-    )
-    tx.execute(
-        f"CREATE OR REPLACE TEMPORARY TABLE {went} AS SELECT *{no_stamp}"
-        f" FROM (SELECT {columns} FROM {now_there} EXCEPT SELECT {columns} FROM refresh_next)"
-    )
+    for side, where, view, time in (
+        ("next", is_next, came, f"TIMESTAMP '{now.isoformat(sep=' ')}'"),
+        ("there", is_there, went, "NULL::TIMESTAMP"),
+    ):
+        listed = ", ".join(f"{quoted(f'{side} {c}')} AS {quoted(c)}" for c in target.columns)
+        tx.execute(
+            f"CREATE OR REPLACE TEMPORARY VIEW {view} AS SELECT {listed}{f', {time} AS{stamp[1:]}' if stamp else ''}"
+            f" FROM {differing} WHERE {where}"
+        )
     fresh, stale, updated = tx.rows(
-        f"SELECT (SELECT count(*) FROM {came}), (SELECT count(*) FROM {went}),"
-        f" (SELECT count(*) FROM {came} JOIN {went} USING ({key}))"
+        f"SELECT count(*) FILTER (WHERE {is_next}), count(*) FILTER (WHERE {is_there}),"
+        f" count(*) FILTER (WHERE {is_next} AND {is_there}) FROM {differing}"
     )[0]
     if stale:
         days = _days(tx, target.day_key, went)

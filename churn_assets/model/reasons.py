@@ -4,6 +4,8 @@ Here belongs the wording. The numbers are `scoring.contributions`. A reason says
 customer leave.
 """
 
+from itertools import compress
+
 import numpy as np
 
 from churn_assets.model.scoring import Floats, Model, contributions
@@ -37,16 +39,13 @@ def reasons(model: Model, features: Floats) -> list[str]:
     """
     found = contributions(model, features)
     silent = np.all([features[:, model.features.index(name)] == 0 for name in _COUNTS], axis=0)
-    typical = np.asarray(model.typical)
-    texts: list[str] = []
-    for row, added, is_silent in zip(features, found, silent, strict=True):
-        above = added[added > 0].sum()
-        named = [place for place in np.argsort(-added) if added[place] > 0 and added[place] >= LEAST_SHARE * above]
-        texts.append(
-            NO_EVENTS
-            if is_silent
-            else "; ".join(
-                _WORDS[model.features[place], ">" if row[place] > typical[place] else "<"] for place in named[:REASONS]
-            )
-        )
-    return texts
+    strongest = np.argsort(-found, axis=1)[:, :REASONS]
+    added = np.take_along_axis(found, strongest, axis=1)
+    is_named = (added > 0) & (added >= LEAST_SHARE * np.maximum(found, 0).sum(axis=1, keepdims=True))
+    is_above = np.take_along_axis(features > np.asarray(model.typical), strongest, axis=1)
+    words = np.array([[_WORDS[name, "<"], _WORDS[name, ">"]] for name in model.features], dtype=object)
+    named = words[strongest, is_above.astype(int)]
+    return [
+        NO_EVENTS if nothing_seen else "; ".join(compress(of_row, are_named))
+        for nothing_seen, of_row, are_named in zip(silent, named, is_named, strict=True)
+    ]

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from churn_assets.errors import ChurnError
+from churn_assets.model.forest import Forest, read
 
 Floats: TypeAlias = npt.NDArray[np.floating[Any]]
 
@@ -53,16 +54,12 @@ class Model:
     """What is worth knowing of it, JSON-serializable."""
 
     @cached_property
-    def _session(self) -> Any:
-        import onnxruntime  # noqa: PLC0415  # a tenth of a second, which only who scores has to pay
-
-        return onnxruntime.InferenceSession(self.forest, providers=["CPUExecutionProvider"])
+    def _trees(self) -> Forest:
+        return read(self.forest)
 
     def votes(self, features: Floats) -> Floats:
         """The mean over the trees of the share of leavers in the leaf; `features` are float32, rows by columns."""
-        session = self._session
-        (found,) = session.run([session.get_outputs()[1].name], {session.get_inputs()[0].name: features})
-        return found[:, 1].astype(np.float64)
+        return self._trees.votes(features)
 
 
 def score(model: Model, features: Any) -> Floats:

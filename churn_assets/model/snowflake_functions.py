@@ -20,7 +20,7 @@ from churn_assets.model.by_digest import PREDICT, REASONS
 from churn_assets.settings import FEATURES, PROJECT_ROOT
 
 REPOSITORY = "snowflake.snowpark.pypi_shared_repository"  # PyPI, so that there is what is here
-SCORING_PACKAGES = ("numpy", "onnxruntime", "pandas", "pydantic-settings", "snowflake-snowpark-python")
+SCORING_PACKAGES = ("numpy", "onnx", "pandas", "pydantic-settings", "snowflake-snowpark-python")
 TRAINING_PACKAGES = (*SCORING_PACKAGES, "pyarrow", "scikit-learn", "skl2onnx", "sqlglot")
 _SCORING, _TRAINING = "churn_assets.model.snowflake_scoring", "churn_assets.model.snowflake_training"
 _NO_TIME = (1980, 1, 1, 0, 0, 0)

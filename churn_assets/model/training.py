@@ -32,7 +32,7 @@ MIN_LEAVERS = 30  # in each part; fewer tell nothing of a calibration or a diffe
 IMPORTANCE_REPEATS, IMPORTANCE_ROWS = 5, 50_000
 FOLDS = 5
 _MODEL, _LOGISTIC, _HEURISTIC = "model", "logistic", "heuristic"
-_LIBRARIES = ("scikit-learn", "skl2onnx", "onnxruntime", "numpy")
+_LIBRARIES = ("scikit-learn", "skl2onnx", "onnx", "numpy")
 
 
 class TrainingError(ChurnError):
@@ -157,19 +157,10 @@ def split_by_time(rows: Mapping[date, tuple[int, int]]) -> Split:
 
 def fit(train_rows: pd.DataFrame, validation: pd.DataFrame, features: Sequence[str], seed: int) -> Model:
     """A forest of the one rows, calibrated on the other. The votes are of shares, so that rare leavers need no resampling."""
-    from skl2onnx import to_onnx  # noqa: PLC0415
-    from sklearn.ensemble import RandomForestClassifier  # noqa: PLC0415  # more than a second, as below
+    from skl2onnx import to_onnx  # noqa: PLC0415  # more than a second, as below
 
     matrix, left = _matrix(train_rows, features), train_rows["has_left"].to_numpy(bool)
-    forest = RandomForestClassifier(
-        TREES,
-        max_leaf_nodes=LEAVES,
-        min_samples_leaf=min(LEAF_ROWS, max(1, len(matrix) // LEAVES)),
-        max_samples=min(len(matrix), ROWS_PER_TREE),
-        max_features="sqrt",
-        n_jobs=-1,
-        random_state=seed,
-    ).fit(matrix, left)
+    forest = grow(matrix, left, seed)
     onnx: Any = to_onnx(forest, matrix[:1], options={"zipmap": False})
     forest.set_params(n_jobs=1)  # several threads add the trees up in an order that varies, and with it the last digits
     votes = forest.predict_proba(_matrix(validation, features))[:, 1]
@@ -179,6 +170,21 @@ def fit(train_rows: pd.DataFrame, validation: pd.DataFrame, features: Sequence[s
         calibration=_calibration(votes, validation["has_left"].to_numpy(bool), validation["customer_id"], seed),
         typical=tuple(float(value) for value in np.median(matrix[~left], axis=0)),
     )
+
+
+def grow(matrix: Floats, left: Floats, seed: int) -> Any:
+    """The forest as scikit-learn has it; the same rows and seed give the same trees."""
+    from sklearn.ensemble import RandomForestClassifier  # noqa: PLC0415
+
+    return RandomForestClassifier(
+        TREES,
+        max_leaf_nodes=LEAVES,
+        min_samples_leaf=min(LEAF_ROWS, max(1, len(matrix) // LEAVES)),
+        max_samples=min(len(matrix), ROWS_PER_TREE),
+        max_features="sqrt",
+        n_jobs=-1,
+        random_state=seed,
+    ).fit(matrix, left)
 
 
 def evaluate_ways(test: pd.DataFrame) -> dict[str, Evaluation]:
