@@ -24,6 +24,7 @@ from churn_assets.ingestion.backlog import PartitionLag, lags
 from churn_assets.ingestion.events import LEDGERS
 from churn_assets.ingestion.kafka import OffsetRange
 from churn_assets.model.challenge import is_training_due
+from churn_assets.model.registry import serving_since
 from churn_assets.retention import outbox
 from churn_assets.retention.desk import limits_of
 from churn_assets.retention.emails import next_day
@@ -338,12 +339,17 @@ def training_sensor(
     job=drift_job,
     minimum_interval_seconds=600,
     default_status=dg.DefaultSensorStatus.RUNNING,
-    description="Measures the champion's drift once a day while something is written.",
+    description="Measures the champion's drift once a day while something is written, and when another one serves.",
 )
 def drift_sensor(
     context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse]
 ) -> dg.RunRequest | dg.SkipReason:
-    """One look at whether a day has passed since the last measurement."""
+    """One look at whether a day has passed since the last measurement, or another champion serves since."""
+    if skip := _not_now(context, drift_job.name):
+        return skip
+    since = serving_since(warehouse)
+    if since is not None and since > _ran_at(context, drift_job.name):
+        return dg.RunRequest()
     return _again_after(context, warehouse, drift_job.name, DRIFT_SECONDS)
 
 

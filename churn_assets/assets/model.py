@@ -53,9 +53,7 @@ def training_set_asset(manifest_path: Path) -> dg.AssetsDefinition:
                 "rows_added": added,
                 **{name: value for name, value in shape.items() if value is not None},
                 "dagster/row_count": row_count(warehouse, "churn_training_set"),
-                "dagster/column_schema": dg.TableSchema(
-                    [dg.TableColumn(column.name, column.type) for column in warehouse.columns("churn_training_set")]
-                ),
+                "dagster/column_schema": _columns(warehouse, "churn_training_set"),
             }
         )
 
@@ -111,6 +109,7 @@ def churn_model(
             "gain_in_roc_auc": gate.gain.value,
             "calibration": card["calibration"],
             "training_data": card["training"],
+            "training_data_version": card["data_version"],
             "duration_seconds": perf_counter() - started,
             "card": dg.MetadataValue.json(dict(card)),
         },
@@ -154,6 +153,7 @@ def churn_champion(context: dg.AssetExecutionContext, warehouse: dg.ResourcePara
             "reason": serving.reason,
             "versions": versions_table(models),
             "dagster/row_count": row_count(warehouse, "churn_champion"),
+            "dagster/column_schema": _columns(warehouse, "churn_champion"),
         }
     )
 
@@ -172,6 +172,10 @@ def versions_table(models: list[registry.Version]) -> dg.MarkdownMetadataValue:
             f" | {model.reason} |"
         )
     return dg.MetadataValue.md("\n".join(lines))
+
+
+def _columns(warehouse: Warehouse, table: str) -> dg.TableSchema:
+    return dg.TableSchema([dg.TableColumn(column.name, column.type) for column in warehouse.columns(table)])
 
 
 def _numbers_of(evaluation: Evaluation) -> dict[str, Any]:

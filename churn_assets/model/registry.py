@@ -113,6 +113,15 @@ def champion(warehouse: Warehouse, folder: Path) -> tuple[int, Model] | None:
     return (found[0]["version"], servable(folder, found[0]["artefact"])) if found else None
 
 
+def serving_since(warehouse: Warehouse) -> datetime | None:
+    """When the champion was promoted (UTC); None as long as no prediction is of it."""
+    return warehouse.query(
+        "SELECT max(log.changed_at) AS promoted_at FROM churn_champion AS champion INNER JOIN churn_model_log AS log"
+        " ON champion.version = log.version AND log.status = 'champion'"
+        " WHERE champion.version IN (SELECT model_version FROM dyn_churn_predictions)"
+    )["promoted_at"][0].as_py()
+
+
 def _promote(tx: Statements, version: int, now: datetime, by: str, reason: str, *, force: bool) -> None:
     found = tx.rows("SELECT status, artefact, passed_gate, gate FROM churn_models WHERE version = ?", [version])
     if not found:

@@ -13,6 +13,7 @@ import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, timedelta
+from hashlib import sha256
 from importlib.metadata import version
 from typing import Any
 
@@ -88,6 +89,7 @@ def train(frame: pd.DataFrame, features: Sequence[str] = FEATURES, seed: int = 0
     card = {
         "label": f"all accounts closed within {LABEL_DAYS} days after the cut-off",
         "training": {name: _shape(part) for name, part in parts.items()},
+        "data_version": _data_version(frame, features),
         "features": list(features),
         "calibration": model.calibration.method,
         "forest": {"trees": TREES, "leaves": LEAVES, "rows_in_a_leaf": LEAF_ROWS, "seed": seed},
@@ -284,6 +286,12 @@ def _matrix(frame: pd.DataFrame, features: Sequence[str]) -> Floats:
 
 def _with_card(model: Model, card: Mapping[str, Any]) -> Model:
     return Model(model.features, model.forest, model.calibration, model.typical, card)
+
+
+def _data_version(frame: pd.DataFrame, features: Sequence[str]) -> str:
+    """A digest of the rows: two models with the same one have learned from the same."""
+    known = frame[["customer_id", "has_left", *features]].assign(cut_off=frame["cut_off"].map(str))
+    return sha256(pd.util.hash_pandas_object(known, index=False).to_numpy().tobytes()).hexdigest()[:16]
 
 
 def _shape(part: pd.DataFrame) -> dict[str, Any]:

@@ -172,3 +172,18 @@ def test_drift_is_measured_once_a_day(graph: Graph, live_bank):
     assert graph.run("measure_drift").success
 
     assert graph.tick("drift_sensor").skip_message == "measure_drift ran a short while ago"
+
+
+def test_drift_is_measured_again_as_soon_as_another_champion_serves(
+    graph: Graph, settings: Settings, trained: Trained, live_bank
+):
+    assert graph.run("refresh_dynamic_tables").success
+    assert graph.run("measure_drift").success
+    version = registry.register(graph.lake, settings.models_path, trained.model, judge(trained, None), utc_now())
+    registry.promote(graph.lake, version, utc_now(), "a test", "", force=True)
+    assert not graph.tick("drift_sensor").run_requests, "no prediction is of it yet"
+
+    assert graph.run("refresh_dynamic_tables").success
+    assert graph.tick("drift_sensor").run_requests
+    assert graph.run("measure_drift").success
+    assert not graph.tick("drift_sensor").run_requests

@@ -49,6 +49,14 @@ def test_no_label_of_one_part_reaches_into_the_next(days: list[date]):
     assert not set(split.train) & set(split.validation) & set(split.test)
 
 
+def test_the_card_tells_the_rows_apart(trained: Trained):
+    rows = training_rows()
+    rows.loc[5, "has_left"] = not rows.loc[5, "has_left"]
+
+    assert train(training_rows()).model.card["data_version"] == trained.model.card["data_version"]
+    assert train(rows).model.card["data_version"] != trained.model.card["data_version"]
+
+
 def test_the_test_is_the_latest_cut_offs_as_they_are(trained: Trained):
     rows = training_rows()
     latest = rows[rows["cut_off"].isin(sorted(set(rows["cut_off"]))[-1:])]
