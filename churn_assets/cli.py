@@ -253,6 +253,10 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Machine-readabl
         table.add_row(
             dynamic_table["name"], f"{lag:.0f} s behind (target {target} s), {dynamic_table['refresh_action']}"
         )
+    model = state["model"]
+    table.add_row(
+        "model", f"version {model['version']}, trained {model['trained_at'][:16]} UTC" if model else "none serves yet"
+    )
     table.add_row("risk", ", ".join(f"{name} {count:,}" for name, count in state["risk"].items()))
     table.add_row("queue", f"{state['queue']:,} customers wait")
     table.add_row("emails", f"{state['emails']['total']:,}, {state['emails']['last_7_days']:,} in the last 7 days")

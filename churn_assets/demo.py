@@ -105,7 +105,7 @@ def _state_line(settings: Settings, warehouse: LakeWarehouse) -> str:
     return (
         f"{time.strftime('%H:%M:%S', time.gmtime())}Z  events in {stored:,} (waiting {waiting:,}, rejected {state['rejects']:,})"
         f"  scores {lag:.0f} s behind  HIGH {state['risk']['HIGH']:,}  queue {state['queue']:,}"
-        f"  emails {state['emails']['total']:,}"
+        f"  emails {state['emails']['total']:,}  model {state['model']['version'] if state['model'] else 'none'}"
     )
 
 

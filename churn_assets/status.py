@@ -12,7 +12,7 @@ from churn_assets.warehouse.protocol import Warehouse
 
 
 def status(settings: Settings, warehouse: Warehouse, now: datetime) -> dict[str, Any]:
-    """Rows, offsets, dynamic tables, risk classes, queue and emails at `now` (UTC); JSON-serializable.
+    """Rows, offsets, dynamic tables, risk classes, queue, emails and the model that serves at `now` (UTC); JSON-serializable.
 
     Where Kafka does not answer, `offsets` is empty and `kafka` says why.
     """
@@ -51,8 +51,16 @@ def status(settings: Settings, warehouse: Warehouse, now: datetime) -> dict[str,
         "risk": {"HIGH": 0, "MEDIUM": 0, "LOW": 0} | {row["risk_class"]: row["customers"] for row in risk.to_pylist()},
         "queue": counts["queue"],
         "emails": emails,
-        "model": None,
+        "model": _model(warehouse),
     }
+
+
+def _model(warehouse: Warehouse) -> dict[str, Any] | None:
+    """The champion, or None where no model serves."""
+    rows = warehouse.query(
+        "SELECT version, CAST(trained_at AS VARCHAR) AS trained_at FROM churn_models WHERE status = 'champion'"
+    ).to_pylist()
+    return rows[0] if rows else None
 
 
 def _one_row(warehouse: Warehouse, sql: str, *parameters: Any) -> dict[str, Any]:

@@ -33,6 +33,7 @@ def test_training_listing_promoting_and_rolling_back(lake: LakeWarehouse):
     assert "version 1 serves" in churn("rollback", "--reason", "a bad night")
     assert "version 2 serves" in churn("promote", "2", "--reason", "mended")
 
+    assert "version 2, trained" in CliRunner().invoke(cli.app, ["status"]).output
     newest, oldest = json.loads(churn("list", "--json"))
     assert (newest["version"], newest["status"], newest["reason"]) == (2, "champion", "mended")
     assert (oldest["status"], oldest["card"]["calibration"]) == ("archived", newest["card"]["calibration"])
