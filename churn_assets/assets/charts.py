@@ -1,6 +1,6 @@
 """Small charts for an asset's metadata. Here belongs the drawing, not what is drawn.
 
-They are SVG by hand: every refresh leaves one in Dagster's event log, so it has to be about a kilobyte, and a run must not
+Line charts are SVG by hand: every refresh leaves one in Dagster's event log, so it has to be about a kilobyte, and a run must not
 pay a second for importing a plotting library. Numbers of single materializations are plotted by Dagster itself.
 """
 
@@ -32,6 +32,11 @@ def line_charts(series: Mapping[str, Sequence[float | None]], caption: str) -> d
     return dg.MetadataValue.md(
         f"![{caption}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})\n\n{caption}"
     )
+
+
+def picture(png: bytes, caption: str, words: str) -> dg.MarkdownMetadataValue:
+    """A picture that a plotting library has drawn, and what is to be read below it."""
+    return dg.MetadataValue.md(f"![{caption}](data:image/png;base64,{base64.b64encode(png).decode()})\n\n{words}")
 
 
 def _path(values: Sequence[float | None], largest: float, top: int) -> str:

@@ -1,6 +1,5 @@
 """Whether the emails of stage 4 keep customers, as numbers and as a plot. The estimate is `churn_assets.retention.effect`."""
 
-import base64
 from collections.abc import Mapping
 from datetime import date
 from io import BytesIO
@@ -8,6 +7,7 @@ from typing import Any
 
 import dagster as dg
 
+from churn_assets.assets.charts import picture
 from churn_assets.assets.interventions import GROUP, OWNER
 from churn_assets.clock import utc_now
 from churn_assets.retention import effect
@@ -67,10 +67,7 @@ def plot(found: Effect, by_month: Mapping[date, Effect]) -> dg.MarkdownMetadataV
         if min(there.control.customers, there.treated.customers) >= _ENOUGH_FOR_A_MONTH
     }
     shown = dict(list(months.items())[-_MONTHS_SHOWN:]) if len(months) > 1 else {}
-    picture = base64.b64encode(_png({"all": found, **shown})).decode()
-    return dg.MetadataValue.md(
-        f"![churn with and without emails](data:image/png;base64,{picture})\n\n{found.conclusion}"
-    )
+    return picture(_png({"all": found, **shown}), "churn with and without emails", found.conclusion)
 
 
 def _numbers_of_group(name: str, group: Group) -> dict[str, Any]:

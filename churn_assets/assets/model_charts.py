@@ -1,6 +1,5 @@
 """Pictures of a trained model for the metadata of `churn_model`. Here belongs the drawing, not what is measured."""
 
-import base64
 import math
 from collections.abc import Mapping
 from io import BytesIO
@@ -11,6 +10,7 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
+from churn_assets.assets.charts import picture
 from churn_assets.model.metrics import CONFIDENCE, LIFT_AT, Evaluation, Floats, Measure, bins
 from churn_assets.model.training import Trained, ways
 from churn_assets.settings import LABEL_DAYS, MODEL_HIGH_FROM, MODEL_MEDIUM_FROM
@@ -27,10 +27,7 @@ _BARS = 40  # of the distribution
 
 def report(trained: Trained) -> dg.MarkdownMetadataValue:
     """ROC, precision-recall, calibration, gains, importances and distribution on the test rows, and the measures as a table."""
-    picture = base64.b64encode(_png(trained)).decode()
-    return dg.MetadataValue.md(
-        f"![the model on its test rows](data:image/png;base64,{picture})\n\n{_table(trained.evaluations)}"
-    )
+    return picture(_png(trained), "the model on its test rows", _table(trained.evaluations))
 
 
 def _table(evaluations: Mapping[str, Evaluation]) -> str:

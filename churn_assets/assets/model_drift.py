@@ -1,6 +1,5 @@
 """Whether the champion still fits the bank, as checks, numbers and a plot. What is compared is `churn_assets.model.drift`."""
 
-import base64
 from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import dagster as dg
 import numpy as np
 
+from churn_assets.assets.charts import picture
 from churn_assets.assets.model import GROUP, OWNER
 from churn_assets.model import registry, training_set
 from churn_assets.model.drift import MIN_LEAVERS, Drift, Outcome, Shift, drift, last_tested
@@ -104,8 +104,7 @@ def plot(found: Drift) -> dg.MarkdownMetadataValue:
     words = "\n".join(f"- {verdict.finding}" for verdict in findings)
     if not shifts:
         return dg.MetadataValue.md(words)
-    picture = base64.b64encode(_png(shifts, found.outcome, found.probabilities_hold)).decode()
-    return dg.MetadataValue.md(f"![drift of the champion](data:image/png;base64,{picture})\n\n{words}")
+    return picture(_png(shifts, found.outcome, found.probabilities_hold), "drift of the champion", words)
 
 
 def _checks(*verdicts: Verdict) -> list[dg.AssetCheckResult]:
