@@ -72,7 +72,8 @@ lint: $(SYNCED)  ## Check style and types
 	$(RUN)/ruff check .
 	$(RUN)/pyright
 	CHURN_LAKE=$$(mktemp -d) $(RUN)/sqlfluff lint dbt/models
-	$(RUN)/sqlfluff lint --templater raw --config sql/.sqlfluff sql churn_assets/dynamic_tables/schema.sql
+	$(RUN)/sqlfluff lint --templater raw --config sql/.sqlfluff sql/*.sql churn_assets/dynamic_tables/schema.sql
+	$(RUN)/sqlfluff lint --templater jinja --config sql/snowflake/.sqlfluff sql/snowflake
 
 format: $(SYNCED)  ## Format the code
 	$(RUN)/ruff format .

@@ -2,10 +2,12 @@
 
 import getpass
 import json
+import os
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -72,11 +74,30 @@ def _say_stored(total: Stored) -> None:
         _say(f"  {count:,} {reason}")
 
 
+class DeployTarget(StrEnum):
+    """Which warehouse a deployment is for."""
+
+    LOCAL = "local"
+    SNOWFLAKE = "snowflake"
+
+
 @app.command()
-def deploy() -> None:
+def deploy(
+    target: Annotated[
+        DeployTarget, typer.Option(help="Which warehouse; snowflake with --dry-run only.")
+    ] = DeployTarget.LOCAL,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show Snowflake's statements in order; run none.")] = False,
+) -> None:
     """Create the tables and declare the dynamic tables; safe to repeat."""
     from churn_assets import deployment
 
+    if target == DeployTarget.SNOWFLAKE or dry_run:
+        if not (target == DeployTarget.SNOWFLAKE and dry_run):
+            raise typer.BadParameter("--target snowflake and --dry-run go together")
+        from churn_assets import snowflake_sql
+
+        typer.echo(snowflake_sql.script(snowflake_sql.names_from_environment(os.environ)))
+        return
     settings = load_settings()
     deployment.deploy(settings, _warehouse(settings), _say)
     _say(f"deployed to {settings.lake_path}")

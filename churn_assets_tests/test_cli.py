@@ -459,3 +459,20 @@ def test_doctor_notices_that_the_deployed_class_is_made_by_another_score(
 
     assert "take the class from the heuristic; run `churn deploy`" in " ".join(before.split())
     assert "the class is made by the model" in churn("doctor").out
+
+
+def test_a_dry_run_shows_snowflakes_statements_in_order_under_ones_own_names(
+    churn: Churn, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("SNOWFLAKE_DATABASE", "RETAIL")
+    shown = churn("deploy", "--target", "snowflake", "--dry-run").out
+
+    assert "RETAIL.MAIN.STREAM_HIGH_RISK_CUSTOMERS" in shown
+    places = [
+        shown.index(text)
+        for text in ("==== account", "CREATE DATABASE", "==== schema", "dim_accounts", "CREATE TASK IF")
+    ]
+    assert places == sorted(places)
+    monkeypatch.setenv("SNOWFLAKE_DATABASE", "retail bank")
+    assert "database cannot be 'retail bank'" in churn("deploy", "--target", "snowflake", "--dry-run").err
+    assert churn("deploy", "--target", "snowflake").code == 2

@@ -1,0 +1,200 @@
+"""Every object of Snowflake that dbt does not own, as statements in the order of deployment.
+
+Here belong the rendering of `sql/snowflake` and of the tables in `sql/*.sql`, and the splitting into statements. Nothing here
+connects: who runs them, and dbt before the last phase, is the deployment. The model's stage and functions, which come with
+the code that they run, are `model.snowflake_functions`.
+
+By documentation only: they have not met a live account.
+"""
+
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from churn_assets.errors import ChurnError
+from churn_assets.retention.control import control_group_in_sql
+from churn_assets.retention.prompts import MAX_ANSWER_TOKENS, TEMPERATURE, load_prompts
+from churn_assets.retention.writer import EmailRequest
+from churn_assets.retention.writers import DEFAULT_MODELS
+from churn_assets.settings import ALERT_HOURS, EMAIL_PAUSE_DAYS, EMAILS_PER_RUN, PROJECT_ROOT, Settings
+
+Phase = Literal["account", "schema", "after_dbt"]
+
+_PHASES: dict[Phase, str] = {
+    "account": "by an administrator, once",
+    "schema": "by the engineer's role; after it the model's functions (model.snowflake_functions) and `dbt run`",
+    "after_dbt": "by the engineer's role, once the dynamic tables are there",
+}
+_SQL = PROJECT_ROOT / "sql"
+_SESSION = "snowflake/session.sql"
+_NAME = re.compile(r"[A-Z_][A-Z0-9_$]{0,254}")
+_PLACEHOLDER = re.compile(r"\{\{ (\w+) \}\}")
+# What a semicolon does not end a statement in: comments, texts, quoted names and bodies.
+_OPAQUE = re.compile(r"--[^\n]*|//[^\n]*|/\*.*?\*/|'(?:[^'\\]|''|\\.)*'|\"(?:[^\"]|\"\")*\"|\$\$.*?\$\$", re.DOTALL)
+_COMMENTS = ("--", "//", "/*")
+
+
+class SnowflakeSqlError(ChurnError):
+    """A name that cannot be used, or a file that cannot be rendered; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the objects are called, as Snowflake stores a name that was written without quotes; and who writes how many emails.
+
+    The names stand in texts, too (`IS_ROLE_IN_SESSION('…')`), where case matters: so other ones are refused, not quoted.
+    """
+
+    database: str = "CHURN"
+    schema: str = "MAIN"
+    serving_schema: str = "SERVING"
+    warehouse: str = "CHURN"
+    admin_role: str = "ACCOUNTADMIN"
+    engineer_role: str = "DATA_ENGINEER"
+    analyst_role: str = "MARKETING_ANALYST"
+    writer_model: str = DEFAULT_MODELS["cortex"]
+    emails_per_day: int = Settings.model_fields["emails_per_day"].default
+
+    def __post_init__(self) -> None:
+        for key, name in self.identifiers().items():
+            if not _NAME.fullmatch(name):
+                raise SnowflakeSqlError(
+                    f"{key} cannot be {name!r}; use capital letters, digits and _, and begin with a letter"
+                )
+            if name == "PUBLIC" and key.endswith("_role"):
+                raise SnowflakeSqlError(f"{key} cannot be PUBLIC, which every user has; name a role of its own")
+        if len({self.admin_role, self.engineer_role, self.analyst_role}) < 3:
+            raise SnowflakeSqlError("admin_role, engineer_role and analyst_role must be three different roles")
+        if self.schema == self.serving_schema:
+            raise SnowflakeSqlError("serving_schema must not be the schema of the ledgers: analysts read all of it")
+
+    def identifiers(self) -> dict[str, str]:
+        """The names of objects, by what they are the name of."""
+        keys = ("database", "schema", "serving_schema", "warehouse", "admin_role", "engineer_role", "analyst_role")
+        return {key: getattr(self, key) for key in keys}
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One statement, without its semicolon, and the file of `sql/` that it is from."""
+
+    file: str
+    text: str
+    phase: Phase
+
+
+def statements(names: Names) -> list[Statement]:
+    """All statements in the order of deployment; each can be repeated, and none drops or replaces what holds data.
+
+    `account` needs an administrator. `schema` and `after_dbt` each open with the session's role and schema. Before
+    `after_dbt`, the model's functions and then the dynamic tables (dbt) have to be there.
+    """
+    values = _values(names)
+    return [
+        Statement(file, text, phase)
+        for phase, files in _files().items()
+        for file in files
+        for text in split(render((_SQL / file).read_text(), values, file))
+        # The other statements of the tables' files tell the lake's own engine of streams.
+        if file.startswith("snowflake/") or _without_comments(text).startswith("CREATE TABLE IF NOT EXISTS")
+    ]
+
+
+def script(names: Names) -> str:
+    """All statements as one text to read, each with the file that it is from; what has to be done between two phases is said."""
+    parts: list[str] = []
+    phase = None
+    for statement in statements(names):
+        if statement.phase != phase:
+            phase = statement.phase
+            parts.append(f"-- ==== {phase}: {_PHASES[phase]}")
+        parts.append(f"-- {statement.file}\n{statement.text};")
+    return "\n\n".join(parts)
+
+
+def names_from_environment(environment: Mapping[str, str]) -> Names:
+    """Names from the variables that dbt's profile reads; `SnowflakeSqlError` for one that cannot be a name."""
+    known = Names()
+    return replace(
+        known,
+        database=environment.get("SNOWFLAKE_DATABASE") or known.database,
+        schema=environment.get("SNOWFLAKE_SCHEMA") or known.schema,
+        warehouse=environment.get("SNOWFLAKE_WAREHOUSE") or known.warehouse,
+        engineer_role=environment.get("SNOWFLAKE_ROLE") or known.engineer_role,
+    )
+
+
+def render(text: str, values: dict[str, str], file: str) -> str:
+    """A text with `{{ name }}` filled in, all at once; `SnowflakeSqlError` for a name that has no value."""
+    if unknown := sorted(set(_PLACEHOLDER.findall(text)) - set(values)):
+        raise SnowflakeSqlError(
+            f"sql/{file} has the placeholder {unknown[0]}; the ones with a value are {sorted(values)}"
+        )
+    return _PLACEHOLDER.sub(lambda placeholder: values[placeholder[1]], text)
+
+
+def split(script: str) -> list[str]:
+    """The statements of a script, without their semicolons. What is only comment is none."""
+    found, start = [], 0
+    for end in _ends(script):
+        text = script[start:end].strip()
+        if _without_comments(text):
+            found.append(text)
+        start = end + 1
+    return found
+
+
+def _ends(script: str) -> Iterator[int]:
+    place = 0
+    for opaque in _OPAQUE.finditer(script):
+        yield from (place + end.start() for end in re.finditer(";", script[place : opaque.start()]))
+        place = opaque.end()
+    yield from (place + end.start() for end in re.finditer(";", script[place:]))
+    yield len(script)
+
+
+def _without_comments(text: str) -> str:
+    return _OPAQUE.sub(lambda found: " " if found[0].startswith(_COMMENTS) else found[0], text).strip()
+
+
+def _files() -> dict[Phase, list[str]]:
+    def files(pattern: str) -> list[str]:
+        return sorted(file.relative_to(_SQL).as_posix() for file in _SQL.glob(pattern))
+
+    return {
+        "account": files("snowflake/account/*.sql"),
+        "schema": [_SESSION, *files("*.sql"), *files("snowflake/schema/*.sql")],
+        "after_dbt": [_SESSION, *files("snowflake/after_dbt/*.sql")],
+    }
+
+
+def _values(names: Names) -> dict[str, str]:
+    prompts = load_prompts()
+    # Which offers fit a customer is decided in Python, so what Snowflake writes by itself may make the general one only.
+    rules = prompts.messages(EmailRequest(full_name="", segment="", reasons="")).system
+    before_customer, _, after_customer = prompts.wording.prompt.user.partition("{customer}")
+    return {
+        **names.identifiers(),
+        "writer_model": _literal(names.writer_model),
+        "email_rules": _literal(rules),
+        "before_customer": _literal(before_customer),
+        "after_customer": _literal(after_customer),
+        "prompt_version": _literal(prompts.prompt_version),
+        "temperature": str(TEMPERATURE),
+        "max_answer_tokens": str(MAX_ANSWER_TOKENS),
+        "emails_per_run": str(EMAILS_PER_RUN),
+        "emails_per_day": str(names.emails_per_day),
+        "email_pause_days": str(EMAIL_PAUSE_DAYS),
+        "alert_hours": f"{ALERT_HOURS:.0f}",
+        "is_control": control_group_in_sql("queue.customer_id"),
+        "uuid_namespace": _literal(str(uuid.NAMESPACE_URL)),
+    }
+
+
+def _literal(text: str) -> str:
+    """A text as Snowflake reads it within a body between $$, which nothing in it can end."""
+    if "$$" in text:
+        raise SnowflakeSqlError(f"a text for Snowflake cannot have $$: {text[:60]!r}")
+    return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
