@@ -337,7 +337,7 @@ def training_sensor(
 
 @dg.sensor(
     job=drift_job,
-    minimum_interval_seconds=600,
+    minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Measures the champion's drift once a day while something is written, and when another one serves.",
 )

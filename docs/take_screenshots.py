@@ -11,6 +11,7 @@ from churn_assets_tests.browser import open_asset_graph, open_browser
 def main(address: str = "http://127.0.0.1:3000") -> None:
     """Write `docs/asset-graph.png`."""
     with sync_playwright() as playwright, open_browser(playwright) as page:
+        page.set_viewport_size({"width": 2400, "height": 2300})  # the whole graph, in letters that can be read
         open_asset_graph(page, address)
         page.screenshot(path=str(Path(__file__).parent / "asset-graph.png"))
 

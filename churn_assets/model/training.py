@@ -241,7 +241,8 @@ def _fitted(method: str, votes: Floats, left: Floats) -> Calibration:
     if method == "isotonic":
         from sklearn.isotonic import IsotonicRegression  # noqa: PLC0415
 
-        found = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(votes, left)
+        never = 0.5 / len(votes)  # nothing that was seen so often, and no oftener, is impossible
+        found = IsotonicRegression(y_min=never, y_max=1 - never, out_of_bounds="clip").fit(votes, left)
         return Calibration("isotonic", tuple(map(float, found.X_thresholds_)), tuple(map(float, found.y_thresholds_)))
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
 

@@ -57,6 +57,15 @@ def test_the_card_tells_the_rows_apart(trained: Trained):
     assert train(rows).model.card["data_version"] != trained.model.card["data_version"]
 
 
+def test_nobody_is_said_to_leave_or_stay_for_certain():
+    rows = training_rows()
+    rows["has_left"] = rows["support_cases_30d"] > 1
+    found = train(rows).test["model"]
+
+    assert 0 < found.min() < 0.001
+    assert 0.999 < found.max() < 1
+
+
 def test_the_test_is_the_latest_cut_offs_as_they_are(trained: Trained):
     rows = training_rows()
     latest = rows[rows["cut_off"].isin(sorted(set(rows["cut_off"]))[-1:])]
