@@ -39,7 +39,7 @@ from churn_assets.deployment import deploy
 from churn_assets.model import registry, serving, training, training_set
 from churn_assets.model.gate import Gate, Verdict
 from churn_assets.model.metrics import Measure
-from churn_assets.model.scoring import Floats, Model, score
+from churn_assets.model.scoring import Floats, Model, matrix_of, score
 from churn_assets.settings import (
     FEATURES,
     HIGH_FROM,
@@ -114,20 +114,14 @@ def _training_rows(home: Path) -> pd.DataFrame:
 
 
 def _candidate(rows: pd.DataFrame, seed: int) -> Candidate:
-    by_cut_off = rows.groupby("cut_off")["has_left"].agg(["size", "sum"])
-    split = training.split_by_time({day: (int(size), int(left)) for day, size, left in by_cut_off.itertuples()})
-    known, validation = (rows[rows["cut_off"].isin(days)] for days in (split.train, split.validation))
-    forest = training.grow(_matrix(known), known["has_left"].to_numpy(bool), seed)
+    known, validation, _ = training.parts_of(rows).values()
+    forest = training.grow(matrix_of(known, FEATURES), known["has_left"].to_numpy(bool), seed)
     return Candidate(training.fit(known, validation, FEATURES, seed), forest.set_params(n_jobs=1))
 
 
 def _drawn(rows: pd.DataFrame, number: int, seed: int) -> pd.DataFrame:
     drawn = rows.sample(number, replace=number > len(rows), random_state=seed)
     return drawn[list(FEATURES)].reset_index(drop=True)
-
-
-def _matrix(frame: pd.DataFrame) -> Floats:
-    return frame[list(FEATURES)].to_numpy(np.float32)
 
 
 # The functions.
@@ -171,7 +165,10 @@ def _ways(candidate: Candidate, folder: Path) -> dict[str, Callable[[pd.DataFram
     }
     return {
         "churn_assets": partial(score, model),
-        **{name: lambda frame, votes=votes: model.calibration(votes(_matrix(frame))) for name, votes in others.items()},
+        **{
+            name: lambda frame, votes=votes: model.calibration(votes(matrix_of(frame, FEATURES)))
+            for name, votes in others.items()
+        },
     }
 
 
@@ -377,7 +374,7 @@ class _Bank:
     def _replace(self, table: str, features: pd.DataFrame, votes: Callable[[Any, Floats], Floats], which: str) -> None:
         candidate = self._candidates[self._champion]
         heuristic = training.heuristic(features)
-        model = candidate.model.calibration(votes(candidate.forest, _matrix(features)))
+        model = candidate.model.calibration(votes(candidate.forest, matrix_of(features, FEATURES)))
         score, high, medium = (
             (model, MODEL_HIGH_FROM, MODEL_MEDIUM_FROM)
             if self._source == "model"

@@ -12,6 +12,7 @@ from churn_assets.assets.model_charts import report
 from churn_assets.clock import utc_now
 from churn_assets.model import registry, training, training_set
 from churn_assets.model.challenge import challenge
+from churn_assets.model.gate import Verdict
 from churn_assets.model.metrics import Evaluation, Measure
 from churn_assets.settings import LABEL_DAYS, Settings
 from churn_assets.warehouse.protocol import Warehouse
@@ -114,12 +115,7 @@ def churn_model(
             "card": dg.MetadataValue.json(dict(card)),
         },
         check_results=[
-            dg.AssetCheckResult(
-                check_name=name,
-                passed=verdict.passed,
-                description=verdict.finding,
-                metadata={"finding": verdict.finding},
-            )
+            result_of(name, verdict)
             for name, verdict in ((NOT_WORSE_CHECK, gate.not_worse), (CALIBRATED_CHECK, gate.calibrated))
         ],
     )
@@ -155,6 +151,19 @@ def churn_champion(context: dg.AssetExecutionContext, warehouse: dg.ResourcePara
             "dagster/row_count": row_count(warehouse, "churn_champion"),
             "dagster/column_schema": _columns(warehouse, "churn_champion"),
         }
+    )
+
+
+def result_of(
+    check: str, verdict: Verdict, severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
+) -> dg.AssetCheckResult:
+    """A verdict as the result of a check, with what was found in words."""
+    return dg.AssetCheckResult(
+        check_name=check,
+        passed=verdict.passed,
+        severity=severity,
+        description=verdict.finding,
+        metadata={"finding": verdict.finding},
     )
 
 

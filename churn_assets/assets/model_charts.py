@@ -59,7 +59,7 @@ def _png(trained: Trained) -> bytes:
     from matplotlib import rc_context  # noqa: PLC0415
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
-    from PIL import Image  # noqa: PLC0415  # which matplotlib brings along
+    from PIL import Image  # noqa: PLC0415
 
     test = trained.test
     style: dict[Any, Any] = {

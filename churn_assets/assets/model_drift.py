@@ -8,11 +8,12 @@ import dagster as dg
 import numpy as np
 
 from churn_assets.assets.charts import picture
-from churn_assets.assets.model import GROUP, OWNER
+from churn_assets.assets.model import GROUP, OWNER, result_of
 from churn_assets.model import registry, training_set
-from churn_assets.model.drift import MIN_LEAVERS, Drift, Outcome, Shift, drift, last_tested
+from churn_assets.model.drift import MIN_LEAVERS, Drift, Outcome, Shift, drift
 from churn_assets.model.gate import Verdict
 from churn_assets.model.stability import SCORE
+from churn_assets.model.training import last_tested
 from churn_assets.settings import FEATURES, MAX_STABILITY_INDEX, Settings
 from churn_assets.warehouse.protocol import Warehouse
 
@@ -68,7 +69,7 @@ def model_drift(warehouse: dg.ResourceParam[Warehouse], settings: dg.ResourcePar
         " ON features.customer_id = predictions.customer_id AND predictions.model_version = ?",
         [version],
     ).to_pandas()
-    found = drift(model, live, training_set.read(warehouse, after=last_tested(model)))
+    found = drift(model, live, training_set.read(warehouse, after=last_tested(model.card)))
     return dg.MaterializeResult(
         metadata={"version": version, **numbers_of(found), "plot": plot(found)},
         check_results=_checks(found.features_are_stable, found.scores_are_stable, found.probabilities_hold),
@@ -109,13 +110,7 @@ def plot(found: Drift) -> dg.MarkdownMetadataValue:
 
 def _checks(*verdicts: Verdict) -> list[dg.AssetCheckResult]:
     return [
-        dg.AssetCheckResult(
-            check_name=name,
-            passed=verdict.passed,
-            severity=dg.AssetCheckSeverity.WARN,
-            description=verdict.finding,
-            metadata={"finding": verdict.finding},
-        )
+        result_of(name, verdict, dg.AssetCheckSeverity.WARN)
         for name, verdict in zip((FEATURES_CHECK, SCORES_CHECK, PROBABILITIES_CHECK), verdicts, strict=True)
     ]
 

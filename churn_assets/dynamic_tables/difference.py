@@ -168,7 +168,7 @@ def _within(day_column: str, interval: tuple[date, date]) -> str:
 
 def _write(tx: LakeTransaction, target: Target, now_there: str, now: datetime) -> tuple[int, int, int]:
     """Write where `refresh_next` differs from the rows that are there."""
-    name, key, columns = quoted(target.name), _listed(target.key), _listed(target.columns)
+    name, key = quoted(target.name), _listed(target.key)
     rows, keys, missing = tx.rows(
         f"SELECT count(*), count(DISTINCT ({key})), count(*) FILTER (WHERE {_absent(target.key)}) FROM refresh_next"
     )[0]
@@ -191,16 +191,14 @@ def _write(tx: LakeTransaction, target: Target, now_there: str, now: datetime) -
     )
     is_next, is_there = (f"{quoted(f'{side} {target.key[0]}')} IS NOT NULL" for side in sides)
     # A reader may read the time stamp too: it is another one wherever a row was written.
-    stamp = f", {quoted(target.row_timestamp)}" if target.row_timestamp else ""
+    stamp = [target.row_timestamp] if target.row_timestamp else []
     for side, where, view, time in (
         ("next", is_next, came, f"TIMESTAMP '{now.isoformat(sep=' ')}'"),
         ("there", is_there, went, "NULL::TIMESTAMP"),
     ):
-        listed = ", ".join(f"{quoted(f'{side} {c}')} AS {quoted(c)}" for c in target.columns)
-        tx.execute(
-            f"CREATE OR REPLACE TEMPORARY VIEW {view} AS SELECT {listed}{f', {time} AS{stamp[1:]}' if stamp else ''}"
-            f" FROM {differing} WHERE {where}"
-        )
+        values = {c: quoted(f"{side} {c}") for c in target.columns} | dict.fromkeys(stamp, time)
+        listed = ", ".join(f"{value} AS {quoted(c)}" for c, value in values.items())
+        tx.execute(f"CREATE OR REPLACE TEMPORARY VIEW {view} AS SELECT {listed} FROM {differing} WHERE {where}")
     fresh, stale, updated = tx.rows(
         f"SELECT count(*) FILTER (WHERE {is_next}), count(*) FILTER (WHERE {is_there}),"
         f" count(*) FILTER (WHERE {is_next} AND {is_there}) FROM {differing}"
@@ -213,5 +211,5 @@ def _write(tx: LakeTransaction, target: Target, now_there: str, now: datetime) -
     if fresh:
         # In order of days, so that a scan of some of them opens few files.
         order = f" ORDER BY {quoted(target.day_key)}" if target.day_key else ""
-        tx.execute(f"INSERT INTO {name} ({columns}{stamp}) SELECT * FROM {came}{order}")
+        tx.execute(f"INSERT INTO {name} ({_listed([*target.columns, *stamp])}) SELECT * FROM {came}{order}")
     return fresh - updated, updated, stale - updated

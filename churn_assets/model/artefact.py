@@ -7,6 +7,7 @@ are read, unlike with pickle or joblib. The same model gives the same bytes.
 import hashlib
 import json
 import zipfile
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from churn_assets.errors import ChurnError
 from churn_assets.model.scoring import Calibration, Model
 
 FORMAT = 1  # another number is refused: its meaning is not known here
+WHAT_NEXT = "; restore it, or choose another model with `churn model rollback`"
 _CARD, _FOREST = "card.json", "forest.onnx"
 _NO_TIME = (1980, 1, 1, 0, 0, 0)
 
@@ -32,9 +34,14 @@ def dumps(model: Model) -> bytes:
         "calibration": {"method": model.calibration.method, "x": model.calibration.x, "y": model.calibration.y},
         "card": model.card,
     }
+    return zipped({_CARD: json.dumps(head, sort_keys=True, indent=1).encode(), _FOREST: model.forest})
+
+
+def zipped(files: Mapping[str, bytes]) -> bytes:
+    """A zip of contents by name; the same ones in the same order give the same bytes."""
     stored = BytesIO()
     with zipfile.ZipFile(stored, "w") as archive:
-        for name, content in ((_CARD, json.dumps(head, sort_keys=True, indent=1).encode()), (_FOREST, model.forest)):
+        for name, content in files.items():
             archive.writestr(zipfile.ZipInfo(name, _NO_TIME), content, zipfile.ZIP_DEFLATED)
     return stored.getvalue()
 
@@ -92,9 +99,6 @@ def opened(content: bytes, name: str, place: str) -> Model:
         return loads(content)
     except ArtefactError as error:
         raise ArtefactError(f"the model's file {place}: {error}{WHAT_NEXT}") from error
-
-
-WHAT_NEXT = "; restore it, or choose another model with `churn model rollback`"
 
 
 def path_of(folder: Path, name: str) -> Path:

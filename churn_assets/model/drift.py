@@ -101,7 +101,7 @@ def drift(model: Model, live: pd.DataFrame, matured: pd.DataFrame) -> Drift:
     """Compare a model with the customers of now and of the cut-offs after its test.
 
     `live` has a row of each customer with the model's features and `score`, missing where it is not of this model; `matured`
-    has rows of the training set after `last_tested`. The windows of 30 days smooth the rhythm of weeks and pay days.
+    has rows of the training set after `training.last_tested`. The windows of 30 days smooth the rhythm of weeks and pay days.
     """
     reference: dict[str, Reference] = model.card["reference"]
     return Drift(
@@ -110,11 +110,6 @@ def drift(model: Model, live: pd.DataFrame, matured: pd.DataFrame) -> Drift:
         score=_shift(reference[SCORE], scores) if len(scores := live[SCORE].dropna()) else None,
         outcome=outcome(model, matured),
     )
-
-
-def last_tested(model: Model) -> date:
-    """The last cut-off that the model was judged on; of what came later it has seen nothing."""
-    return date.fromisoformat(model.card["training"]["test"]["cut_offs"][1])
 
 
 def outcome(model: Model, rows: pd.DataFrame) -> Outcome:

@@ -12,7 +12,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-Floats: TypeAlias = npt.NDArray[np.floating[Any]]
+from churn_assets.model.forest import Floats
+
 Ints: TypeAlias = npt.NDArray[np.integer[Any]]
 Interval: TypeAlias = tuple[float, float]
 
@@ -101,9 +102,8 @@ def resamples(customers: npt.ArrayLike, left: Floats, seed: int) -> Iterator[Flo
     drawn = 0
     while drawn < RESAMPLES:
         weight = np.bincount(rng.integers(size, size=size), minlength=size).astype(np.float64)[who]
-        if (
-            0 < (weight * left).sum() < weight.sum()
-        ):  # without leavers, or with nobody else, there is nothing to measure
+        # Without leavers, or with nobody else, there is nothing to measure.
+        if 0 < (weight * left).sum() < weight.sum():
             drawn += 1
             yield weight
 
@@ -125,6 +125,7 @@ class Outcomes:
         self._ranks = int(self._rank.max()) + 1
         self._bin = bins(self.probability)
         self.all = np.ones_like(self.left)
+        self._gaps_of_all = self._gaps(self.all)
         self._cut_offs: list[tuple[Any, Ints, int]] = []
         if cut_offs is not None:
             _, when = np.unique(np.asarray(cut_offs), return_inverse=True)
@@ -152,8 +153,7 @@ class Outcomes:
 
     def calibration_shift(self, weight: Floats) -> float:
         """How far the gaps of the bins are from those of all rows, added up like the calibration error."""
-        here, there = self._gaps(weight), self._gaps(self.all)
-        return float(np.abs(here - there).sum() / len(self.left))
+        return float(np.abs(self._gaps(weight) - self._gaps_of_all).sum() / len(self.left))
 
     def brier(self, weight: Floats) -> float:
         """Mean squared distance."""

@@ -17,6 +17,7 @@ from churn_assets.model import artefact
 from churn_assets.model.by_digest import servable
 from churn_assets.model.gate import Gate
 from churn_assets.model.scoring import Model
+from churn_assets.model.training import last_tested
 from churn_assets.warehouse.protocol import Statements, Transaction, Warehouse
 from churn_assets.warehouse.values import one_row
 
@@ -48,7 +49,7 @@ class Version:
     @property
     def latest_cut_off(self) -> date:
         """The last day that it was trained or judged on."""
-        return date.fromisoformat(self.card["training"]["test"]["cut_offs"][1])
+        return last_tested(self.card)
 
 
 def register(warehouse: Warehouse, folder: Path, model: Model, gate: Gate, now: datetime) -> int:

@@ -8,15 +8,12 @@ scores starts a second earlier.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from churn_assets.errors import ChurnError
-from churn_assets.model.forest import Forest, read
-
-Floats: TypeAlias = npt.NDArray[np.floating[Any]]
+from churn_assets.model.forest import Floats, Forest, read
 
 
 class FeatureError(ChurnError):
@@ -69,8 +66,7 @@ def score(model: Model, features: Any) -> Floats:
     """
     if lacking := [name for name in model.features if name not in features.columns]:
         raise FeatureError(f"the model needs the features {', '.join(lacking)}, which are missing")
-    with np.errstate(over="ignore"):  # becomes infinite, which is refused
-        matrix = features[list(model.features)].to_numpy(np.float32)
+    matrix = matrix_of(features, model.features)
     refuse_unknown(matrix, model.features)
     return score_matrix(model, matrix)
 
@@ -100,6 +96,12 @@ def contributions(model: Model, features: Floats) -> Floats:
     votes_alone, votes_without = votes[: 2 * rows * count].reshape(2, rows, count)
     own, base = votes[2 * rows * count : -1, None], votes[-1]
     return ((votes_alone - base) + (own - votes_without)) / 2
+
+
+def matrix_of(frame: Any, features: Sequence[str]) -> Floats:
+    """Those columns of a DataFrame as float32, rows by features; what that cannot hold becomes infinite."""
+    with np.errstate(over="ignore"):
+        return frame[list(features)].to_numpy(np.float32)
 
 
 def refuse_unknown(features: Floats, names: Sequence[str]) -> None:

@@ -22,15 +22,15 @@ from churn_assets.settings import FEATURES
 def register(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
     """Give a connection the two functions over the models whose files lie in `folder`."""
     models = cache(partial(servable, folder))
-    for function, of_rows, result in (
-        (PREDICT, score_matrix, pa.float64()),
-        (REASONS, reasons, pa.string()),
+    for function, of_rows, type_, sql_type in (
+        (PREDICT, score_matrix, pa.float64(), "DOUBLE"),
+        (REASONS, reasons, pa.string(), "VARCHAR"),
     ):
         connection.create_function(
             function,
-            _over_arrow(models, of_rows, result),
+            _over_arrow(models, of_rows, type_),
             ["VARCHAR", *["DOUBLE"] * len(FEATURES)],  # type: ignore[list-item]
-            "DOUBLE" if result == pa.float64() else "VARCHAR",  # type: ignore[arg-type]
+            sql_type,  # type: ignore[arg-type]
             type="arrow",  # type: ignore[arg-type]
             null_handling="special",  # type: ignore[arg-type]
         )

@@ -6,7 +6,6 @@ https://docs.snowflake.com/en/developer-guide/udf/python/udf-python-packages
 """
 
 import sys
-import zipfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from io import BytesIO
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from snowflake.snowpark import Session
 
-from churn_assets.model.artefact import digest
+from churn_assets.model.artefact import digest, zipped
 from churn_assets.model.by_digest import PREDICT, REASONS
 from churn_assets.settings import FEATURES, PROJECT_ROOT
 
@@ -23,7 +22,6 @@ REPOSITORY = "snowflake.snowpark.pypi_shared_repository"  # PyPI, so that there 
 SCORING_PACKAGES = ("numpy", "onnx", "pandas", "pydantic-settings", "snowflake-snowpark-python")
 TRAINING_PACKAGES = (*SCORING_PACKAGES, "pyarrow", "scikit-learn", "skl2onnx", "sqlglot")
 _SCORING, _TRAINING = "churn_assets.model.snowflake_scoring", "churn_assets.model.snowflake_training"
-_NO_TIME = (1980, 1, 1, 0, 0, 0)
 
 
 def deploy(session: Session, schema: str) -> None:
@@ -67,12 +65,8 @@ def package_zip() -> bytes:
     for module in (_SCORING, _TRAINING):
         finder.import_hook(module)
     found = [vars(module)["__file__"] for module in finder.modules.values()]
-    stored = BytesIO()
-    with zipfile.ZipFile(stored, "w") as archive:
-        for file in sorted(Path(path) for path in found if path):  # what is built into Python has no file
-            name = file.relative_to(PROJECT_ROOT).as_posix()
-            archive.writestr(zipfile.ZipInfo(name, _NO_TIME), file.read_bytes(), zipfile.ZIP_DEFLATED)
-    return stored.getvalue()
+    files = sorted(Path(path) for path in found if path)  # what is built into Python has no file
+    return zipped({file.relative_to(PROJECT_ROOT).as_posix(): file.read_bytes() for file in files})
 
 
 def _place(schema: str, code: bytes) -> str:

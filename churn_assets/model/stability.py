@@ -15,9 +15,8 @@ from churn_assets.model.scoring import Floats
 from churn_assets.settings import MAX_STABILITY_INDEX
 
 BINS = 10  # of equal shares, as far as the values allow it
-FALSE_ALARMS = (
-    0.001  # the chance at most that an index of an unchanged population passes its limit, however small that is
-)
+# The chance at most that an index of an unchanged population passes its limit, however small the population is.
+FALSE_ALARMS = 0.001
 SCORE = "score"  # what a model's own score is called beside the features
 _DECIMALS = 6  # of values and shares, so that a reference is small
 

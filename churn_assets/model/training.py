@@ -11,7 +11,7 @@ not trained again on all rows, so a later test never asks a champion about what 
 
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date, timedelta
 from hashlib import sha256
 from importlib.metadata import version
@@ -22,7 +22,16 @@ import pandas as pd
 
 from churn_assets.errors import ChurnError
 from churn_assets.model.metrics import Evaluation, evaluate
-from churn_assets.model.scoring import Calibration, FeatureError, Floats, Model, log_odds, refuse_unknown, score_matrix
+from churn_assets.model.scoring import (
+    Calibration,
+    FeatureError,
+    Floats,
+    Model,
+    log_odds,
+    matrix_of,
+    refuse_unknown,
+    score_matrix,
+)
 from churn_assets.model.stability import SCORE, reference
 from churn_assets.settings import FEATURES, LABEL_DAYS, RISK_RULES
 
@@ -77,10 +86,8 @@ def train(frame: pd.DataFrame, features: Sequence[str] = FEATURES, seed: int = 0
     feature is missing or infinite.
     """
     _refuse_unusable(frame, features)
-    by_cut_off = frame.groupby("cut_off")["has_left"].agg(["size", "sum"])
-    split = split_by_time({day: (int(size), int(left)) for day, size, left in by_cut_off.itertuples()})
     frame = frame.sort_values(["cut_off", "customer_id"], kind="stable", ignore_index=True)
-    parts = {name: frame[frame["cut_off"].isin(days)] for name, days in asdict(split).items()}
+    parts = parts_of(frame)
     train_rows, validation, test = parts.values()
     model = fit(train_rows, validation, features, seed)
     test = _scored(model, pd.concat([train_rows, validation]), test, features)
@@ -98,7 +105,7 @@ def train(frame: pd.DataFrame, features: Sequence[str] = FEATURES, seed: int = 0
         "reference": {**reference(train_rows, features), SCORE: reference(test, [_MODEL])[_MODEL]},
         "versions": versions(),
     }
-    return Trained(_with_card(model, card), test, evaluations, importances)
+    return Trained(replace(model, card=card), test, evaluations, importances)
 
 
 def cross_validate(frame: pd.DataFrame, features: Sequence[str], seed: int = 0) -> CrossValidated:
@@ -128,6 +135,18 @@ def cross_validate(frame: pd.DataFrame, features: Sequence[str], seed: int = 0) 
         evaluate_ways(whole),
         {name: float(np.mean([found[name] for found in importances])) for name in features},
     )
+
+
+def parts_of(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The rows of each part of `split_by_time`: train, validation and test."""
+    by_cut_off = frame.groupby("cut_off")["has_left"].agg(["size", "sum"])
+    split = split_by_time({day: (int(size), int(left)) for day, size, left in by_cut_off.itertuples()})
+    return {name: frame[frame["cut_off"].isin(days)] for name, days in asdict(split).items()}
+
+
+def last_tested(card: Mapping[str, Any]) -> date:
+    """The last cut-off that the model of a card was judged on; of what came later it has seen nothing."""
+    return date.fromisoformat(card["training"]["test"]["cut_offs"][1])
 
 
 def split_by_time(rows: Mapping[date, tuple[int, int]]) -> Split:
@@ -161,11 +180,11 @@ def fit(train_rows: pd.DataFrame, validation: pd.DataFrame, features: Sequence[s
     """A forest of the one rows, calibrated on the other. The votes are of shares, so that rare leavers need no resampling."""
     from skl2onnx import to_onnx  # noqa: PLC0415  # more than a second, as below
 
-    matrix, left = _matrix(train_rows, features), train_rows["has_left"].to_numpy(bool)
+    matrix, left = matrix_of(train_rows, features), train_rows["has_left"].to_numpy(bool)
     forest = grow(matrix, left, seed)
     onnx: Any = to_onnx(forest, matrix[:1], options={"zipmap": False})
     forest.set_params(n_jobs=1)  # several threads add the trees up in an order that varies, and with it the last digits
-    votes = forest.predict_proba(_matrix(validation, features))[:, 1]
+    votes = forest.predict_proba(matrix_of(validation, features))[:, 1]
     return Model(
         features=tuple(features),
         forest=onnx.SerializeToString(),
@@ -191,7 +210,9 @@ def grow(matrix: Floats, left: Floats, seed: int) -> Any:
 
 def evaluate_ways(test: pd.DataFrame) -> dict[str, Evaluation]:
     """How good each column of scores is."""
-    return {way: evaluate(test["has_left"], test[way], test["customer_id"], test["cut_off"]) for way in ways(test)}
+    # As numbers: each evaluation puts customers and cut-offs in order, which takes longer with texts and dates.
+    who, when = (np.unique(test[name].to_numpy(), return_inverse=True)[1] for name in ("customer_id", "cut_off"))
+    return {way: evaluate(test["has_left"], test[way], who, when) for way in ways(test)}
 
 
 def ways(test: pd.DataFrame) -> list[str]:
@@ -216,7 +237,7 @@ def versions() -> dict[str, str]:
 def _scored(model: Model, known: pd.DataFrame, test: pd.DataFrame, features: Sequence[str]) -> pd.DataFrame:
     """The test rows with a column of scores for each way."""
     scores = {
-        _MODEL: score_matrix(model, _matrix(test, features)),
+        _MODEL: score_matrix(model, matrix_of(test, features)),
         _LOGISTIC: _logistic(known, test, features),
     }
     if set(FEATURES) <= set(features):
@@ -257,8 +278,8 @@ def _logistic(known: pd.DataFrame, test: pd.DataFrame, features: Sequence[str]) 
     from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
 
     line = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    line.fit(_matrix(known, features), known["has_left"].to_numpy(bool))
-    return line.predict_proba(_matrix(test, features))[:, 1]
+    line.fit(matrix_of(known, features), known["has_left"].to_numpy(bool))
+    return line.predict_proba(matrix_of(test, features))[:, 1]
 
 
 def _importances(model: Model, test: pd.DataFrame, features: Sequence[str], seed: int) -> dict[str, float]:
@@ -267,7 +288,7 @@ def _importances(model: Model, test: pd.DataFrame, features: Sequence[str], seed
 
     rng = np.random.default_rng(seed)
     test = test.sample(min(len(test), IMPORTANCE_ROWS), random_state=seed)
-    matrix, left = _matrix(test, features), test["has_left"].to_numpy(bool)
+    matrix, left = matrix_of(test, features), test["has_left"].to_numpy(bool)
     whole = roc_auc_score(left, model.votes(matrix))
     lost: dict[str, float] = {}
     for place, name in enumerate(features):
@@ -278,15 +299,6 @@ def _importances(model: Model, test: pd.DataFrame, features: Sequence[str], seed
             found.append(float(whole - roc_auc_score(left, model.votes(shuffled))))
         lost[name] = float(np.mean(found))
     return lost
-
-
-def _matrix(frame: pd.DataFrame, features: Sequence[str]) -> Floats:
-    with np.errstate(over="ignore"):  # becomes infinite, which is refused
-        return frame[list(features)].to_numpy(np.float32)
-
-
-def _with_card(model: Model, card: Mapping[str, Any]) -> Model:
-    return Model(model.features, model.forest, model.calibration, model.typical, card)
 
 
 def _data_version(frame: pd.DataFrame, features: Sequence[str]) -> str:
@@ -310,7 +322,7 @@ def _refuse_unusable(frame: pd.DataFrame, features: Sequence[str]) -> None:
         raise TrainingError("the training set is empty; a cut-off comes into it when its label is known")
     if lacking := [name for name in features if name not in frame.columns]:
         raise FeatureError(f"the training set lacks the features {', '.join(lacking)}")
-    refuse_unknown(_matrix(frame, features), features)
+    refuse_unknown(matrix_of(frame, features), features)
 
 
 def _refuse_few(leavers: int, rows: int, least: int, where: str) -> None:

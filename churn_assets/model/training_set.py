@@ -98,6 +98,11 @@ def read(warehouse: Warehouse, after: date | None = None) -> pd.DataFrame:
     ).to_pandas(date_as_object=True)
 
 
+def latest_cut_off(warehouse: Warehouse) -> date | None:
+    """The last one that is there, or None where the training set is empty."""
+    return warehouse.query("SELECT max(cut_off) AS latest FROM churn_training_set")["latest"][0].as_py()
+
+
 def leavers_by_cut_off(warehouse: Warehouse) -> dict[date, tuple[int, int]]:
     """By cut-off, of those that `read` reads without `after`: how many customers and how many of them left."""
     rows = warehouse.query(

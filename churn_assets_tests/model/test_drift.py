@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from churn_assets.model.drift import WEEKS, Drift, drift, last_tested, outcome
+from churn_assets.model.drift import WEEKS, Drift, drift, outcome
 from churn_assets.model.metrics import Floats
 from churn_assets.model.scoring import Calibration, Model
 from churn_assets.model.stability import SCORE, index_of, limit, reference, shares, stability_index
+from churn_assets.model.training import last_tested
 from churn_assets.settings import MAX_CALIBRATION_ERROR, MAX_STABILITY_INDEX
 
 TESTED_UNTIL = date(2026, 3, 1)
@@ -225,7 +226,7 @@ def test_an_empty_bank_has_nothing_to_compare():
 
 
 def test_a_model_is_judged_by_what_came_after_its_test():
-    assert last_tested(oracle()) == TESTED_UNTIL
+    assert last_tested(oracle().card) == TESTED_UNTIL
 
 
 def test_probabilities_that_came_true_hold():
