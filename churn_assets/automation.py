@@ -6,7 +6,7 @@ cannot fall between two ticks, and an idle system starts no run. A sensor reques
 queued or started.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -345,12 +345,7 @@ def drift_sensor(
     context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse]
 ) -> dg.RunRequest | dg.SkipReason:
     """One look at whether a day has passed since the last measurement, or another champion serves since."""
-    if skip := _not_now(context, drift_job.name):
-        return skip
-    since = serving_since(warehouse)
-    if since is not None and since > _ran_at(context, drift_job.name):
-        return dg.RunRequest()
-    return _again_after(context, warehouse, drift_job.name, DRIFT_SECONDS)
+    return _again_after(context, warehouse, drift_job.name, DRIFT_SECONDS, sooner_after=serving_since)
 
 
 @dg.sensor(
@@ -407,12 +402,22 @@ JOBS = [
 
 
 def _again_after(
-    context: dg.SensorEvaluationContext, warehouse: Warehouse, job: str, seconds: float
+    context: dg.SensorEvaluationContext,
+    warehouse: Warehouse,
+    job: str,
+    seconds: float,
+    sooner_after: Callable[[Warehouse], datetime | None] = lambda _: None,
 ) -> dg.RunRequest | dg.SkipReason:
-    """A run of `job` if the last one is `seconds` ago and something was written since."""
+    """A run of `job` if the last one is `seconds` ago and something was written since.
+
+    And one at once if what `sooner_after` gives the time of (UTC) has happened since the last one.
+    """
     if skip := _not_now(context, job):
         return skip
     ran_at = _ran_at(context, job)
+    happened_at = sooner_after(warehouse)
+    if happened_at is not None and happened_at > ran_at:
+        return dg.RunRequest()
     if ran_at + timedelta(seconds=seconds) > utc_now():
         return dg.SkipReason(f"{job} ran a short while ago")
     written = warehouse.query(

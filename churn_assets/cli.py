@@ -24,7 +24,7 @@ from churn_assets.errors import ChurnError
 from churn_assets.ingestion.commit import Stored
 from churn_assets.settings import Settings, load_settings
 from churn_assets.stop import StopSignal
-from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.warehouse.lake import LakeWarehouse, lake_to_write
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(outbox_cli.app, name="outbox")
@@ -113,8 +113,7 @@ def seed(
     from churn_assets.simulator import seeding
 
     settings = load_settings()
-    warehouse = _warehouse(settings)
-    warehouse.deploy()
+    warehouse = lake_to_write(settings.lake_path)
     bank = seeding.seeded_bank(warehouse) or seeding.new_bank(customers, days, number, utc_now())
     if (bank.customers, bank.days, bank.seed) != (customers, days, number):
         raise seeding.SeedError(
@@ -196,8 +195,7 @@ def load(
     from churn_assets.ingestion.history import load as load_files
 
     settings = load_settings()
-    warehouse = _warehouse(settings)
-    warehouse.deploy()
+    warehouse = lake_to_write(settings.lake_path)
     with _progress("loading") as progress:
 
         def report(file: Path, so_far: Stored) -> None:
@@ -229,8 +227,7 @@ def replay_rejects(
     """Check rejected events again and store those that the contract accepts by now."""
     from churn_assets.ingestion import history
 
-    warehouse = _warehouse(load_settings())
-    warehouse.deploy()
+    warehouse = lake_to_write(load_settings().lake_path)
     _say_stored(history.replay_rejects(warehouse, reason, utc_now))
 
 
@@ -295,8 +292,7 @@ def suppress(
     """Let nobody write to a customer, and cancel what waits to leave."""
     from churn_assets.retention import suppressions
 
-    warehouse = _warehouse(load_settings())
-    warehouse.deploy()
+    warehouse = lake_to_write(load_settings().lake_path)
     day = until.date() if until else None
     cancelled = suppressions.suppress(warehouse, customer, day, utc_now(), note, getpass.getuser())
     _say(f"{customer} is suppressed{f' until {day}' if day else ''}; {cancelled:,} emails cancelled")
@@ -307,8 +303,7 @@ def unsuppress(customer: Annotated[str, typer.Argument(help="The customer's id."
     """Let a customer be written to again. A customer's own refusal of emails stays."""
     from churn_assets.retention import suppressions
 
-    warehouse = _warehouse(load_settings())
-    warehouse.deploy()
+    warehouse = lake_to_write(load_settings().lake_path)
     was_suppressed = suppressions.lift(warehouse, customer, utc_now())
     _say(f"{customer} is no longer suppressed" if was_suppressed else f"{customer} was not suppressed")
 

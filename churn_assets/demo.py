@@ -27,7 +27,7 @@ from churn_assets.settings import PROJECT_ROOT, Settings
 from churn_assets.simulator import seeding
 from churn_assets.status import status
 from churn_assets.stop import StopSignal
-from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.warehouse.lake import LakeWarehouse, lake_to_write
 
 STATE_EVERY_SECONDS = 5.0
 WORK_OFF_SECONDS = 60.0  # for runs under way to end by themselves
@@ -62,8 +62,7 @@ def run_demo(
     if not _is_free(port):
         raise DemoError(f"port {port} is taken; choose another with --port")
     stop = StopSignal()
-    warehouse = LakeWarehouse(settings.lake_path)
-    warehouse.deploy()
+    warehouse = lake_to_write(settings.lake_path)
     bank = seeding.seeded_bank(warehouse) or seeding.new_bank(customers, days, SEED, utc_now())
     say(f"bank of {bank.customers:,} customers, {bank.days} days of history")
     seeding.seed(warehouse, bank, utc_now(), lambda ledger, rows: say(f"  {ledger}: {rows:,} rows"))

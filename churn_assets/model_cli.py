@@ -14,7 +14,7 @@ from rich.table import Table
 
 from churn_assets.clock import utc_now
 from churn_assets.settings import load_settings
-from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.warehouse.lake import LakeWarehouse, lake_to_write
 
 app = typer.Typer(
     no_args_is_help=True, help="Train, list, promote and roll back churn models; try one on your own data."
@@ -68,8 +68,7 @@ def train() -> None:
     from churn_assets.model.challenge import challenge
 
     settings = load_settings()
-    warehouse = LakeWarehouse(settings.lake_path)
-    warehouse.deploy()
+    warehouse = lake_to_write(settings.lake_path)
     with console.status("training"):
         rows = training_set.read(warehouse)
         found = challenge(rows, lambda: registry.champion(warehouse, settings.models_path), console.print)
@@ -80,7 +79,7 @@ def train() -> None:
     if not found.gate.passed:
         typer.echo(f"version {version} stays a challenger; `churn model promote {version} --force` overrides")
         raise typer.Exit(1)
-    _promote(version, "passed the gate", force=False)
+    _promote(warehouse, version, "passed the gate", force=False)
 
 
 @app.command()
@@ -90,7 +89,7 @@ def promote(
     force: Annotated[bool, typer.Option("--force", help="Also where it failed the gate.")] = False,
 ) -> None:
     """Let a version serve."""
-    _promote(version, reason, force=force)
+    _promote(lake_to_write(load_settings().lake_path), version, reason, force=force)
 
 
 @app.command()
@@ -98,8 +97,7 @@ def rollback(reason: Reason = "by hand") -> None:
     """Let the version serve again that did before the present champion."""
     from churn_assets.model import registry
 
-    warehouse = LakeWarehouse(load_settings().lake_path)
-    warehouse.deploy()
+    warehouse = lake_to_write(load_settings().lake_path)
     _say_serving(registry.rollback(warehouse, utc_now(), getpass.getuser(), reason))
 
 
@@ -135,11 +133,9 @@ def evaluate(
     console.print(importances)
 
 
-def _promote(version: int, reason: str, *, force: bool) -> None:
+def _promote(warehouse: LakeWarehouse, version: int, reason: str, *, force: bool) -> None:
     from churn_assets.model import registry
 
-    warehouse = LakeWarehouse(load_settings().lake_path)
-    warehouse.deploy()
     registry.promote(warehouse, version, utc_now(), getpass.getuser(), reason, force=force)
     _say_serving(version)
 

@@ -15,7 +15,7 @@ from churn_assets.clock import utc_now
 from churn_assets.errors import ChurnError
 from churn_assets.retention.statuses import Status
 from churn_assets.settings import Settings, load_settings
-from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.warehouse.lake import LakeWarehouse, lake_to_write
 
 app = typer.Typer(no_args_is_help=True, help="List, approve, reject, export and send written emails.")
 console = Console()
@@ -26,12 +26,6 @@ SomeIds = Annotated[list[str], typer.Argument(metavar="ID...", help="The interve
 
 def _to_read(settings: Settings) -> LakeWarehouse:
     return LakeWarehouse(settings.lake_path, read_only=True)
-
-
-def _to_write(settings: Settings) -> LakeWarehouse:
-    warehouse = LakeWarehouse(settings.lake_path)
-    warehouse.deploy()
-    return warehouse
 
 
 @app.command("list")
@@ -78,7 +72,7 @@ def approve(
 
     if bool(ids) == everything:
         raise typer.BadParameter("name interventions, or --all")
-    warehouse = _to_write(load_settings())
+    warehouse = lake_to_write(load_settings().lake_path)
     if ids:
         outbox.approve(warehouse, ids, getpass.getuser(), utc_now())
     count = len(set(ids)) if ids else outbox.approve_all(warehouse, getpass.getuser(), utc_now())
@@ -90,7 +84,7 @@ def reject(ids: SomeIds, note: Annotated[str | None, typer.Option(help="Why.")] 
     """Never let READY emails leave."""
     from churn_assets.retention import outbox
 
-    outbox.reject(_to_write(load_settings()), ids, getpass.getuser(), utc_now(), note)
+    outbox.reject(lake_to_write(load_settings().lake_path), ids, getpass.getuser(), utc_now(), note)
     typer.echo(f"{len(set(ids)):,} rejected")
 
 
@@ -100,7 +94,7 @@ def export(file: Annotated[Path, typer.Argument(help="A CSV file that does not e
     from churn_assets.retention import outbox
 
     settings = load_settings()
-    warehouse = _to_write(settings)
+    warehouse = lake_to_write(settings.lake_path)
     outbox.approve_if_automatic(warehouse, settings, utc_now())
     done = outbox.export(warehouse, file, settings.emails_path, getpass.getuser(), utc_now(), typer.echo)
     cancelled = f"; {done.cancelled:,} cancelled" if done.cancelled else ""
@@ -116,7 +110,7 @@ def send() -> None:
 
     settings = load_settings()
     smtp, quiet = smtp_of(settings), quiet_hours(settings)
-    warehouse = _to_write(settings)
+    warehouse = lake_to_write(settings.lake_path)
     outbox.approve_if_automatic(warehouse, settings, utc_now())
     done = outbox.send(warehouse, smtp, settings.emails_path, quiet, getpass.getuser(), utc_now)
     typer.echo(
@@ -139,5 +133,5 @@ def resolve(
     """End the doubt about an UNCERTAIN email: it was sent, or it waits to be sent again."""
     from churn_assets.retention import outbox
 
-    outbox.resolve(_to_write(load_settings()), intervention_id, was_sent, getpass.getuser(), utc_now())
+    outbox.resolve(lake_to_write(load_settings().lake_path), intervention_id, was_sent, getpass.getuser(), utc_now())
     typer.echo("sent" if was_sent else "approved, to be sent again")

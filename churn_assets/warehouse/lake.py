@@ -259,6 +259,13 @@ class LakeWarehouse:
                 cursor.rollback()
 
 
+def lake_to_write(path: Path) -> LakeWarehouse:
+    """The lake in folder `path`, with every table that this version knows."""
+    lake = LakeWarehouse(path)
+    lake.deploy()
+    return lake
+
+
 def _sort_by(tx: Transaction, order: Mapping[str, str]) -> None:
     known = dict(
         tx.rows(
