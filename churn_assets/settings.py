@@ -131,7 +131,39 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_file=ENV_FILE, env_ignore_empty=True, extra="ignore", frozen=True)
 
     home: Path = Field(Path(".churn"), alias="CHURN_HOME", description="Folder of all state.")
-    target: Literal["local"] = Field("local", alias="CHURN_TARGET", description="Which warehouse.")
+    target: Literal["local", "snowflake"] = Field("local", alias="CHURN_TARGET", description="Which warehouse.")
+    driver: Literal["dagster", "native"] = Field(
+        "dagster",
+        alias="CHURN_DRIVER",
+        description="Who moves the streams and writes emails: Dagster, or Snowflake's own tasks; it holds from the next deploy on.",
+    )
+    snowflake_account: str = Field("", alias="SNOWFLAKE_ACCOUNT", description="Account identifier, as ORG-ACCOUNT.")
+    snowflake_user: str = Field("", alias="SNOWFLAKE_USER", description="Who signs in: a user of TYPE = SERVICE.")
+    snowflake_role: str = Field("DATA_ENGINEER", alias="SNOWFLAKE_ROLE", description="The role that owns the tables.")
+    snowflake_warehouse: str = Field("CHURN", alias="SNOWFLAKE_WAREHOUSE", description="The virtual warehouse.")
+    snowflake_database: str = Field("CHURN", alias="SNOWFLAKE_DATABASE", description="The database.")
+    snowflake_schema: str = Field("MAIN", alias="SNOWFLAKE_SCHEMA", description="The schema of the ledgers.")
+    snowflake_private_key_path: Path | None = Field(
+        None, alias="SNOWFLAKE_PRIVATE_KEY_PATH", description="The user's private key, a PEM file."
+    )
+    snowflake_private_key_passphrase: SecretStr | None = Field(
+        None, alias="SNOWFLAKE_PRIVATE_KEY_PASSPHRASE", description="What the key is encrypted with, if it is."
+    )
+    snowflake_token: SecretStr | None = Field(
+        None, alias="SNOWFLAKE_TOKEN", description="An OAuth access token, instead of a key."
+    )
+    snowflake_password: SecretStr | None = Field(
+        None,
+        alias="SNOWFLAKE_PASSWORD",
+        description="A password, instead of a key; Snowflake refuses it for service users.",
+    )
+    snowflake_host: str | None = Field(
+        None, alias="SNOWFLAKE_HOST", description="Where the account is reached, if not under its own name."
+    )
+    snowflake_port: int = Field(443, alias="SNOWFLAKE_PORT", description="Port of SNOWFLAKE_HOST.")
+    snowflake_protocol: Literal["https", "http"] = Field(
+        "https", alias="SNOWFLAKE_PROTOCOL", description="http for an emulator on this machine only."
+    )
     kafka_bootstrap_servers: str | None = Field(
         None,
         alias="KAFKA_BOOTSTRAP_SERVERS",
