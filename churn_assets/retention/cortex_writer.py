@@ -1,28 +1,27 @@
 """The writer that asks Snowflake's Cortex, so that name and reasons stay in the account.
 
-By documentation only: it has not met a live account. How a statement reaches Snowflake belongs to the caller.
+By documentation only: it has not met a live account.
 https://docs.snowflake.com/en/sql-reference/functions/ai_complete-single-string
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from pydantic import BaseModel, Field, Json, ValidationError
-from snowflake.connector.errors import Error as SnowflakeError
 
 from churn_assets.retention.prompts import MAX_ANSWER_TOKENS, TEMPERATURE, Prompts
 from churn_assets.retention.writer import Answer, EmailRequest, WriterError
+from churn_assets.warehouse.protocol import Warehouse, WarehouseError
 
 # Without return_error_details an error is NULL; show_details gives the tokens that were used. It takes one prompt, not
 # messages of several roles.
 AI_COMPLETE = f"""
     SELECT AI_COMPLETE(
-        model => %s,
-        prompt => %s,
+        model => ?,
+        prompt => ?,
         model_parameters => {{'temperature': {TEMPERATURE}, 'max_tokens': {MAX_ANSWER_TOKENS}}},
         show_details => TRUE,
         return_error_details => TRUE
-    )
+    ) AS answer
 """
 
 
@@ -48,14 +47,12 @@ class _Result(BaseModel):
 
 
 class CortexWriter:
-    """Asks for one email a statement. `query` runs a statement with bound parameters, as the connector does."""
+    """Asks for one email a statement."""
 
     name = "cortex"
 
-    def __init__(
-        self, query: Callable[[str, Sequence[Any]], list[tuple[Any, ...]]], model: str, prompts: Prompts
-    ) -> None:
-        self._query = query
+    def __init__(self, warehouse: Warehouse, model: str, prompts: Prompts) -> None:
+        self._warehouse = warehouse
         self._model = model
         self._prompts = prompts
 
@@ -68,19 +65,19 @@ class CortexWriter:
         """See `Writer`."""
         messages = self._prompts.messages(request, complaints)
         try:
-            rows = self._query(AI_COMPLETE, [self._model, f"{messages.system}\n\n{messages.user}"])
-        except SnowflakeError as error:
+            found = self._warehouse.query(AI_COMPLETE, [self._model, f"{messages.system}\n\n{messages.user}"])
+        except WarehouseError as error:
             # Not Snowflake's own words: they may repeat the statement, and with it the prompt.
             raise WriterError(
-                f"Snowflake refused AI_COMPLETE (error {error.errno}, query {error.sfqid}); look it up in the query history,"
+                f"Snowflake refused AI_COMPLETE (error {error.number}, query {error.query_id}); look it up in the query history,"
                 " and check the grants USE AI FUNCTIONS ON ACCOUNT and SNOWFLAKE.CORTEX_USER"
             ) from None
-        return self._answer(rows)
+        return self._answer(found["answer"][0].as_py())
 
-    def _answer(self, rows: list[tuple[Any, ...]]) -> Answer:
+    def _answer(self, cell: str | None) -> Answer:
         try:
             # The connector gives an object as JSON.
-            result = _Result.model_validate_json(rows[0][0])
+            result = _Result.model_validate_json(cell or "")
         except ValidationError:
             raise WriterError("AI_COMPLETE answered in a form that is not documented; see cortex_writer.py") from None
         if result.error:

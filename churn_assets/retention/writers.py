@@ -6,6 +6,7 @@ from churn_assets.retention.prompts import Prompts
 from churn_assets.retention.template_writer import TemplateWriter
 from churn_assets.retention.writer import Writer
 from churn_assets.settings import WRITER_RETRIES, WRITER_TIMEOUT_SECONDS, Settings, SettingsError
+from churn_assets.warehouse.opening import open_warehouse
 
 DEFAULT_MODELS = {"openai": "llama3", "cortex": "llama3.1-8b"}  # unless CHURN_WRITER_MODEL names another
 
@@ -28,8 +29,14 @@ def make_writer(settings: Settings, prompts: Prompts) -> Writer:
                 max_retries=WRITER_RETRIES,
             )
         case "cortex":
-            raise SettingsError(
-                "CHURN_WRITER=cortex needs CHURN_TARGET=snowflake; or set CHURN_WRITER to template or openai"
+            if settings.target != "snowflake":
+                raise SettingsError(
+                    "CHURN_WRITER=cortex needs CHURN_TARGET=snowflake; or set CHURN_WRITER to template or openai"
+                )
+            from churn_assets.retention.cortex_writer import CortexWriter  # noqa: PLC0415
+
+            return CortexWriter(
+                open_warehouse(settings), settings.writer_model or DEFAULT_MODELS[settings.writer], prompts
             )
 
 

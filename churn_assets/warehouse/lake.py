@@ -32,7 +32,7 @@ from churn_assets.settings import (
     REWRITTEN_DELETE_SHARE,
     SNAPSHOT_RETENTION_HOURS,
 )
-from churn_assets.warehouse.protocol import Column, Maintenance, PastRefresh, T, Transaction
+from churn_assets.warehouse.protocol import Column, Maintenance, PastRefresh, ReadOnlyError, T, Transaction
 
 BUSY_TIMEOUT_MS = 5000
 MAX_ATTEMPTS = 20
@@ -53,10 +53,6 @@ _MAINTENANCE = re.compile(
     r"|delete_orphaned_files|rewrite_data_files|flush_inlined_data|add_data_files|query|query_table)\b",
     re.IGNORECASE,
 )
-
-
-class ReadOnlyError(ChurnError):
-    """A query would do more than read; the message says what is allowed."""
 
 
 class LakeNotFoundError(ChurnError):

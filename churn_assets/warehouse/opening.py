@@ -17,9 +17,8 @@ def open_warehouse(settings: Settings, *, read_only: bool = False, tag: Callable
     if settings.target == "snowflake":
         # Its client takes two seconds to import, which every command of the lake would pay.
         from churn_assets.warehouse.snowflake import SnowflakeWarehouse  # noqa: PLC0415
-        from churn_assets.warehouse.snowflake_connection import connections  # noqa: PLC0415
 
-        return SnowflakeWarehouse(connections(settings), read_only=read_only, tag=tag)
+        return SnowflakeWarehouse(settings, read_only=read_only, tag=tag)
     from churn_assets.warehouse.lake import LakeWarehouse  # noqa: PLC0415
 
     return LakeWarehouse(settings.lake_path, read_only=read_only)

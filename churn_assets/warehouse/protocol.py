@@ -11,8 +11,22 @@ from typing import Any, Protocol, TypeVar
 import pyarrow as pa
 
 from churn_assets.dynamic_tables.engine import DynamicTable, Refresh
+from churn_assets.errors import ChurnError
 
 T = TypeVar("T")
+
+
+class ReadOnlyError(ChurnError):
+    """A query would do more than read; the message says what is allowed."""
+
+
+class WarehouseError(ChurnError):
+    """The warehouse refused a statement; `number` and `query_id` are its own, where it gave them."""
+
+    def __init__(self, message: str, number: int | None = None, query_id: str | None = None) -> None:
+        super().__init__(message)
+        self.number = number
+        self.query_id = query_id
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,39 @@
-"""What the warehouse protocol's questions are in Snowflake's SQL.
+"""Snowflake behind the warehouse protocol.
 
-So far the history of refreshes: there the tables refresh themselves, so it is all that tells of them. By documentation;
-it has not met a live account.
+Here belong sessions, transactions with their retries, and what the protocol's questions are in Snowflake's SQL. What is
+written in a transaction belongs to the callers, what is deployed to `churn_assets.snowflake_deployment`, how to sign in to
+`snowflake_connection`.
+
+By documentation and against an emulator; it has not met a live account. docs/snowflake.md says of each object how it was
+verified.
 """
 
+import re
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from email.utils import parsedate_to_datetime
+from graphlib import TopologicalSorter
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from snowflake.connector import SnowflakeConnection
+from snowflake.connector.cursor import SnowflakeCursor
+from snowflake.connector.errors import Error, InterfaceError, NotSupportedError, OperationalError
+
+from churn_assets.dynamic_tables.engine import DOWNSTREAM, DynamicTable, Refresh, parse_lag
+from churn_assets.settings import ORPHAN_HOURS, Settings
+from churn_assets.warehouse.protocol import Column, Maintenance, PastRefresh, ReadOnlyError, T, Transaction
+from churn_assets.warehouse.snowflake_connection import SnowflakeError, connections, what_to_do
+
+MAX_ATTEMPTS = 5
 # The columns of `PastRefresh`; the parameter is the time after which. The lag before a refresh is how far the one before it
 # had fallen behind: DATA_TIMESTAMP is the time up to which base tables are shown. Rows that were rewritten unchanged
 # (numCopiedRows) count as nothing. https://docs.snowflake.com/en/sql-reference/functions/dynamic_table_refresh_history
@@ -20,6 +50,365 @@ PAST_REFRESHES = """
         COALESCE(DATEDIFF('millisecond', shown_before, data_timestamp) / 1000, 0) AS lag_seconds_before
     FROM TABLE(INFORMATION_SCHEMA.DYNAMIC_TABLE_REFRESH_HISTORY(RESULT_LIMIT => 10000))
     WHERE state = 'SUCCEEDED' AND schema_name = CURRENT_SCHEMA()
-    QUALIFY started_at > %s
+    QUALIFY started_at > ?
     ORDER BY started_at
 """
+STAGE, FILE_FORMAT, MODELS = "landing", "event_batches", "churn_models"
+# All writers take turns, as on the lake: Snowflake reads what was committed when a statement began, so without it two runs
+# could find the same customer waiting and both write to her. The lock ends with the transaction.
+_TAKE_TURN = "UPDATE write_turn SET taken_at = SYSDATE()"
+# Another one holds a lock for too long, or the service had an error of its own.
+# https://docs.snowflake.com/en/sql-reference/transactions
+_TRANSIENT = frozenset({603, 625, 300002, 300005})
+_SESSION_IS_GONE = frozenset({250002, 390111, 390112, 390114, 390195})
+_HTTP_ERRORS = range(290500, 290600)
+_DATA = re.compile(r"\s*(SELECT|WITH|INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
+_READS = re.compile(r"\s*(SELECT|WITH|SHOW|DESC|DESCRIBE|EXPLAIN|LIST|LS)\b", re.IGNORECASE)
+_COMMENT = re.compile(r"--[^\n]*|//[^\n]*|/\*.*?\*/", re.DOTALL)
+# Of the Arrow columns that are staged.
+_TYPES = {
+    "bool": "BOOLEAN",
+    "int32": "INTEGER",
+    "int64": "BIGINT",
+    "double": "DOUBLE",
+    "date32[day]": "DATE",
+    "timestamp[us]": "TIMESTAMP_NTZ",
+    "string": "VARCHAR",
+    "binary": "BINARY",
+}
+
+
+class UnknownOutcomeError(SnowflakeError):
+    """The connection was lost while a transaction was committed: it may have taken effect or not."""
+
+
+class _Session:
+    """One connection; a statement at a time."""
+
+    def __init__(self, connection: SnowflakeConnection, tag: Callable[[], str]) -> None:
+        self.connection = connection
+        self._tag = tag
+
+    @contextmanager
+    def run(self, sql: str, parameters: Sequence[Any] = (), **options: Any) -> Generator[SnowflakeCursor]:
+        """A cursor with the result of one statement."""
+        with self.connection.cursor() as cursor:
+            tag = {"QUERY_TAG": self._tag()}
+            cursor.execute(sql, list(parameters) or None, _statement_params=tag, **options)
+            yield cursor
+
+    def execute(self, sql: str, parameters: Sequence[Any] = (), **options: Any) -> int:
+        """Run one statement; the number of rows it changed."""
+        with self.run(sql, parameters, **options) as cursor:
+            return cursor.rowcount or 0
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a query."""
+        with self.run(sql, parameters) as cursor:
+            return [tuple(map(_plain, row)) for row in cursor.fetchall()]
+
+    def dicts(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """All rows of a query or of a SHOW, by column name in lower case."""
+        with self.run(sql, parameters) as cursor:
+            names = [column.name.lower() for column in cursor.description]
+            return [dict(zip(names, map(_plain, row), strict=True)) for row in cursor.fetchall()]
+
+    def arrow(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
+        """The result of a query; all of a SHOW is text."""
+        with self.run(sql, parameters) as cursor:
+            try:
+                return _normal(cursor.fetch_arrow_all(force_return_table=True, force_microsecond_precision=True))
+            except NotSupportedError:  # not in Arrow's format, as nothing is but the results of queries
+                names = [column.name.lower() for column in cursor.description]
+                rows = [[None if value is None else str(value) for value in row] for row in cursor.fetchall()]
+        return pa.table({name: pa.array([row[place] for row in rows], pa.string()) for place, name in enumerate(names)})
+
+
+class _SnowflakeTransaction:
+    """What runs between BEGIN and COMMIT; implements `Transaction`."""
+
+    def __init__(self, session: _Session) -> None:
+        self._session = session
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        return self._session.execute(_refuse_ddl(sql), parameters)
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        return self._session.rows(_refuse_ddl(sql), parameters)
+
+    def consume_stream(self, stream: str) -> str:
+        changes = f"changes_of_{stream}"
+        columns = [name for name, *_ in self._session.rows(f"DESCRIBE TABLE {changes}") if name != "CHANGE_ACTION"]
+        listed = ", ".join(columns)
+        self.execute(f"DELETE FROM {changes}")
+        # All of it is read: what a filter left out would be given up as well.
+        self.execute(f"INSERT INTO {changes} ({listed}, change_action) SELECT {listed}, METADATA$ACTION FROM {stream}")
+        return changes
+
+
+class SnowflakeWarehouse:
+    """The schema that `settings` name. Implements `Warehouse`; one object may be used from several threads.
+
+    A session is kept for the next caller: to sign in takes a second or more. `tag` says on whose behalf statements run.
+    """
+
+    def __init__(self, settings: Settings, *, read_only: bool = False, tag: Callable[[], str] = lambda: "") -> None:
+        self._connect = connections(settings)
+        self._settings = settings
+        self._read_only = read_only
+        self._tag = tag
+        self._idle: list[_Session] = []
+
+    def deploy(self) -> None:
+        found = self._ask(lambda session: session.dicts("SHOW TABLES LIKE 'WRITE_TURN'"))
+        if not found:
+            raise SnowflakeError("the tables are not there; run `churn deploy --target snowflake` first")
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
+        if self._read_only:
+            _refuse_writes(sql)
+        return self._ask(lambda session: session.arrow(sql, parameters))
+
+    def columns(self, table: str) -> list[Column]:
+        rows = self._ask(lambda session: session.dicts(f"DESCRIBE TABLE {table}"))
+        return [Column(row["name"].lower(), row["type"]) for row in rows]
+
+    def transact(self, work: Callable[[Transaction], T], staged: Mapping[str, pa.Table] | None = None) -> T:
+        return self._ask(lambda session: _transacted(session, work, staged or {}))
+
+    def refresh(self, names: Iterable[str], now: datetime) -> list[Refresh]:
+        # A refresh by hand brings what a table reads up to date as well, so that it costs nothing afterwards.
+        wanted = set(names)
+        known = {table.name: table for table in self.dynamic_tables(now)}
+        if unknown := wanted - known.keys():
+            raise SnowflakeError(
+                f"{', '.join(sorted(unknown))} is not a dynamic table of this schema; run `churn deploy --target snowflake`"
+            )
+        results: list[Refresh] = []
+        for name in (name for name in known if name in wanted):
+            asked_at = self._now()
+            self._ask(lambda session, name=name: session.execute(f"ALTER DYNAMIC TABLE {name} REFRESH"))
+            done = [past for past in self.past_refreshes(asked_at - timedelta(seconds=1)) if past.name == name]
+            if not done:
+                raise SnowflakeError(f"{name} was refreshed, but its history does not show it; grant MONITOR on it")
+            results.append(_refresh_of(done[-1], known[name]))
+        return results
+
+    def past_refreshes(self, after: datetime) -> list[PastRefresh]:
+        rows = self._ask(lambda session: session.dicts(PAST_REFRESHES, [after]))
+        return [PastRefresh(**{key: value for key, value in row.items() if key != "shown_before"}) for row in rows]
+
+    def dynamic_tables(self, now: datetime) -> list[DynamicTable]:
+        shown = self._ask(lambda session: session.dicts("SHOW DYNAMIC TABLES"))
+        tables = {row["name"].lower(): row for row in shown}
+        sources = {name: _named(row["text"], tables.keys() - {name}) for name, row in tables.items()}
+        return [
+            DynamicTable(
+                name=name,
+                sources=sources[name],
+                target_lag_seconds=_target_lag(tables, sources, name),
+                is_to_be_initialized=False,
+                # How old what it shows is, also where nothing has changed since: Snowflake does not tell the two apart.
+                lag_seconds=max(0.0, (now - _utc(tables[name]["data_timestamp"])).total_seconds()),
+                refreshed_at=_utc(tables[name]["data_timestamp"]),
+                refresh_action=None,
+                keeps_itself_fresh=True,
+            )
+            for name in TopologicalSorter(sources).static_order()
+        ]
+
+    def stream_has_data(self, stream: str) -> bool:
+        # Answered without a running warehouse.
+        return self._ask(lambda session: session.rows(f"SELECT SYSTEM$STREAM_HAS_DATA('{stream}')"))[0][0]
+
+    def maintain(self, order: Mapping[str, str], now: datetime) -> Maintenance:
+        """Snowflake keeps its tables in order; what is left is what killed writers left on the stage."""
+
+        def clean(session: _Session) -> int:
+            files = session.dicts(f"LIST @{STAGE}")
+            old = [
+                file["name"].partition("/")[2]
+                for file in files
+                if _utc(parsedate_to_datetime(file["last_modified"])) < now - timedelta(hours=ORPHAN_HOURS)
+            ]
+            for name in old:
+                session.rows(f"REMOVE @{STAGE}/{name}")
+            return len(old)
+
+        size = sum(int(row["bytes"] or 0) for row in self._ask(lambda session: session.dicts("SHOW TABLES")))
+        return Maintenance(files={}, bytes=(size, size), snapshots_expired=0, files_deleted=self._ask(clean))
+
+    def store_model(self, name: str, content: bytes) -> None:
+        def put(session: _Session) -> None:
+            options = "AUTO_COMPRESS = FALSE OVERWRITE = TRUE"
+            session.execute(f"PUT 'file://{name}' @{MODELS} {options}", file_stream=BytesIO(content))
+
+        self._ask(put)
+
+    def read_model(self, name: str) -> bytes:
+        with tempfile.TemporaryDirectory(prefix="churn-model-") as folder:
+            self._ask(lambda session: session.rows(f"GET @{MODELS}/{name} 'file://{folder}'"))
+            try:
+                return (Path(folder) / name).read_bytes()
+            except FileNotFoundError as error:
+                raise SnowflakeError(f"there is no file {name} on the stage {MODELS}") from error
+
+    def _now(self) -> datetime:
+        """The time by Snowflake's clock (UTC)."""
+        return self._ask(lambda session: session.rows("SELECT SYSDATE()"))[0][0]
+
+    def _ask(self, work: Callable[[_Session], T]) -> T:
+        """What `work` gives with a session of this thread alone; once more where another session may give it."""
+        attempt = 0
+        while True:
+            attempt += 1
+            session = None
+            try:
+                session = self._idle.pop() if self._idle else _Session(self._connect().__enter__(), self._tag)
+                result = work(session)
+            except Error as error:
+                gone = _is_gone(error)
+                if session and not gone:
+                    self._idle.append(session)
+                elif session:
+                    with suppress(Error):
+                        session.connection.close()
+                if session and attempt < MAX_ATTEMPTS and (gone or error.errno in _TRANSIENT):
+                    time.sleep(0.2 * 2**attempt)
+                    continue
+                raise SnowflakeError(what_to_do(error, self._settings), error.errno, error.sfqid) from error
+            except BaseException:
+                # Whatever it is of the caller's, the session has rolled back and can be used.
+                if session:
+                    self._idle.append(session)
+                raise
+            self._idle.append(session)
+            return result
+
+
+def _transacted(session: _Session, work: Callable[[Transaction], T], staged: Mapping[str, pa.Table]) -> T:
+    """One transaction. What makes and fills files comes before it: their statements would end it."""
+    place = f"{STAGE}/{uuid.uuid4()}"
+    full = [name for name, table in staged.items() if table.num_rows]
+    try:
+        for name, table in staged.items():
+            types = ", ".join(f"{field.name} {_TYPES[str(field.type)]}" for field in table.schema)
+            session.execute(f"CREATE OR REPLACE TEMPORARY TABLE {name} ({types})")
+        for name in full:
+            content = BytesIO()
+            pq.write_table(staged[name], content, coerce_timestamps="us", compression="zstd")
+            content.seek(0)
+            put = f"PUT 'file://{name}.parquet' @{place} AUTO_COMPRESS = FALSE SOURCE_COMPRESSION = NONE"
+            session.execute(put, file_stream=content)
+        session.execute("BEGIN")
+        try:
+            session.execute(_TAKE_TURN)
+            for name in full:
+                session.execute(
+                    f"COPY INTO {name} FROM @{place}/{name}.parquet FILE_FORMAT = (FORMAT_NAME = '{FILE_FORMAT}')"
+                    " MATCH_BY_COLUMN_NAME = CASE_INSENSITIVE ON_ERROR = ABORT_STATEMENT"
+                )
+            result = work(_SnowflakeTransaction(session))
+        except BaseException:
+            with suppress(Error):  # a lost session's transaction is rolled back by Snowflake
+                session.execute("ROLLBACK")
+            raise
+        _commit(session)
+        return result
+    finally:
+        if full:
+            with suppress(Error):  # what stays behind is `maintain`'s
+                session.rows(f"REMOVE @{place}")
+
+
+def _commit(session: _Session) -> None:
+    try:
+        session.execute("COMMIT")
+    except Error as error:
+        if not _is_gone(error):
+            raise
+        raise UnknownOutcomeError(
+            "the connection was lost while a transaction was committed; run it again: what was stored is found and not"
+            " stored twice"
+        ) from error
+
+
+def _is_gone(error: Error) -> bool:
+    """Whether the session, not the statement, is what failed."""
+    return (
+        isinstance(error, OperationalError | InterfaceError)
+        and (error.errno in _SESSION_IS_GONE or error.errno in _HTTP_ERRORS)
+    ) or error.errno in _SESSION_IS_GONE
+
+
+def _refuse_ddl(sql: str) -> str:
+    if not _DATA.match(sql):
+        raise AssertionError(
+            f"only data may be read and written in a transaction, as all else would commit it: {sql[:80]}"
+        )
+    return sql
+
+
+def _refuse_writes(sql: str) -> None:
+    text = _COMMENT.sub(" ", sql)
+    if not _READS.match(text):
+        raise ReadOnlyError("only one statement that reads is allowed: SELECT, WITH, SHOW, DESCRIBE, EXPLAIN or LIST")
+    if "SYSTEM$" in text.upper():
+        raise ReadOnlyError("SYSTEM$ functions can change things and are not allowed in a query that only reads")
+
+
+def _refresh_of(past: PastRefresh, table: DynamicTable) -> Refresh:
+    return Refresh(
+        name=past.name,
+        action=past.action,  # type: ignore[arg-type]
+        reason="asked for",
+        started_at=past.started_at,
+        rows_inserted=past.rows_inserted,
+        rows_updated=past.rows_updated,
+        rows_deleted=past.rows_deleted,
+        lag_seconds_before=past.lag_seconds_before,
+        target_lag_seconds=table.target_lag_seconds,
+        duration_seconds=past.duration_seconds,
+        position=int(past.started_at.replace(tzinfo=UTC).timestamp() * 1000),
+    )
+
+
+def _named(text: str, names: Iterable[str]) -> frozenset[str]:
+    words = set(re.findall(r"\w+", text.lower()))
+    return frozenset(name for name in names if name in words)
+
+
+def _target_lag(tables: Mapping[str, Mapping[str, Any]], sources: Mapping[str, frozenset[str]], name: str) -> int:
+    """Seconds; of a table that is DOWNSTREAM the least of those that read it."""
+    lag = tables[name]["target_lag"]
+    if lag.upper() != DOWNSTREAM:
+        return parse_lag(lag)
+    return min((_target_lag(tables, sources, reader) for reader in tables if name in sources[reader]), default=0)
+
+
+def _utc(time_: datetime) -> datetime:
+    return time_.astimezone(UTC).replace(tzinfo=None) if time_.tzinfo else time_
+
+
+def _plain(value: Any) -> Any:
+    """A value as the lake would give it: every number with a fraction is a float."""
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() and value.as_tuple().exponent == 0 else float(value)
+    return _utc(value) if isinstance(value, datetime) else value
+
+
+def _normal(table: pa.Table) -> pa.Table:
+    """A result as the lake would give it: names in lower case, and the usual types instead of the least that fit."""
+    fields = [pa.field(field.name.lower(), _usual(field.type)) for field in table.schema]
+    return table.rename_columns([field.name for field in fields]).cast(pa.schema(fields))
+
+
+def _usual(type_: pa.DataType) -> pa.DataType:
+    if pa.types.is_integer(type_):
+        return pa.int64()
+    if pa.types.is_decimal(type_):
+        return pa.float64() if type_.scale else pa.int64()
+    if pa.types.is_timestamp(type_):
+        return pa.timestamp("us")
+    return type_
+

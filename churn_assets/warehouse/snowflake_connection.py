@@ -10,14 +10,16 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
-import snowflake.connector
 from snowflake.connector import SnowflakeConnection
 from snowflake.connector.errors import Error
 
-from churn_assets.errors import ChurnError
 from churn_assets.settings import Settings, SettingsError
+from churn_assets.warehouse.protocol import WarehouseError
 
 LOGIN_SECONDS = 60  # until a sign-in counts as failed
+# For which a statement waits for another transaction's lock. Snowflake takes five minutes to give up the transaction of a
+# client that was killed: https://docs.snowflake.com/en/sql-reference/transactions#aborting-transactions
+LOCK_SECONDS = 600
 NETWORK_SECONDS = 300  # for which the client itself repeats a request that the network lost
 
 Connections = Callable[[], AbstractContextManager[SnowflakeConnection]]
@@ -59,7 +61,7 @@ _WHAT_TO_DO: tuple[tuple[tuple[int, ...], str], ...] = (
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,254}")
 
 
-class SnowflakeError(ChurnError):
+class SnowflakeError(WarehouseError):
     """Snowflake refused a sign-in or a statement; the message is one line that says what to do."""
 
 
@@ -141,12 +143,10 @@ def connections(settings: Settings) -> Connections:
     return SnowflakeResource(**parameters).get_connection
 
 
-def what_to_do(error: Error, settings_of: dict[str, Any]) -> str:
+def what_to_do(error: Error, settings: Settings) -> str:
     """One line for a person: Snowflake's own words, cut to the first line, and what to do where that is known."""
     said = " ".join((error.raw_msg or error.msg or str(error)).split())[:300]
     fix = next((text for numbers, text in _WHAT_TO_DO if error.errno in numbers), None)
     line = f"Snowflake ({error.errno}): {said}"
-    return f"{line}; {fix.format(**settings_of)}" if fix else line
-
-
-__all__ = ["Connections", "SnowflakeError", "connection_parameters", "connections", "snowflake", "what_to_do"]
+    names = {name: getattr(settings, f"snowflake_{name}") for name in ("user", "role", "warehouse")}
+    return f"{line}; {fix.format(**names)}" if fix else line

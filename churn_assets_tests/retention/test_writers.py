@@ -7,6 +7,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import yaml
 from hypothesis import example, given
@@ -14,7 +15,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from churn_assets.retention.addressee import addressee
-from churn_assets.retention.cortex_writer import CortexWriter, SnowflakeError
+from churn_assets.retention.cortex_writer import CortexWriter
 from churn_assets.retention.openai_writer import OpenAIWriter
 from churn_assets.retention.prompts import PROMPTS_FILE, PromptsError, load_prompts
 from churn_assets.retention.template_writer import TemplateWriter
@@ -23,6 +24,7 @@ from churn_assets.retention.writer import Answer, EmailRequest, WriterError
 from churn_assets.retention.writers import make_writer
 from churn_assets.settings import RISK_RULES, SettingsError, load_settings
 from churn_assets.simulator.population import SEGMENTS
+from churn_assets.warehouse.protocol import WarehouseError
 from churn_assets_tests.ports import free_port
 from churn_assets_tests.retention.openai_server import OpenAIServer, Reply, completion
 
@@ -468,11 +470,11 @@ class FakeSnowflake:
         self._cell = cell
         self.asked: list[tuple[str, Sequence[Any]]] = []
 
-    def __call__(self, sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         self.asked.append((sql, parameters))
         if isinstance(self._cell, Exception):
             raise self._cell
-        return [(self._cell,)]
+        return pa.table({"answer": pa.array([self._cell], pa.string())})
 
 
 def cortex(value: object, error: str | None = None) -> FakeSnowflake:
@@ -503,7 +505,7 @@ def test_cortex_gets_model_and_prompt_as_parameters_and_never_within_the_stateme
     [(sql, [model, prompt])] = snowflake.asked
     messages = PROMPTS.messages(ZOE, ["it has 5 sentences"])
     assert (model, prompt) == ("llama3.1-8b", f"{messages.system}\n\n{messages.user}")
-    assert sql.count("%s") == sql.count("%") == 2
+    assert sql.count("?") == 2
     assert "{'temperature': 0.3, 'max_tokens': 300}" in sql
     assert "return_error_details => TRUE" in sql
 
@@ -522,7 +524,7 @@ def test_cortex_gets_model_and_prompt_as_parameters_and_never_within_the_stateme
         (FakeSnowflake(None), "not documented"),
         (cortex({**DETAILS, "usage": {"completion_tokens": 300}}), "did not come to an end within 300 tokens"),
         (
-            FakeSnowflake(SnowflakeError("SELECT Zoë", errno=2140, sfqid="01b")),
+            FakeSnowflake(WarehouseError("SELECT Zoë", number=2140, query_id="01b")),
             r"error 2140, query 01b\); look it up",
         ),
     ],

@@ -1,0 +1,3 @@
+from typing import Any
+
+def write_table(table: Any, where: Any, **options: Any) -> None: ...
