@@ -304,8 +304,7 @@ class _Bank:
         self._rng, self._changed = np.random.default_rng(SEED), self._ids
         self._set(self._ids, customers)
         self._candidates = {
-            registry.register(self._lake, settings.models_path, candidate.model, PASSED, utc_now()): candidate
-            for candidate in candidates
+            registry.register(self._lake, candidate.model, PASSED, utc_now()): candidate for candidate in candidates
         }
         self._champion = 0
         for _ in candidates:  # the first scoring by a model pays for reading its file

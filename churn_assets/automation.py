@@ -171,7 +171,11 @@ def refresh_sensor(
         return dg.RunRequest(
             asset_selection=[dg.AssetKey(name) for name in together], tags={"churn/due": ", ".join(due) or "streams"}
         )
-    idle = [table for table in tables if table.lag_seconds == 0 and _materialization_is_old(context, table)]
+    idle = [
+        table
+        for table in tables
+        if table.lag_seconds == 0 and not table.keeps_itself_fresh and _materialization_is_old(context, table)
+    ]
     return dg.SensorResult(
         skip_reason="every dynamic table is within its target lag",
         asset_events=[
@@ -232,6 +236,8 @@ def _shown_until(context: dg.SensorEvaluationContext, name: str) -> datetime:
 
 def is_due(table: DynamicTable, *, eager: bool) -> bool:
     """Whether a refresh has to be requested now for its rows to be there before the lag reaches the target."""
+    if table.keeps_itself_fresh:
+        return False
     if eager or table.is_to_be_initialized:
         return table.lag_seconds > 0
     return table.lag_seconds + REFRESH_ALLOWANCE_SECONDS >= table.target_lag_seconds
@@ -420,11 +426,8 @@ def _again_after(
         return dg.RunRequest()
     if ran_at + timedelta(seconds=seconds) > utc_now():
         return dg.SkipReason(f"{job} ran a short while ago")
-    written = warehouse.query(
-        "SELECT greatest((SELECT max(stored_at) FROM ingest_ranges),"
-        " (SELECT max(started_at) FROM dynamic_table_refresh_history WHERE refresh_action <> 'NO_DATA')) AS newest"
-    )["newest"][0].as_py()
-    if written is None or written < ran_at:
+    stored = warehouse.query("SELECT max(stored_at) AS newest FROM ingest_ranges")["newest"][0].as_py()
+    if (stored is None or stored < ran_at) and all(r.action == "NO_DATA" for r in warehouse.past_refreshes(ran_at)):
         return dg.SkipReason(f"nothing was written since the last run of {job}")
     return dg.RunRequest()
 

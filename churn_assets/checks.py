@@ -47,7 +47,7 @@ def _foreign_key_check(ledger: str, key: str, parent: str) -> dg.AssetChecksDefi
     )
     def check(warehouse: dg.ResourceParam[Warehouse]) -> dg.AssetCheckResult:
         row = warehouse.query(
-            f"SELECT count(*) AS all_rows, count(*) FILTER (WHERE parent.{key} IS NULL) AS orphans"
+            f"SELECT count(*) AS all_rows, count(CASE WHEN parent.{key} IS NULL THEN 1 END) AS orphans"
             f" FROM {ledger} AS child LEFT JOIN {parent} AS parent ON child.{key} = parent.{key}"
         ).to_pylist()[0]
         share = row["orphans"] / row["all_rows"] if row["all_rows"] else 0.0

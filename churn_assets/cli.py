@@ -22,9 +22,9 @@ from churn_assets.clock import utc_now
 from churn_assets.dynamic_tables.engine import DynamicTableError
 from churn_assets.errors import ChurnError
 from churn_assets.ingestion.commit import Stored
-from churn_assets.settings import Settings, load_settings
+from churn_assets.settings import load_settings
 from churn_assets.stop import StopSignal
-from churn_assets.warehouse.lake import LakeWarehouse, lake_to_write
+from churn_assets.warehouse.opening import open_warehouse, place_of, warehouse_to_write
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(outbox_cli.app, name="outbox")
@@ -48,10 +48,6 @@ def main() -> None:
             f"churn: {str(error).strip().splitlines()[0]}", style="red", markup=False, highlight=False, soft_wrap=True
         )
         sys.exit(1)
-
-
-def _warehouse(settings: Settings, *, read_only: bool = False) -> LakeWarehouse:
-    return LakeWarehouse(settings.lake_path, read_only=read_only)
 
 
 def _say(message: str) -> None:
@@ -99,8 +95,8 @@ def deploy(
         typer.echo(snowflake_sql.script(snowflake_sql.names_from_environment(os.environ)))
         return
     settings = load_settings()
-    deployment.deploy(settings, _warehouse(settings), _say)
-    _say(f"deployed to {settings.lake_path}")
+    deployment.deploy(settings, open_warehouse(settings), _say)
+    _say(f"deployed to {place_of(settings).described}")
 
 
 @app.command()
@@ -113,7 +109,7 @@ def seed(
     from churn_assets.simulator import seeding
 
     settings = load_settings()
-    warehouse = lake_to_write(settings.lake_path)
+    warehouse = warehouse_to_write(settings)
     bank = seeding.seeded_bank(warehouse) or seeding.new_bank(customers, days, number, utc_now())
     if (bank.customers, bank.days, bank.seed) != (customers, days, number):
         raise seeding.SeedError(
@@ -160,7 +156,7 @@ def produce(
     if rate != "max" and not (rate.replace(".", "", 1).isdigit() and float(rate) > 0):
         raise typer.BadParameter("--rate is a number of events a minute, or 'max'")
     settings = load_settings()
-    warehouse = _warehouse(settings, read_only=True)
+    warehouse = open_warehouse(settings, read_only=True)
     bank = seeding.seeded_bank(warehouse)
     if bank is None or not seeding.is_complete(warehouse):
         raise seeding.SeedError("there is no bank to continue, or its seeding was interrupted; run `churn seed` first")
@@ -195,7 +191,7 @@ def load(
     from churn_assets.ingestion.history import load as load_files
 
     settings = load_settings()
-    warehouse = lake_to_write(settings.lake_path)
+    warehouse = warehouse_to_write(settings)
     with _progress("loading") as progress:
 
         def report(file: Path, so_far: Stored) -> None:
@@ -227,13 +223,13 @@ def replay_rejects(
     """Check rejected events again and store those that the contract accepts by now."""
     from churn_assets.ingestion import history
 
-    warehouse = lake_to_write(load_settings().lake_path)
+    warehouse = warehouse_to_write(load_settings())
     _say_stored(history.replay_rejects(warehouse, reason, utc_now))
 
 
 @app.command()
 def doctor() -> None:
-    """Check the settings, the lake, the deployment and Kafka, and say what to do about each problem."""
+    """Check the settings, the warehouse, the deployment and Kafka, and say what to do about each problem."""
     from churn_assets.doctor import examine
 
     findings = examine(load_settings())
@@ -255,7 +251,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Machine-readabl
     from churn_assets.status import status as read_status
 
     settings = load_settings()
-    state = read_status(settings, _warehouse(settings, read_only=True), utc_now())
+    state = read_status(settings, open_warehouse(settings, read_only=True), utc_now())
     if as_json:
         print(json.dumps(state, indent=2))  # noqa: T201
         return
@@ -292,7 +288,7 @@ def suppress(
     """Let nobody write to a customer, and cancel what waits to leave."""
     from churn_assets.retention import suppressions
 
-    warehouse = lake_to_write(load_settings().lake_path)
+    warehouse = warehouse_to_write(load_settings())
     day = until.date() if until else None
     cancelled = suppressions.suppress(warehouse, customer, day, utc_now(), note, getpass.getuser())
     _say(f"{customer} is suppressed{f' until {day}' if day else ''}; {cancelled:,} emails cancelled")
@@ -303,7 +299,7 @@ def unsuppress(customer: Annotated[str, typer.Argument(help="The customer's id."
     """Let a customer be written to again. A customer's own refusal of emails stays."""
     from churn_assets.retention import suppressions
 
-    warehouse = lake_to_write(load_settings().lake_path)
+    warehouse = warehouse_to_write(load_settings())
     was_suppressed = suppressions.lift(warehouse, customer, utc_now())
     _say(f"{customer} is no longer suppressed" if was_suppressed else f"{customer} was not suppressed")
 
@@ -316,7 +312,7 @@ def query(
 ) -> None:
     """Run SQL on the warehouse, read-only."""
     settings = load_settings()
-    result = _warehouse(settings, read_only=True).query(sql)
+    result = open_warehouse(settings, read_only=True).query(sql)
     if as_json:
         print(json.dumps(result.to_pylist(), default=str))  # noqa: T201
     elif as_csv:

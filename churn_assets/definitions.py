@@ -15,29 +15,32 @@ from churn_assets.assets.outbox import email_outbox
 from churn_assets.automation import JOBS, SENSORS
 from churn_assets.checks import ledger_checks
 from churn_assets.deployment import manifest_path
+from churn_assets.query_tag import query_tag
 from churn_assets.retention.desk import make_desk
 from churn_assets.settings import Settings, load_settings
-from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.warehouse.opening import Place, open_warehouse, place_of
 
 
 def build_defs(settings: Settings, resource_overrides: dict[str, Any] | None = None) -> dg.Definitions:
     """The whole graph for `settings`; tests replace resources (`settings`, `warehouse`, `desk`) by name."""
+    place = place_of(settings)
+    assets = [
+        *topics,
+        ledgers,
+        dynamic_table_assets(manifest_path(settings)),
+        stream_high_risk_customers,
+        high_risk_history,
+        retention_emails,
+        email_outbox,
+        training_set_asset(manifest_path(settings)),
+        churn_model,
+        churn_champion,
+        model_drift,
+        intervention_effect,
+        table_maintenance,
+    ]
     return dg.Definitions(
-        assets=[
-            *topics,
-            ledgers,
-            dynamic_table_assets(manifest_path(settings)),
-            stream_high_risk_customers,
-            high_risk_history,
-            retention_emails,
-            email_outbox,
-            training_set_asset(manifest_path(settings)),
-            churn_model,
-            churn_champion,
-            model_drift,
-            intervention_effect,
-            table_maintenance,
-        ],
+        assets=dg.map_asset_specs(lambda spec: _placed(spec, place), assets),
         asset_checks=ledger_checks(),
         jobs=JOBS,
         sensors=SENSORS,
@@ -45,12 +48,27 @@ def build_defs(settings: Settings, resource_overrides: dict[str, Any] | None = N
         executor=dg.in_process_executor,
         resources={
             "settings": settings,
-            "warehouse": LakeWarehouse(settings.lake_path),
+            "warehouse": open_warehouse(settings, tag=query_tag),
             # Made where a run needs it: a slip of marketing's in the prompts must not stop anything but emails.
             "desk": dg.ResourceDefinition(lambda _: make_desk(settings)),
             **(resource_overrides or {}),
         },
     )
+
+
+def _placed(spec: dg.AssetSpec, place: Place) -> dg.AssetSpec:
+    """The asset with its table where that is; assets say it as it is on the lake."""
+    if "ducklake" not in spec.kinds:
+        return spec
+    here = {"dagster/table_name": f"{place.schema}.{table}"} if (table := _table_of(spec)) else {}
+    return spec.replace_attributes(
+        kinds={place.kind if kind == "ducklake" else kind for kind in spec.kinds}, metadata={**spec.metadata, **here}
+    )
+
+
+def _table_of(spec: dg.AssetSpec) -> str | None:
+    name = spec.metadata.get("dagster/table_name")
+    return name.rpartition(".")[2] if name else None
 
 
 @dg.definitions

@@ -27,7 +27,8 @@ from churn_assets.settings import PROJECT_ROOT, Settings
 from churn_assets.simulator import seeding
 from churn_assets.status import status
 from churn_assets.stop import StopSignal
-from churn_assets.warehouse.lake import LakeWarehouse, lake_to_write
+from churn_assets.warehouse.opening import must_be_here, warehouse_to_write
+from churn_assets.warehouse.protocol import Warehouse
 
 STATE_EVERY_SECONDS = 5.0
 WORK_OFF_SECONDS = 60.0  # for runs under way to end by themselves
@@ -59,10 +60,11 @@ def run_demo(
 
     The bank is made at the first start; later starts go on with it, and `customers` and `days` are then not looked at.
     """
+    must_be_here(settings, "churn demo")
     if not _is_free(port):
         raise DemoError(f"port {port} is taken; choose another with --port")
     stop = StopSignal()
-    warehouse = lake_to_write(settings.lake_path)
+    warehouse = warehouse_to_write(settings)
     bank = seeding.seeded_bank(warehouse) or seeding.new_bank(customers, days, SEED, utc_now())
     say(f"bank of {bank.customers:,} customers, {bank.days} days of history")
     seeding.seed(warehouse, bank, utc_now(), lambda ledger, rows: say(f"  {ledger}: {rows:,} rows"))
@@ -96,7 +98,7 @@ def run_demo(
     say("stopped")
 
 
-def _state_line(settings: Settings, warehouse: LakeWarehouse) -> str:
+def _state_line(settings: Settings, warehouse: Warehouse) -> str:
     state = status(settings, warehouse, utc_now())
     waiting = sum(offset["lag"] for offset in state["offsets"])
     stored = sum(offset["committed"] for offset in state["offsets"])
@@ -108,7 +110,7 @@ def _state_line(settings: Settings, warehouse: LakeWarehouse) -> str:
     )
 
 
-def _drain(settings: Settings, warehouse: LakeWarehouse, say: Callable[[str], None]) -> None:
+def _drain(settings: Settings, warehouse: Warehouse, say: Callable[[str], None]) -> None:
     """Store what still waits: the embedded broker is about to forget it. A run that does the same does no harm."""
     if settings.kafka_bootstrap_servers is None:
         cluster = kafka.connect(settings)
@@ -119,7 +121,7 @@ def _drain(settings: Settings, warehouse: LakeWarehouse, say: Callable[[str], No
         say(f"  {result.messages:,} waiting messages stored")
 
 
-def _work_off(settings: Settings, warehouse: LakeWarehouse, stop: StopSignal, say: Callable[[str], None]) -> None:
+def _work_off(settings: Settings, warehouse: Warehouse, stop: StopSignal, say: Callable[[str], None]) -> None:
     """Wait until no run is under way and no sensor has a reason to start one."""
     from dagster import DagsterInstance, RunsFilter  # noqa: PLC0415  # a second of imports, needed only here
 

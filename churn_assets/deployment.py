@@ -3,6 +3,7 @@
 Nothing here knows Dagster. Every step can be repeated, and nothing is ever dropped that holds data.
 """
 
+import json
 import os
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -43,6 +44,13 @@ def manifest_path(settings: Settings) -> Path:
     if not path.exists():
         raise DeploymentError(f"there is no dbt manifest at {path}; run `churn deploy` first")
     return path
+
+
+def deployed_score_source(settings: Settings) -> str:
+    """Which score makes the class in the predictions that were deployed last: `model` or `heuristic`."""
+    nodes = json.loads(manifest_path(settings).read_text())["nodes"].values()
+    (query,) = [node["compiled_code"] for node in nodes if node["name"] == "dyn_churn_predictions"]
+    return "model" if "coalesce(model_score, churn_score)" in query else "heuristic"
 
 
 def _declare(settings: Settings) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from churn_assets.clock import utc_now
-from churn_assets.deployment import manifest_path
+from churn_assets.deployment import deployed_score_source, manifest_path
 from churn_assets.errors import ChurnError
 from churn_assets.ingestion import kafka
 from churn_assets.ingestion.backlog import lags
@@ -14,7 +14,7 @@ from churn_assets.retention.desk import make_desk
 from churn_assets.retention.quiet_hours import quiet_hours
 from churn_assets.retention.smtp import smtp_of
 from churn_assets.settings import Settings
-from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.warehouse.opening import open_warehouse, place_of
 from churn_assets.warehouse.protocol import Warehouse
 
 LEAST_FREE_BYTES = 1024**3
@@ -33,14 +33,14 @@ class Finding:
 
 def examine(settings: Settings) -> list[Finding]:
     """Look at everything, also after a problem was found."""
-    lake = LakeWarehouse(settings.lake_path, read_only=True)
+    warehouse = open_warehouse(settings, read_only=True)
     return [
         _finding("settings", lambda: _settings(settings)),
         _finding("disk", lambda: _disk(settings)),
-        _finding("lake", lambda: _lake(settings, lake)),
+        _finding("warehouse", lambda: _warehouse(settings, warehouse)),
         _finding("deployment", lambda: _deployment(settings)),
-        _finding("model", lambda: _model(settings, lake)),
-        _finding("Kafka", lambda: _kafka(settings, lake)),
+        _finding("model", lambda: _model(settings, warehouse)),
+        _finding("Kafka", lambda: _kafka(settings, warehouse)),
         _finding("emails", lambda: _emails(settings)),
     ]
 
@@ -71,36 +71,32 @@ def _disk(settings: Settings) -> str:
     return f"{free / 1024**3:,.0f} GB free"
 
 
-def _lake(settings: Settings, lake: Warehouse) -> str:
-    tables = lake.dynamic_tables(utc_now())
+def _warehouse(settings: Settings, warehouse: Warehouse) -> str:
+    tables = warehouse.dynamic_tables(utc_now())
     if not tables:
         raise ChurnError("no dynamic table is declared; run `churn deploy`")
-    return f"{settings.lake_path}, {len(tables)} dynamic tables"
+    return f"{place_of(settings).described}, {len(tables)} dynamic tables"
 
 
 def _deployment(settings: Settings) -> str:
     return f"dbt manifest {manifest_path(settings)}"
 
 
-def _model(settings: Settings, lake: Warehouse) -> str:
-    found = registry.champion(lake, settings.models_path)
+def _model(settings: Settings, warehouse: Warehouse) -> str:
+    found = registry.champion(warehouse)
     serves = f"version {found[0]} serves" if found else "none serves yet"
-    # What the deployed query takes the class from.
-    deployed = lake.query(
-        "SELECT CASE WHEN query LIKE '%coalesce(model_score, churn_score)%' THEN 'model' ELSE 'heuristic' END AS score_source"
-        " FROM dynamic_tables WHERE name = 'dyn_churn_predictions'"
-    )["score_source"].to_pylist()
-    if deployed and deployed != [settings.score_source]:
+    deployed = deployed_score_source(settings)
+    if deployed != settings.score_source:
         raise ChurnError(
             f"{serves}, but CHURN_SCORE_SOURCE={settings.score_source} and the deployed predictions take the class from the"
-            f" {deployed[0]}; run `churn deploy`"
+            f" {deployed}; run `churn deploy`"
         )
     return f"{serves}; the class is made by the {settings.score_source}"
 
 
-def _kafka(settings: Settings, lake: Warehouse) -> str:
+def _kafka(settings: Settings, warehouse: Warehouse) -> str:
     cluster = kafka.connect(settings)
-    found = lags(lake, cluster, settings.topics)
+    found = lags(warehouse, cluster, settings.topics)
     if gaps := [lag.gap for lag in found if lag.is_blocked(settings.on_gap)]:
         raise ChurnError("; ".join(map(str, gaps)) + "; CHURN_ON_GAP=skip goes on without what retention deleted")
     waiting = sum(len(lag.waiting) for lag in found)

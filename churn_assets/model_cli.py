@@ -14,7 +14,8 @@ from rich.table import Table
 
 from churn_assets.clock import utc_now
 from churn_assets.settings import load_settings
-from churn_assets.warehouse.lake import LakeWarehouse, lake_to_write
+from churn_assets.warehouse.opening import open_warehouse, warehouse_to_write
+from churn_assets.warehouse.protocol import Warehouse
 
 app = typer.Typer(
     no_args_is_help=True, help="Train, list, promote and roll back churn models; try one on your own data."
@@ -37,7 +38,7 @@ def list_(as_json: AsJson = False) -> None:
     """Show every version, newest first: its place, how good it was on its test, and who put it there."""
     from churn_assets.model import registry
 
-    models = registry.versions(LakeWarehouse(load_settings().lake_path, read_only=True))
+    models = registry.versions(open_warehouse(load_settings(), read_only=True))
     if as_json:
         typer.echo(json.dumps([asdict(model) for model in models], indent=2, default=str))
         return
@@ -67,12 +68,11 @@ def train() -> None:
     from churn_assets.model import registry, training_set
     from churn_assets.model.challenge import challenge
 
-    settings = load_settings()
-    warehouse = lake_to_write(settings.lake_path)
+    warehouse = warehouse_to_write(load_settings())
     with console.status("training"):
         rows = training_set.read(warehouse)
-        found = challenge(rows, lambda: registry.champion(warehouse, settings.models_path), console.print)
-        version = registry.register(warehouse, settings.models_path, found.trained.model, found.gate, utc_now())
+        found = challenge(rows, lambda: registry.champion(warehouse), console.print)
+        version = registry.register(warehouse, found.trained.model, found.gate, utc_now())
     _say_evaluations(found.trained.evaluations)
     for verdict in (found.gate.not_worse, found.gate.calibrated):
         typer.echo(f"{'passed' if verdict.passed else 'FAILED'}  {verdict.finding}")
@@ -89,7 +89,7 @@ def promote(
     force: Annotated[bool, typer.Option("--force", help="Also where it failed the gate.")] = False,
 ) -> None:
     """Let a version serve."""
-    _promote(lake_to_write(load_settings().lake_path), version, reason, force=force)
+    _promote(warehouse_to_write(load_settings()), version, reason, force=force)
 
 
 @app.command()
@@ -97,7 +97,7 @@ def rollback(reason: Reason = "by hand") -> None:
     """Let the version serve again that did before the present champion."""
     from churn_assets.model import registry
 
-    warehouse = lake_to_write(load_settings().lake_path)
+    warehouse = warehouse_to_write(load_settings())
     _say_serving(registry.rollback(warehouse, utc_now(), getpass.getuser(), reason))
 
 
@@ -133,7 +133,7 @@ def evaluate(
     console.print(importances)
 
 
-def _promote(warehouse: LakeWarehouse, version: int, reason: str, *, force: bool) -> None:
+def _promote(warehouse: Warehouse, version: int, reason: str, *, force: bool) -> None:
     from churn_assets.model import registry
 
     registry.promote(warehouse, version, utc_now(), getpass.getuser(), reason, force=force)

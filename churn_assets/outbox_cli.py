@@ -14,18 +14,14 @@ from rich.table import Table
 from churn_assets.clock import utc_now
 from churn_assets.errors import ChurnError
 from churn_assets.retention.statuses import Status
-from churn_assets.settings import Settings, load_settings
-from churn_assets.warehouse.lake import LakeWarehouse, lake_to_write
+from churn_assets.settings import load_settings
+from churn_assets.warehouse.opening import open_warehouse, warehouse_to_write
 
 app = typer.Typer(no_args_is_help=True, help="List, approve, reject, export and send written emails.")
 console = Console()
 
 OneId = Annotated[str, typer.Argument(metavar="ID", help="The intervention.")]
 SomeIds = Annotated[list[str], typer.Argument(metavar="ID...", help="The interventions.")]
-
-
-def _to_read(settings: Settings) -> LakeWarehouse:
-    return LakeWarehouse(settings.lake_path, read_only=True)
 
 
 @app.command("list")
@@ -36,7 +32,7 @@ def list_(
     """Show the emails that wait for somebody, or those in a status. Addresses are masked."""
     from churn_assets.retention.outbox import UNSETTLED, waiting
 
-    entries = waiting(_to_read(load_settings()), [status] if status else UNSETTLED)
+    entries = waiting(open_warehouse(load_settings(), read_only=True), [status] if status else UNSETTLED)
     if as_json:
         typer.echo(json.dumps([asdict(entry) for entry in entries], indent=2, default=str))
         return
@@ -54,7 +50,7 @@ def show(intervention_id: OneId) -> None:
     """Show one email with its full text and what has happened to it."""
     from churn_assets.retention.outbox import shown
 
-    entry, text, moves = shown(_to_read(load_settings()), intervention_id)
+    entry, text, moves = shown(open_warehouse(load_settings(), read_only=True), intervention_id)
     typer.echo(f"{entry.customer_id}  {entry.full_name or ''}  {entry.email}  {entry.status}")
     for move in moves:
         note = f": {move.note}" if move.note else ""
@@ -72,7 +68,7 @@ def approve(
 
     if bool(ids) == everything:
         raise typer.BadParameter("name interventions, or --all")
-    warehouse = lake_to_write(load_settings().lake_path)
+    warehouse = warehouse_to_write(load_settings())
     if ids:
         outbox.approve(warehouse, ids, getpass.getuser(), utc_now())
     count = len(set(ids)) if ids else outbox.approve_all(warehouse, getpass.getuser(), utc_now())
@@ -84,7 +80,7 @@ def reject(ids: SomeIds, note: Annotated[str | None, typer.Option(help="Why.")] 
     """Never let READY emails leave."""
     from churn_assets.retention import outbox
 
-    outbox.reject(lake_to_write(load_settings().lake_path), ids, getpass.getuser(), utc_now(), note)
+    outbox.reject(warehouse_to_write(load_settings()), ids, getpass.getuser(), utc_now(), note)
     typer.echo(f"{len(set(ids)):,} rejected")
 
 
@@ -94,7 +90,7 @@ def export(file: Annotated[Path, typer.Argument(help="A CSV file that does not e
     from churn_assets.retention import outbox
 
     settings = load_settings()
-    warehouse = lake_to_write(settings.lake_path)
+    warehouse = warehouse_to_write(settings)
     outbox.approve_if_automatic(warehouse, settings, utc_now())
     done = outbox.export(warehouse, file, settings.emails_path, getpass.getuser(), utc_now(), typer.echo)
     cancelled = f"; {done.cancelled:,} cancelled" if done.cancelled else ""
@@ -110,7 +106,7 @@ def send() -> None:
 
     settings = load_settings()
     smtp, quiet = smtp_of(settings), quiet_hours(settings)
-    warehouse = lake_to_write(settings.lake_path)
+    warehouse = warehouse_to_write(settings)
     outbox.approve_if_automatic(warehouse, settings, utc_now())
     done = outbox.send(warehouse, smtp, settings.emails_path, quiet, getpass.getuser(), utc_now)
     typer.echo(
@@ -133,5 +129,5 @@ def resolve(
     """End the doubt about an UNCERTAIN email: it was sent, or it waits to be sent again."""
     from churn_assets.retention import outbox
 
-    outbox.resolve(lake_to_write(load_settings().lake_path), intervention_id, was_sent, getpass.getuser(), utc_now())
+    outbox.resolve(warehouse_to_write(load_settings()), intervention_id, was_sent, getpass.getuser(), utc_now())
     typer.echo("sent" if was_sent else "approved, to be sent again")

@@ -18,7 +18,7 @@ from churn_assets.settings import EVENTS_TOPIC, load_settings
 from churn_assets.simulator.live import LiveBank
 from churn_assets.simulator.producer import produce_at_once
 from churn_assets.simulator.seeding import new_bank, seed
-from churn_assets.warehouse.lake import lake_to_write
+from churn_assets.warehouse.opening import must_be_here, warehouse_to_write
 from churn_assets.warehouse.protocol import Warehouse, row_count
 
 CUSTOMERS, DAYS, EVENTS, POISON = 3000, 160, 5000, 50  # as many as a model can be trained on
@@ -28,7 +28,8 @@ def rehearse(report: Callable[[str], None]) -> list[str]:
     """Run everything once; the names of the asset checks that failed."""
     with tempfile.TemporaryDirectory(prefix="churn-check-") as home:
         settings = load_settings(CHURN_HOME=Path(home), KAFKA_BOOTSTRAP_SERVERS=None, CHURN_TOPICS=EVENTS_TOPIC)
-        warehouse = lake_to_write(settings.lake_path)
+        must_be_here(settings, "churn check")
+        warehouse = warehouse_to_write(settings)
         bank = new_bank(CUSTOMERS, DAYS, 1, utc_now())
         seed(warehouse, bank, utc_now(), lambda ledger, rows: report(f"{ledger}: {rows:,} rows"))
         deploy(settings, warehouse, report)

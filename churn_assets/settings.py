@@ -135,7 +135,7 @@ class Settings(BaseSettings):
     driver: Literal["dagster", "native"] = Field(
         "dagster",
         alias="CHURN_DRIVER",
-        description="Who moves the streams and writes emails: Dagster, or Snowflake's own tasks; it holds from the next deploy on.",
+        description="Who moves the streams and writes emails: Dagster or Snowflake's own tasks; holds from the next deploy on.",
     )
     snowflake_account: str = Field("", alias="SNOWFLAKE_ACCOUNT", description="Account identifier, as ORG-ACCOUNT.")
     snowflake_user: str = Field("", alias="SNOWFLAKE_USER", description="Who signs in: a user of TYPE = SERVICE.")
@@ -279,11 +279,6 @@ class Settings(BaseSettings):
     def lake_path(self) -> Path:
         """Folder of the lake: its catalog and its Parquet files."""
         return self.home.absolute() / "lake"
-
-    @property
-    def models_path(self) -> Path:
-        """Folder of the models' files."""
-        return self.lake_path / "models"
 
     @property
     def emails_path(self) -> Path:

@@ -1,6 +1,6 @@
 """The state of the whole system as plain data, for `churn status`, the demo and scripts."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from churn_assets.errors import ChurnError
@@ -16,7 +16,8 @@ def status(settings: Settings, warehouse: Warehouse, now: datetime) -> dict[str,
 
     Where Kafka does not answer, `offsets` is empty and `kafka` says why.
     """
-    if not warehouse.query("SELECT 1 FROM dynamic_tables LIMIT 1").num_rows:
+    tables = warehouse.dynamic_tables(now)
+    if not tables:
         raise ChurnError("no dynamic table is declared yet; run `churn deploy`")
     counts = _one_row(
         warehouse,
@@ -27,10 +28,9 @@ def status(settings: Settings, warehouse: Warehouse, now: datetime) -> dict[str,
     risk = warehouse.query("SELECT risk_class, count(*) AS customers FROM dyn_churn_predictions GROUP BY risk_class")
     emails = _one_row(
         warehouse,
-        "SELECT count(*) AS total, count(*) FILTER (WHERE created_at > CAST(? AS TIMESTAMP)"
-        f" - INTERVAL '{EMAIL_PAUSE_DAYS}' DAY) AS last_7_days FROM agent_intervention_log"
+        "SELECT count(*) AS total, count(CASE WHEN created_at > ? THEN 1 END) AS last_7_days FROM agent_intervention_log"
         " WHERE status NOT IN ('CONTROL', 'CLAIMED', 'CANCELLED')",
-        now,
+        now - timedelta(days=EMAIL_PAUSE_DAYS),
     )
     offsets, problem = _offsets(settings, warehouse)
     return {
@@ -46,7 +46,7 @@ def status(settings: Settings, warehouse: Warehouse, now: datetime) -> dict[str,
                 "last_refresh": table.refreshed_at.isoformat() if table.refreshed_at else None,
                 "refresh_action": table.refresh_action,
             }
-            for table in warehouse.dynamic_tables(now)
+            for table in tables
         ],
         "risk": {"HIGH": 0, "MEDIUM": 0, "LOW": 0} | {row["risk_class"]: row["customers"] for row in risk.to_pylist()},
         "queue": counts["queue"],
@@ -57,10 +57,8 @@ def status(settings: Settings, warehouse: Warehouse, now: datetime) -> dict[str,
 
 def _model(warehouse: Warehouse) -> dict[str, Any] | None:
     """The champion, or None where no model serves."""
-    rows = warehouse.query(
-        "SELECT version, CAST(trained_at AS VARCHAR) AS trained_at FROM churn_models WHERE status = 'champion'"
-    ).to_pylist()
-    return rows[0] if rows else None
+    rows = warehouse.query("SELECT version, trained_at FROM churn_models WHERE status = 'champion'").to_pylist()
+    return {"version": rows[0]["version"], "trained_at": str(rows[0]["trained_at"])} if rows else None
 
 
 def _one_row(warehouse: Warehouse, sql: str, *parameters: Any) -> dict[str, Any]:

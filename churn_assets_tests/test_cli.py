@@ -192,6 +192,14 @@ def test_a_wrong_setting_is_one_line(churn: Churn, monkeypatch: pytest.MonkeyPat
     assert fails_in_one_line(churn(*command), "CHURN_TARGET", "'local'", "'oracle'")
 
 
+@pytest.mark.parametrize("command", ["demo", "check"])
+def test_what_runs_on_this_machine_only_says_so(churn: Churn, monkeypatch: pytest.MonkeyPatch, command: str):
+    monkeypatch.setenv("CHURN_TARGET", "snowflake")
+
+    assert fails_in_one_line(churn(command), f"`churn {command}` runs on this machine only", "CHURN_TARGET=local")
+    assert not load_settings().home.exists()
+
+
 @pytest.mark.parametrize("command", [["query", "SELECT 1"], ["status"], ["status", "--json"], ["produce"]])
 def test_before_the_deployment_a_command_says_how_to_deploy_and_makes_nothing(churn: Churn, command: list[str]):
     assert fails_in_one_line(churn(*command), "churn deploy")
@@ -432,7 +440,7 @@ def test_doctor_names_each_problem_with_its_next_step_and_shows_no_secret(
     assert outcome.code == 1
     assert "security.protocol=SASL_PLAINTEXT" in outcome.out
     assert "sasl.password=set" in outcome.out
-    assert "lake: there is no lake" in outcome.out
+    assert "warehouse: there is no lake" in outcome.out
     assert "127.0.0.1:9 does not answer" in outcome.out
     assert "s3cret" not in outcome.out + outcome.err
     assert "CHURN_EMAIL_FROM" in outcome.out

@@ -5,7 +5,7 @@ as their compiled SQL, so that no refresh pays for a dbt start.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +20,8 @@ from churn_assets.clock import utc_now
 from churn_assets.dynamic_tables.engine import DOWNSTREAM, Refresh, parse_target_lag
 from churn_assets.warehouse.protocol import PastRefresh, Warehouse
 
+_SLICE = timedelta(minutes=15)
+_SLICES = timedelta(days=1) // _SLICE
 LAG_CHECK = "lag_stayed_under_target"
 REFRESHED_AT = (
     "refreshed_at"  # metadata of every materialization: by it the latest one is found in the warehouse's history
@@ -100,12 +102,17 @@ def dynamic_table_assets(manifest_path: Path) -> dg.AssetsDefinition:
     ) -> Iterator[dg.MaterializeResult[Any]]:
         """Bring the selected tables up to date and check their rows."""
         results = warehouse.refresh([key.path[-1] for key in context.selected_asset_keys], utc_now())
-        lags = {table.name: table.lag_seconds for table in warehouse.dynamic_tables(utc_now())}
+        now = utc_now()
+        lags = {table.name: table.lag_seconds for table in warehouse.dynamic_tables(now)}
+        past = warehouse.past_refreshes(now - timedelta(days=1))
         for result in results:
             key = dg.AssetKey(result.name)
             yield dg.MaterializeResult(
                 asset_key=key,
-                metadata=refresh_metadata(warehouse, specs[key], result, lags[result.name]),
+                metadata={
+                    **refresh_metadata(warehouse, specs[key], result, lags[result.name]),
+                    "last_day": last_day((each for each in past if each.name == result.name), now),
+                },
                 check_results=[*(_run_test(warehouse, key, test) for test in tests[key]), _lag_check(key, result)],
             )
 
@@ -140,7 +147,6 @@ def refresh_metadata(warehouse: Warehouse, spec: dg.AssetSpec, result: Refresh, 
         "reason": result.reason,
         "lag_seconds": lag_seconds,
         "source_snapshot": result.position,
-        "last_day": _last_day(warehouse, result.name, utc_now()),
         "dagster/row_count": row_count(warehouse, result.name),
         "dagster/column_schema": dg.TableSchema(
             [
@@ -169,19 +175,17 @@ def timestamp_of(time: datetime) -> dg.TimestampMetadataValue:
     return dg.MetadataValue.timestamp(time.replace(tzinfo=UTC))
 
 
-def _last_day(warehouse: Warehouse, name: str, now: datetime) -> dg.MarkdownMetadataValue:
-    """A chart of lags and durations of the refreshes of the 24 hours before `now` (UTC), the worst of each slice."""
-    slices = warehouse.query(
-        "SELECT (96 - ceil(date_diff('second', started_at, ?) / 900))::INTEGER AS slice,"
-        " max(lag_seconds_before) AS lag, max(duration_seconds) AS duration"
-        " FROM dynamic_table_refresh_history WHERE name = ? AND started_at > ? GROUP BY 1",
-        [now, name, now - timedelta(days=1)],
-    ).to_pylist()
-    found = {row["slice"]: row for row in slices}
+def last_day(past: Iterable[PastRefresh], now: datetime) -> dg.MarkdownMetadataValue:
+    """A chart of lags and durations of one table's refreshes in the 24 hours before `now` (UTC), the worst of each slice."""
+    lags, durations = {}, {}
+    for refresh in past:
+        place = _SLICES - 1 - (now - refresh.started_at) // _SLICE
+        lags[place] = max(lags.get(place, 0.0), refresh.lag_seconds_before)
+        durations[place] = max(durations.get(place, 0.0), refresh.duration_seconds)
     return line_charts(
         {
-            title: [found[place][column] if place in found else None for place in range(97)]
-            for title, column in (("lag before refreshes, s", "lag"), ("duration, s", "duration"))
+            title: [worst.get(place) for place in range(_SLICES)]
+            for title, worst in (("lag before refreshes, s", lags), ("duration, s", durations))
         },
         "the last 24 hours, the worst of each quarter of an hour",
     )

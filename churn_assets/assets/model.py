@@ -14,7 +14,7 @@ from churn_assets.model import registry, training, training_set
 from churn_assets.model.challenge import challenge
 from churn_assets.model.gate import Verdict
 from churn_assets.model.metrics import Evaluation, Measure
-from churn_assets.settings import LABEL_DAYS, Settings
+from churn_assets.settings import LABEL_DAYS
 from churn_assets.warehouse.protocol import Warehouse
 
 GROUP = "model"
@@ -25,8 +25,9 @@ _FEATURES_MODEL = "dyn_customer_features"
 
 def training_set_asset(manifest_path: Path) -> dg.AssetsDefinition:
     """`churn_training_set`, from the features' query as it stands in the dbt manifest."""
-    nodes = json.loads(manifest_path.read_text())["nodes"].values()
-    (features_sql,) = [node["compiled_code"] for node in nodes if node["name"] == _FEATURES_MODEL]
+    manifest = json.loads(manifest_path.read_text())
+    (features_sql,) = [node["compiled_code"] for node in manifest["nodes"].values() if node["name"] == _FEATURES_MODEL]
+    dialect = manifest["metadata"]["adapter_type"]  # dbt compiled for this warehouse, and sqlglot calls it the same
 
     @dg.asset(
         name="churn_training_set",
@@ -44,11 +45,12 @@ def training_set_asset(manifest_path: Path) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
     ) -> dg.MaterializeResult:
         """Add the cut-offs that are missing."""
-        added = training_set.extend(warehouse, features_sql, utc_now(), context.log.info)
+        added = training_set.extend(warehouse, features_sql, utc_now(), context.log.info, dialect)
         (shape,) = warehouse.query(
-            "SELECT count(DISTINCT cut_off) AS cut_offs, CAST(max(cut_off) AS varchar) AS latest_cut_off,"
-            " CAST(avg(CASE WHEN has_left THEN 1 ELSE 0 END) AS double) AS left_share FROM churn_training_set"
+            "SELECT count(DISTINCT cut_off) AS cut_offs, max(cut_off) AS latest_cut_off,"
+            " CAST(avg(CASE WHEN has_left THEN 1 ELSE 0 END) AS DOUBLE) AS left_share FROM churn_training_set"
         ).to_pylist()
+        shape["latest_cut_off"] = shape["latest_cut_off"] and f"{shape['latest_cut_off']}"
         return dg.MaterializeResult(
             metadata={
                 "rows_added": added,
@@ -85,17 +87,13 @@ def training_set_asset(manifest_path: Path) -> dg.AssetsDefinition:
         ),
     ],
 )
-def churn_model(
-    context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse], settings: dg.ResourceParam[Settings]
-) -> dg.MaterializeResult:
+def churn_model(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
     """Train a challenger and judge it."""
     started = perf_counter()
-    found = challenge(
-        training_set.read(warehouse), lambda: registry.champion(warehouse, settings.models_path), context.log.info
-    )
+    found = challenge(training_set.read(warehouse), lambda: registry.champion(warehouse), context.log.info)
     trained, gate = found.trained, found.gate
     card, picture = trained.model.card, report(trained)
-    version = registry.register(warehouse, settings.models_path, trained.model, gate, utc_now())
+    version = registry.register(warehouse, trained.model, gate, utc_now())
     return dg.MaterializeResult(
         metadata={
             "version": version,

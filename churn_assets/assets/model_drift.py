@@ -14,7 +14,7 @@ from churn_assets.model.drift import MIN_LEAVERS, Drift, Outcome, Shift, drift
 from churn_assets.model.gate import Verdict
 from churn_assets.model.stability import SCORE
 from churn_assets.model.training import last_tested
-from churn_assets.settings import FEATURES, MAX_STABILITY_INDEX, Settings
+from churn_assets.settings import FEATURES, MAX_STABILITY_INDEX
 from churn_assets.warehouse.protocol import Warehouse
 
 FEATURES_CHECK, SCORES_CHECK, PROBABILITIES_CHECK = "features_are_stable", "scores_are_stable", "probabilities_hold"
@@ -55,9 +55,9 @@ _THEN, _NOW, _MOVED = "#888888", "#4f43dd", "#cc3333"
         ),
     ],
 )
-def model_drift(warehouse: dg.ResourceParam[Warehouse], settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
+def model_drift(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
     """Compare the champion with the customers of now and with what became of those of before."""
-    champion = registry.champion(warehouse, settings.models_path)
+    champion = registry.champion(warehouse)
     if champion is None:
         return dg.MaterializeResult(
             metadata={"note": _NO_MODEL.finding}, check_results=_checks(_NO_MODEL, _NO_MODEL, _NO_MODEL)

@@ -44,7 +44,7 @@ class DynamicTable:
 
     `target_lag_seconds` of a table that is DOWNSTREAM is the least of those that read it. `is_to_be_initialized`: it was
     never refreshed, and its definition asks for that at once. `lag_seconds` is the age of the oldest change in a base table
-    that the rows do not show yet, 0 when they show all.
+    that the rows do not show yet, 0 when they show all. `keeps_itself_fresh`: nobody has to ask for its refreshes.
     """
 
     name: str
@@ -54,6 +54,7 @@ class DynamicTable:
     lag_seconds: float
     refreshed_at: datetime | None
     refresh_action: str | None
+    keeps_itself_fresh: bool = False
 
 
 @dataclass(frozen=True)

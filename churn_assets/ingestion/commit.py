@@ -18,7 +18,7 @@ from churn_assets.ingestion.events import EXTRA_FIELDS, LEDGERS, EventType
 from churn_assets.ingestion.kafka import Chunk, OffsetRange, Partition
 from churn_assets.intervals import day_intervals
 from churn_assets.warehouse.protocol import Transaction, Warehouse
-from churn_assets.warehouse.values import flat, places
+from churn_assets.warehouse.values import as_table, flat, places
 
 
 class OffsetGapError(ChurnError):
@@ -69,11 +69,13 @@ def committed_offsets(warehouse: Warehouse) -> dict[Partition, int]:
 def broken_ranges(warehouse: Warehouse) -> list[str]:
     """Where the logged ranges of a partition leave a gap, overlap, or do not end at its committed offset."""
     rows = warehouse.query(
-        "SELECT epoch, topic, kafka_partition, end_offset, coalesce("
-        " lead(start_offset) OVER (PARTITION BY epoch, topic, kafka_partition ORDER BY start_offset),"
-        " (SELECT max(committed_offset) FROM kafka_offsets AS committed WHERE committed.epoch = logged.epoch"
-        " AND committed.topic = logged.topic AND committed.kafka_partition = logged.kafka_partition)) AS next_offset"
-        " FROM ingest_ranges AS logged QUALIFY next_offset IS DISTINCT FROM end_offset"
+        "SELECT logged.epoch, logged.topic, logged.kafka_partition, logged.end_offset, coalesce(lead(logged.start_offset)"
+        " OVER (PARTITION BY logged.epoch, logged.topic, logged.kafka_partition ORDER BY logged.start_offset),"
+        " committed.newest_offset) AS next_offset FROM ingest_ranges AS logged LEFT JOIN ("
+        "SELECT epoch, topic, kafka_partition, max(committed_offset) AS newest_offset FROM kafka_offsets"
+        " GROUP BY epoch, topic, kafka_partition) AS committed ON logged.epoch = committed.epoch"
+        " AND logged.topic = committed.topic AND logged.kafka_partition = committed.kafka_partition"
+        " QUALIFY next_offset IS DISTINCT FROM logged.end_offset"
     ).to_pylist()
     return [
         f"{row['topic']}[{row['kafka_partition']}] of {row['epoch']}: {row['end_offset']} is followed by {row['next_offset']}"
@@ -154,23 +156,33 @@ def store_decoded(
 def store_rejects(tx: Transaction, epoch: str, source: str, now: datetime, *, unless_known: bool = False) -> None:
     """Store the staged rejects of a topic or file; `unless_known`: without those that were stored from it before."""
     known = (
-        " WHERE NOT EXISTS (SELECT 1 FROM event_rejects AS known WHERE known.epoch = ?1 AND known.kafka_topic = ?2"
-        " AND known.kafka_offset = staged_rejects.kafka_offset AND known.original = staged_rejects.original)"
+        " WHERE NOT EXISTS (SELECT 1 FROM event_rejects AS known WHERE known.epoch = ? AND known.kafka_topic = ?"
+        " AND known.kafka_offset = staged.kafka_offset AND known.original = staged.original)"
     )
     tx.execute(
         "INSERT INTO event_rejects (epoch, kafka_topic, kafka_partition, kafka_offset, kafka_time, reason, original,"
-        " rejected_at) SELECT ?1, ?2, kafka_partition, kafka_offset, kafka_time, reason, original, ?3"
-        f" FROM staged_rejects{known if unless_known else ''}",
-        [epoch, source, now],
+        " rejected_at) SELECT CAST(? AS VARCHAR), CAST(? AS VARCHAR), staged.kafka_partition, staged.kafka_offset,"
+        " staged.kafka_time, staged.reason, staged.original, CAST(? AS TIMESTAMP)"
+        f" FROM staged_rejects AS staged{known if unless_known else ''}",
+        [epoch, source, now, *([epoch, source] if unless_known else [])],
     )
+
+
+_TAKEN = {
+    "epoch": "VARCHAR",
+    "topic": "VARCHAR",
+    "kafka_partition": "INTEGER",
+    "start_offset": "BIGINT",
+    "end_offset": "BIGINT",
+    "taken_at": "TIMESTAMP",
+}
 
 
 def _take_offsets(tx: Transaction, ranges: Sequence[OffsetRange], now: datetime, *, outcome: str) -> None:
     """Move the committed offsets from the ranges' starts to their ends, unless another run has moved them."""
     taken = [[*r.partition, r.start, r.end, now] for r in ranges]
     moved = tx.execute(
-        f"MERGE INTO kafka_offsets USING (VALUES {places(taken)})"
-        " AS taken (epoch, topic, kafka_partition, start_offset, end_offset, taken_at)"
+        f"MERGE INTO kafka_offsets USING {as_table(taken, _TAKEN)} AS taken"
         " ON kafka_offsets.epoch = taken.epoch AND kafka_offsets.topic = taken.topic"
         " AND kafka_offsets.kafka_partition = taken.kafka_partition"
         " WHEN MATCHED AND kafka_offsets.committed_offset = taken.start_offset"
@@ -190,47 +202,62 @@ def _store_rows(tx: Transaction, event_type: EventType, rows: pa.Table, topic: s
     names = [*(f.name for f in event_type.fields), EXTRA_FIELDS]
     columns = [*names, "kafka_topic", "kafka_partition", "kafka_offset", "ingested_at"]
     key, ledger, time = event_type.key, event_type.ledger, event_type.event_time
-    coordinates = "kafka_partition, kafka_offset" if topic else "NULL::INTEGER, NULL::BIGINT"
+    coordinates = ("staged.kafka_partition", "staged.kafka_offset") if topic else ("NULL", "NULL")
     # Within a batch a fact's first message counts, a dimension's latest state.
-    direction = "DESC" if event_type.is_dimension else "ASC"
+    direction = "DESC NULLS LAST" if event_type.is_dimension else "ASC"
     one_of_each = (
-        f" QUALIFY row_number() OVER (PARTITION BY {key}"
-        f" ORDER BY {time} {direction}, kafka_offset {direction}, kafka_partition {direction}) = 1"
+        f" QUALIFY row_number() OVER (PARTITION BY staged.{key} ORDER BY staged.{time} {direction},"
+        f" staged.kafka_offset {direction}, staged.kafka_partition {direction}) = 1"
     )
     keys = pc.count_distinct(rows[key]).as_py()
     batch = (
-        f"(SELECT {', '.join(names)}, ?::VARCHAR, {coordinates}, ?::TIMESTAMP FROM staged_{ledger}"
-        f"{one_of_each if keys < rows.num_rows else ''}) AS batch ({', '.join(columns)})"
+        f"(SELECT {', '.join(f'staged.{name}' for name in names)}, CAST(? AS VARCHAR) AS kafka_topic,"
+        f" CAST({coordinates[0]} AS INTEGER) AS kafka_partition, CAST({coordinates[1]} AS BIGINT) AS kafka_offset,"
+        f" CAST(? AS TIMESTAMP) AS ingested_at FROM staged_{ledger} AS staged"
+        f"{one_of_each if keys < rows.num_rows else ''}) AS batch"
     )
     origin = [topic, now]
     listed = ", ".join(columns)
+    of_batch = ", ".join(f"batch.{name}" for name in columns)
     assigned = ", ".join(f"{name} = batch.{name}" for name in columns if name != key)
-    place = f"({{0}}.{time}, coalesce({{0}}.kafka_offset, -1), coalesce({{0}}.kafka_partition, -1))"
-    batch_place, ledger_place = place.format("batch"), place.format("ledger")
     if event_type.is_dimension:
         return tx.execute(
-            f"MERGE INTO {ledger} AS ledger USING {batch} ON ledger.{key} = batch.{key}"
-            f" WHEN MATCHED AND {batch_place} > {ledger_place} THEN UPDATE SET {assigned}"
-            f" WHEN NOT MATCHED THEN INSERT ({listed}) VALUES ({', '.join(f'batch.{name}' for name in columns)})",
+            f"MERGE INTO {ledger} USING {batch} ON {ledger}.{key} = batch.{key}"
+            f" WHEN MATCHED AND {_is_later('batch', ledger, time)} THEN UPDATE SET {assigned}"
+            f" WHEN NOT MATCHED THEN INSERT ({listed}) VALUES ({of_batch})",
             origin,
         )
     days: list[date] = pc.unique(rows[time].cast(pa.date32())).to_pylist()
     # The bounds are literals and each scan has one range, so that it opens only the files of these days.
     known = " UNION ALL ".join(
-        f"SELECT {key} FROM {ledger} WHERE {time} BETWEEN TIMESTAMP '{first}' AND TIMESTAMP '{end}'"
+        f"SELECT {key} FROM {ledger} WHERE {time} BETWEEN CAST('{first}' AS TIMESTAMP) AND CAST('{end}' AS TIMESTAMP)"
         for first, end in day_intervals(days)
     )
     stored = tx.execute(
-        f"INSERT INTO {ledger} ({listed}) SELECT {listed} FROM {batch} ANTI JOIN ({known}) USING ({key})", origin
+        f"INSERT INTO {ledger} ({listed}) SELECT {of_batch} FROM {batch} LEFT JOIN ({known}) AS known"
+        f" ON batch.{key} = known.{key} WHERE known.{key} IS NULL",
+        origin,
     )
     if stored < keys:
         # The earlier of two different facts with one key stands, whichever was stored first, so that a ledger does not
         # depend on how a stream was cut into batches. A retry, which says the same again, changes nothing.
-        differs = " OR ".join(f"batch.{name} IS DISTINCT FROM ledger.{name}" for name in names)
+        differs = " OR ".join(f"batch.{name} IS DISTINCT FROM {ledger}.{name}" for name in names)
+        first, end = min(days), max(days) + timedelta(days=1)
         tx.execute(
-            f"UPDATE {ledger} AS ledger SET {assigned} FROM {batch} WHERE ledger.{key} = batch.{key} AND ({differs})"
-            f" AND {batch_place} < {ledger_place}"
-            f" AND ledger.{time} BETWEEN TIMESTAMP '{min(days)}' AND TIMESTAMP '{max(days) + timedelta(days=1)}'",
+            f"UPDATE {ledger} SET {assigned} FROM {batch} WHERE {ledger}.{key} = batch.{key} AND ({differs})"
+            f" AND {_is_later(ledger, 'batch', time)}"
+            f" AND {ledger}.{time} BETWEEN CAST('{first}' AS TIMESTAMP) AND CAST('{end}' AS TIMESTAMP)",
             origin,
         )
     return stored
+
+
+def _is_later(one: str, other: str, time: str) -> str:
+    """SQL: whether the event of `one` row comes behind that of the `other`, by its time and then its place in Kafka."""
+    offsets, partitions = (
+        [f"coalesce({row}.{column}, -1)" for row in (one, other)] for column in ("kafka_offset", "kafka_partition")
+    )
+    return (
+        f"({one}.{time} > {other}.{time} OR ({one}.{time} = {other}.{time} AND ({offsets[0]} > {offsets[1]}"
+        f" OR ({offsets[0]} = {offsets[1]} AND {partitions[0]} > {partitions[1]}))))"
+    )

@@ -74,31 +74,37 @@ def replay_rejects(warehouse: Warehouse, reason: str | None, clock: Callable[[],
     These keep their line in `event_rejects`, with `replayed_at`; the others stay as they are.
     """
     total = Stored()
+    waiting, parameters = _waiting(reason)
     sources = warehouse.query(
-        "SELECT DISTINCT epoch, kafka_topic FROM event_rejects WHERE replayed_at IS NULL AND (?1 IS NULL OR reason = ?1)"
-        " ORDER BY ALL",
-        [reason],
+        f"SELECT DISTINCT epoch, kafka_topic FROM event_rejects WHERE {waiting} ORDER BY epoch, kafka_topic", parameters
     ).to_pylist()
     for source in sources:
         total.add(_replay_source(warehouse, source["epoch"], source["kafka_topic"], reason, clock))
     return total
 
 
+def _waiting(reason: str | None) -> tuple[str, list[str]]:
+    """The rejects (with `reason`, or all) that were not replayed, as a condition and its parameters."""
+    return ("replayed_at IS NULL", []) if reason is None else ("replayed_at IS NULL AND reason = ?", [reason])
+
+
 def _replay_source(
     warehouse: Warehouse, epoch: str, topic: str, reason: str | None, clock: Callable[[], datetime]
 ) -> Stored:
-    total, after = Stored(), (-1, -1)
+    total, partition, offset = Stored(), -1, -1
+    waiting, parameters = _waiting(reason)
     while True:
         messages = warehouse.query(
             "SELECT kafka_partition, kafka_offset, kafka_time, original AS value FROM event_rejects"
-            " WHERE replayed_at IS NULL AND (?1 IS NULL OR reason = ?1) AND epoch = ?2 AND kafka_topic = ?3"
-            f" AND (kafka_partition, kafka_offset) > (?4, ?5) ORDER BY ALL LIMIT {INGEST_CHUNK_MESSAGES}",
-            [reason, epoch, topic, *after],
+            f" WHERE {waiting} AND epoch = ? AND kafka_topic = ?"
+            " AND (kafka_partition > ? OR (kafka_partition = ? AND kafka_offset > ?))"
+            f" ORDER BY kafka_partition, kafka_offset, kafka_time, original LIMIT {INGEST_CHUNK_MESSAGES}",
+            [*parameters, epoch, topic, partition, partition, offset],
         ).cast(MESSAGE_SCHEMA)
         if not messages.num_rows:
             return total
         last = messages.slice(messages.num_rows - 1).to_pylist()[0]
-        after = (last["kafka_partition"], last["kafka_offset"])
+        partition, offset = last["kafka_partition"], last["kafka_offset"]
         now = clock()
         total.add(_store_again(warehouse, decode(messages, now), messages, epoch, topic, now))
 

@@ -9,7 +9,6 @@ import json
 import zipfile
 from collections.abc import Mapping
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 from churn_assets.errors import ChurnError
@@ -71,26 +70,6 @@ def loads(content: bytes) -> Model:
     )
 
 
-def store(folder: Path, content: bytes) -> str:
-    """Write a file under the name of its content, whole or not at all; its digest."""
-    name = digest(content)
-    folder.mkdir(parents=True, exist_ok=True)
-    written = folder / f"{name}.partial"
-    written.write_bytes(content)
-    written.replace(path_of(folder, name))
-    return name
-
-
-def load(folder: Path, name: str) -> Model:
-    """The model of the file with a digest, or `ArtefactError` where it is not what was stored."""
-    path = path_of(folder, name)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ArtefactError(f"the model's file {path} cannot be read ({error.strerror}){WHAT_NEXT}") from error
-    return opened(content, name, str(path))
-
-
 def opened(content: bytes, name: str, place: str) -> Model:
     """The model of a file that was read at a place, or `ArtefactError` where it is not what was stored under the digest."""
     if digest(content) != name:
@@ -99,11 +78,6 @@ def opened(content: bytes, name: str, place: str) -> Model:
         return loads(content)
     except ArtefactError as error:
         raise ArtefactError(f"the model's file {place}: {error}{WHAT_NEXT}") from error
-
-
-def path_of(folder: Path, name: str) -> Path:
-    """Where the file with a digest lies."""
-    return folder / file_name(name)
 
 
 def file_name(name: str) -> str:

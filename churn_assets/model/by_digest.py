@@ -7,13 +7,13 @@ predictions finds it.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from churn_assets.model.artefact import ArtefactError, load
+from churn_assets.errors import ModelFileError
+from churn_assets.model.artefact import WHAT_NEXT, ArtefactError, file_name, opened
 from churn_assets.model.scoring import Floats, Model
 from churn_assets.settings import FEATURES
 
@@ -34,9 +34,17 @@ def answers(
     return result
 
 
-def servable(folder: Path, name: str) -> Model:
-    """The model of the file with a digest, or `ArtefactError` where it cannot say anything of the live features."""
-    return of_live_features(load(folder, name), name)
+def servable(read: Callable[[str], bytes], digest: str) -> Model:
+    """The model of the file with a digest, or `ArtefactError` where it cannot say anything of the live features.
+
+    `read` gives the content of a file by its name, or raises `ModelFileError`.
+    """
+    name = file_name(digest)
+    try:
+        content = read(name)
+    except ModelFileError as error:
+        raise ArtefactError(f"{error}{WHAT_NEXT}") from error
+    return of_live_features(opened(content, digest, name), digest)
 
 
 def of_live_features(model: Model, digest: str) -> Model:

@@ -9,7 +9,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
-from pathlib import Path
 from typing import Any, Literal
 
 from churn_assets.errors import ChurnError
@@ -52,9 +51,11 @@ class Version:
         return last_tested(self.card)
 
 
-def register(warehouse: Warehouse, folder: Path, model: Model, gate: Gate, now: datetime) -> int:
+def register(warehouse: Warehouse, model: Model, gate: Gate, now: datetime) -> int:
     """Keep a model as the challenger, in place of the one there was; its version. Its file is written before its row."""
-    name = artefact.store(folder, artefact.dumps(model))
+    content = artefact.dumps(model)
+    name = artefact.digest(content)
+    warehouse.store_model(artefact.file_name(name), content)
     return warehouse.transact(lambda tx: add(tx, name, model, gate, now))
 
 
@@ -102,16 +103,16 @@ def versions(warehouse: Warehouse) -> list[Version]:
     rows = warehouse.query(
         "SELECT models.version, models.status, models.artefact, models.trained_at, models.passed_gate, models.card, models.gate,"
         " log.changed_at, log.changed_by, log.reason FROM churn_models AS models INNER JOIN ("
-        "SELECT *, row_number() OVER (PARTITION BY version ORDER BY changed_at DESC) AS place FROM churn_model_log"
-        ") AS log ON models.version = log.version AND log.place = 1 ORDER BY models.version DESC"
+        "SELECT *, row_number() OVER (PARTITION BY version ORDER BY changed_at DESC NULLS LAST) AS place FROM churn_model_log"
+        ") AS log ON models.version = log.version AND log.place = 1 ORDER BY models.version DESC NULLS LAST"
     ).to_pylist()
     return [Version(**{**row, "card": json.loads(row["card"]), "gate": json.loads(row["gate"])}) for row in rows]
 
 
-def champion(warehouse: Warehouse, folder: Path) -> tuple[int, Model] | None:
+def champion(warehouse: Warehouse) -> tuple[int, Model] | None:
     """The version that serves and its model, or None where none does; `ArtefactError` where its file cannot be used."""
     found = warehouse.query(CHAMPION, [SERVES]).to_pylist()
-    return (found[0]["version"], servable(folder, found[0]["artefact"])) if found else None
+    return (found[0]["version"], servable(warehouse.read_model, found[0]["artefact"])) if found else None
 
 
 def serving_since(warehouse: Warehouse) -> datetime | None:

@@ -6,7 +6,6 @@ Here belongs what DuckDB needs to call them; what they say is in `by_digest`.
 from collections.abc import Callable
 from functools import cache, partial
 from inspect import Parameter, Signature
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -19,9 +18,9 @@ from churn_assets.model.scoring import Floats, Model, score_matrix
 from churn_assets.settings import FEATURES
 
 
-def register(connection: duckdb.DuckDBPyConnection, folder: Path) -> None:
-    """Give a connection the two functions over the models whose files lie in `folder`."""
-    models = cache(partial(servable, folder))
+def register(connection: duckdb.DuckDBPyConnection, read: Callable[[str], bytes]) -> None:
+    """Give a connection the two functions; `read` gives the content of a model's file."""
+    models = cache(partial(servable, read))
     for function, of_rows, type_, sql_type in (
         (PREDICT, score_matrix, pa.float64(), "DOUBLE"),
         (REASONS, reasons, pa.string(), "VARCHAR"),

@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 from snowflake.snowpark.files import SnowflakeFile
 
-from churn_assets.model import artefact
-from churn_assets.model.by_digest import answers, of_live_features
+from churn_assets.errors import ModelFileError
+from churn_assets.model.by_digest import answers, servable
 from churn_assets.model.reasons import reasons
 from churn_assets.model.scoring import Floats, Model, score_matrix
 
@@ -38,17 +38,18 @@ def explainer(stage: str) -> Callable[[pd.DataFrame], pd.Series]:
 
 def staged_model(stage: str, digest: str) -> Model:
     """The model whose file has a digest, or `ArtefactError` where the stage has none that can be used."""
-    place = f"{stage}/{artefact.file_name(digest)}"
-    try:
-        # The digest comes from whoever calls the function, who may so name any file that its owner can read; of its content
-        # nothing is told unless it is a model with that digest.
-        with SnowflakeFile.open(place, "rb", require_scoped_url=False) as file:
-            content = bytes(file.readall())
-    except Exception as error:  # what Snowflake raises where there is no such file is not documented
-        raise artefact.ArtefactError(
-            f"the model's file {place} cannot be read ({error}){artefact.WHAT_NEXT}"
-        ) from error
-    return of_live_features(artefact.opened(content, digest, place), digest)
+
+    def read(name: str) -> bytes:
+        place = f"{stage}/{name}"
+        try:
+            # The digest comes from whoever calls the function, who may so name any file that its owner can read; of its
+            # content nothing is told unless it is a model with that digest.
+            with SnowflakeFile.open(place, "rb", require_scoped_url=False) as file:
+                return bytes(file.readall())
+        except Exception as error:  # what Snowflake raises where there is no such file is not documented
+            raise ModelFileError(f"the model's file {place} cannot be read ({error})") from error
+
+    return servable(read, digest)
 
 
 def _vectorized(stage: str, of_rows: Callable[[Model, Floats], Any], dtype: str) -> Callable[[pd.DataFrame], pd.Series]:

@@ -43,7 +43,7 @@ def features_as_of(sql: str, day: date, dialect: str = "duckdb") -> str:
     for clock in clocks:
         clock.replace(exp.cast(exp.Literal.string(f"{day}"), "date"))
     for table in accounts:
-        end = f"TIMESTAMP '{day + timedelta(days=1)}'"
+        end = f"CAST('{day + timedelta(days=1)}' AS TIMESTAMP)"
         then = (
             f"SELECT account_id, customer_id, CASE WHEN {_CLOSED_AT} >= {end} THEN 'OPEN' ELSE account_status END"
             f" AS account_status FROM {table.sql(dialect)} WHERE opened_at IS NULL OR opened_at < {end}"
@@ -88,7 +88,7 @@ def read(warehouse: Warehouse, after: date | None = None) -> pd.DataFrame:
         "cut_off > ?"
         if after
         else (
-            "cut_off IN (SELECT cut_off FROM churn_training_set GROUP BY cut_off ORDER BY cut_off DESC"
+            "cut_off IN (SELECT cut_off FROM churn_training_set GROUP BY cut_off ORDER BY cut_off DESC NULLS LAST"
             f" LIMIT {TRAINING_WEEKS})"
         )
     )
@@ -107,18 +107,18 @@ def leavers_by_cut_off(warehouse: Warehouse) -> dict[date, tuple[int, int]]:
     """By cut-off, of those that `read` reads without `after`: how many customers and how many of them left."""
     rows = warehouse.query(
         "SELECT cut_off, count(*) AS customers, count(CASE WHEN has_left THEN 1 END) AS leavers FROM churn_training_set"
-        f" GROUP BY cut_off ORDER BY cut_off DESC LIMIT {TRAINING_WEEKS}"
+        f" GROUP BY cut_off ORDER BY cut_off DESC NULLS LAST LIMIT {TRAINING_WEEKS}"
     ).to_pylist()
     return {row["cut_off"]: (row["customers"], row["leavers"]) for row in reversed(rows)}
 
 
 def _add(tx: Transaction, features: str, cut_off: date, now: datetime) -> int:
     """The label: no account that was opened before the window's end is open at its end."""
-    end = f"TIMESTAMP '{cut_off + timedelta(days=1 + LABEL_DAYS)}'"
+    end = f"CAST('{cut_off + timedelta(days=1 + LABEL_DAYS)}' AS TIMESTAMP)"
     return tx.execute(
         f"INSERT INTO churn_training_set (customer_id, cut_off, {', '.join(FEATURES)}, has_left, made_at)"
-        f" SELECT features.customer_id, CAST('{cut_off}' AS date), {', '.join(f'features.{name}' for name in FEATURES)},"
-        f" stays.customer_id IS NULL, CAST(? AS timestamp) FROM ({features}) AS features LEFT JOIN ("
+        f" SELECT features.customer_id, CAST('{cut_off}' AS DATE), {', '.join(f'features.{name}' for name in FEATURES)},"
+        f" stays.customer_id IS NULL, CAST(? AS TIMESTAMP) FROM ({features}) AS features LEFT JOIN ("
         f"SELECT DISTINCT customer_id FROM dim_accounts WHERE (opened_at IS NULL OR opened_at < {end})"
         f" AND coalesce({_CLOSED_AT}, {end}) >= {end}) AS stays ON features.customer_id = stays.customer_id",
         [now],

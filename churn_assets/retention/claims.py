@@ -15,7 +15,7 @@ from churn_assets.retention.statuses import Status, begin, move
 from churn_assets.retention.suppressions import SUPPRESSED
 from churn_assets.settings import ALERT_HOURS, EMAIL_PAUSE_DAYS, EMAILS_PER_RUN
 from churn_assets.warehouse.protocol import Transaction, Warehouse
-from churn_assets.warehouse.values import flat, one_row, places
+from churn_assets.warehouse.values import as_table, flat, one_row, places
 
 # Waiting, still at risk, not suppressed, and no intervention within the pause or on this day. The parameters are the time now
 # (UTC), the time that the pause reaches back to and the day.
@@ -76,7 +76,8 @@ def claim(tx: Transaction, day: date, now: datetime, emails_per_day: int, contro
     taken = tx.rows(
         "SELECT queue.customer_id, queue.source, predictions.reason_codes,"
         " CASE WHEN queue.source = 'alert' THEN queue.churn_score ELSE predictions.risk_score END AS score"
-        f" {_ELIGIBLE} ORDER BY score DESC, queue.queued_at, queue.customer_id LIMIT {_room(taken_today, owed, emails_per_day)}",
+        f" {_ELIGIBLE} ORDER BY score DESC NULLS LAST, queue.queued_at, queue.customer_id"
+        f" LIMIT {_room(taken_today, owed, emails_per_day)}",
         _eligible_at(now),
     )
     if not taken:
@@ -106,10 +107,11 @@ def claim(tx: Transaction, day: date, now: datetime, emails_per_day: int, contro
     alerted = [[customer, id_] for customer, id_ in zip(customers, first, strict=True)]
     since = now - timedelta(hours=ALERT_HOURS)
     tx.execute(
-        f"UPDATE high_risk_history SET intervention_id = taken.id FROM (VALUES {places(alerted)}) AS taken (customer_id, id)"
+        "UPDATE high_risk_history SET intervention_id = taken.intervention_id"
+        f" FROM {as_table(alerted, {'customer_id': 'VARCHAR', 'intervention_id': 'VARCHAR'})} AS taken"
         " WHERE high_risk_history.customer_id = taken.customer_id AND high_risk_history.intervention_id IS NULL"
-        f" AND high_risk_history.alerted_at > TIMESTAMP '{since.isoformat(sep=' ')}'",
-        flat(alerted),
+        " AND high_risk_history.alerted_at > ?",
+        [*flat(alerted), since],
     )
     return Claims(len(taken), list(first.values()).count("CONTROL"), dropped)
 
@@ -120,11 +122,14 @@ def give_up_claims(tx: Transaction, now: datetime) -> int:
     gone: dict[str, str] = dict(
         tx.rows(
             "SELECT log.intervention_id, CASE WHEN predictions.customer_id IS NULL THEN 'left the bank'"
-            f" WHEN log.customer_id IN ({SUPPRESSED}) THEN 'suppressed' ELSE 'no longer HIGH' END"
+            " WHEN suppressed.customer_id IS NOT NULL THEN 'suppressed' ELSE 'no longer HIGH' END AS reason"
             " FROM agent_intervention_log AS log LEFT JOIN dyn_churn_predictions AS predictions"
-            " ON log.customer_id = predictions.customer_id WHERE log.status = 'CLAIMED' AND (predictions.customer_id IS NULL"
-            f" OR log.customer_id IN ({SUPPRESSED}) OR (log.source = 'prediction' AND predictions.risk_class <> 'HIGH'))",
-            [now, now],
+            " ON log.customer_id = predictions.customer_id"
+            f" LEFT JOIN (SELECT DISTINCT customer_id FROM ({SUPPRESSED}) AS both_kinds) AS suppressed"
+            " ON log.customer_id = suppressed.customer_id"
+            " WHERE log.status = 'CLAIMED' AND (predictions.customer_id IS NULL OR suppressed.customer_id IS NOT NULL"
+            " OR (log.source = 'prediction' AND predictions.risk_class <> 'HIGH'))",
+            [now],
         )
     )
     queue_again(tx, [id_ for id_, why in gone.items() if why == "suppressed"], now)
@@ -140,7 +145,7 @@ def due_claims(warehouse: Warehouse, day: date, now: datetime) -> list[Claim]:
         " coalesce(customers.full_name, '') AS full_name, coalesce(customers.segment, '') AS segment,"
         " coalesce(log.failed_attempts, 0) AS failed_attempts FROM agent_intervention_log AS log"
         f" LEFT JOIN dim_customers AS customers ON log.customer_id = customers.customer_id WHERE {_DUE}"
-        " AND log.partition_day = ? ORDER BY log.churn_score DESC, log.customer_id",
+        " AND log.partition_day = ? ORDER BY log.churn_score DESC NULLS LAST, log.customer_id",
         [now, day],
     )
     return [Claim(**row) for row in rows.to_pylist()]
@@ -156,9 +161,10 @@ def oldest_due_day(warehouse: Warehouse, now: datetime) -> date | None:
 def customers_written_to_twice(warehouse: Warehouse) -> list[str]:
     """Customers with two interventions less than the pause apart; there must be none."""
     rows = warehouse.query(
-        "SELECT DISTINCT customer_id FROM (SELECT customer_id, created_at - lag(created_at) OVER"
-        f" (PARTITION BY customer_id ORDER BY created_at) < INTERVAL '{EMAIL_PAUSE_DAYS}' DAY AS too_soon"
-        " FROM agent_intervention_log WHERE status <> 'CANCELLED') AS pairs WHERE too_soon ORDER BY customer_id"
+        "SELECT DISTINCT customer_id FROM (SELECT customer_id, created_at,"
+        " lag(created_at) OVER (PARTITION BY customer_id ORDER BY created_at) AS one_before"
+        " FROM agent_intervention_log WHERE status <> 'CANCELLED') AS pairs"
+        f" WHERE created_at < one_before + INTERVAL '{EMAIL_PAUSE_DAYS} days' ORDER BY customer_id"
     )
     return rows["customer_id"].to_pylist()
 

@@ -38,7 +38,7 @@ OUTCOMES = f"""
         ends.customer_id,
         ends.is_control,
         ends.created_at,
-        ends.left_at IS NOT NULL AND ends.left_at <= ends.created_at + INTERVAL '{EFFECT_DAYS} DAY' AS has_left
+        ends.left_at IS NOT NULL AND ends.left_at <= ends.created_at + INTERVAL '{EFFECT_DAYS} days' AS has_left
     FROM (
         SELECT
             firsts.customer_id,
@@ -60,7 +60,7 @@ OUTCOMES = f"""
             ON firsts.customer_id = accounts.customer_id
             AND (
                 accounts.opened_at IS NULL
-                OR accounts.opened_at <= firsts.created_at + INTERVAL '{EFFECT_DAYS} DAY'
+                OR accounts.opened_at <= firsts.created_at + INTERVAL '{EFFECT_DAYS} days'
             )
         WHERE firsts.place = 1
         GROUP BY firsts.customer_id, firsts.is_control, firsts.created_at

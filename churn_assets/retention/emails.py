@@ -9,7 +9,7 @@ Here belongs what one run does and whether one is due. Who may be claimed is `cl
 modules of their own; what happens to a text that is ready is `outbox`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
@@ -34,7 +34,7 @@ from churn_assets.retention.suppressions import SUPPRESSED
 from churn_assets.retention.writer import Answer, EmailRequest, Writer, WriterError
 from churn_assets.settings import CONTROL_SHARE, WRITER_CONCURRENCY, WRITER_IS_DOWN_AFTER, WRITER_PATIENCE_MINUTES
 from churn_assets.warehouse.protocol import Transaction, Warehouse
-from churn_assets.warehouse.values import flat, places
+from churn_assets.warehouse.values import as_table, flat
 
 _ATTEMPTS = 2  # texts that a writer may give for one customer; the second knows what was wrong with the first
 
@@ -279,10 +279,25 @@ def _tokens_spent(warehouse: Warehouse, now: datetime) -> int:
     )["tokens"][0].as_py()
 
 
-_RESULT = (
-    "generated_email, writer, model, prompt_version, prompt_tokens, completion_tokens, latency_seconds, complaints,"
-    " writer_error, is_fallback"
-)
+_RESULT = {
+    "intervention_id": "VARCHAR",
+    "generated_email": "VARCHAR",
+    "writer": "VARCHAR",
+    "model": "VARCHAR",
+    "prompt_version": "VARCHAR",
+    "prompt_tokens": "BIGINT",
+    "completion_tokens": "BIGINT",
+    "latency_seconds": "DOUBLE",
+    "complaints": "VARCHAR",
+    "writer_error": "VARCHAR",
+    "is_fallback": "BOOLEAN",
+}
+_FAILURE = {
+    "intervention_id": "VARCHAR",
+    "writer_error": "VARCHAR",
+    "failed_attempts": "INTEGER",
+    "retry_after": "TIMESTAMP",
+}
 
 
 def _store(tx: Transaction, drafts: Sequence[_Draft], now: datetime) -> dict[str, int]:
@@ -295,23 +310,8 @@ def _store(tx: Transaction, drafts: Sequence[_Draft], now: datetime) -> dict[str
     hopeless = [draft.claim.intervention_id for draft in final if draft.text is None]
     late = [d.claim.intervention_id for d in final if d.text is not None and d.claim.customer_id in suppressed]
     ready = [d for d in final if d.text is not None and d.claim.customer_id not in suppressed]
-    if final:
-        lines = [_result(draft) for draft in final]
-        tx.execute(
-            f"UPDATE agent_intervention_log SET {', '.join(f'{name} = result.{name}' for name in _RESULT.split(', '))}"
-            f" FROM (VALUES {places(lines)}) AS result (intervention_id, {_RESULT})"
-            " WHERE agent_intervention_log.intervention_id = result.intervention_id",
-            flat(lines),
-        )
-    if failed:
-        lines = [_failure(draft, now) for draft in failed]
-        tx.execute(
-            "UPDATE agent_intervention_log SET writer_error = failure.error, failed_attempts = failure.attempts,"
-            f" retry_after = failure.retry_after FROM (VALUES {places(lines)})"
-            " AS failure (intervention_id, error, attempts, retry_after)"
-            " WHERE agent_intervention_log.intervention_id = failure.intervention_id",
-            flat(lines),
-        )
+    _note(tx, [_result(draft) for draft in final], _RESULT)
+    _note(tx, [_failure(draft, now) for draft in failed], _FAILURE)
     move(tx, [draft.claim.intervention_id for draft in ready], "READY", now, "run")
     move(tx, late, "CANCELLED", now, "run", "suppressed")
     queue_again(tx, late, now)
@@ -319,8 +319,9 @@ def _store(tx: Transaction, drafts: Sequence[_Draft], now: datetime) -> dict[str
     if ready:
         texts = [[draft.claim.intervention_id, draft.text] for draft in ready]
         tx.execute(
-            f"UPDATE high_risk_history SET generated_email = ready.text FROM (VALUES {places(texts)}) AS ready (id, text)"
-            " WHERE high_risk_history.intervention_id = ready.id",
+            "UPDATE high_risk_history SET generated_email = ready.generated_email"
+            f" FROM {as_table(texts, {'intervention_id': 'VARCHAR', 'generated_email': 'VARCHAR'})} AS ready"
+            " WHERE high_risk_history.intervention_id = ready.intervention_id",
             flat(texts),
         )
     return {
@@ -329,6 +330,17 @@ def _store(tx: Transaction, drafts: Sequence[_Draft], now: datetime) -> dict[str
         "by_template": sum(draft.is_fallback for draft in ready),
         "failed": len(failed),
     }
+
+
+def _note(tx: Transaction, lines: Sequence[Sequence[object]], columns: Mapping[str, str]) -> None:
+    """Write these columns of interventions; the first is the id."""
+    if lines:
+        id_, *others = columns
+        tx.execute(
+            f"UPDATE agent_intervention_log SET {', '.join(f'{name} = noted.{name}' for name in others)}"
+            f" FROM {as_table(lines, columns)} AS noted WHERE agent_intervention_log.{id_} = noted.{id_}",
+            flat(lines),
+        )
 
 
 def _result(draft: _Draft) -> list[object]:

@@ -287,7 +287,7 @@ def _entries(warehouse: Warehouse, condition: str, parameters: list[str]) -> lis
         " moves.moved_at, moves.moved_by, moves.note FROM agent_intervention_log AS log"
         " LEFT JOIN dim_customers AS customers ON log.customer_id = customers.customer_id"
         " LEFT JOIN (SELECT intervention_id, status_to, moved_at, moved_by, note, ROW_NUMBER() OVER"
-        " (PARTITION BY intervention_id, status_to ORDER BY moved_at DESC) AS age FROM intervention_moves) AS moves"
+        " (PARTITION BY intervention_id, status_to ORDER BY moved_at DESC NULLS LAST) AS age FROM intervention_moves) AS moves"
         " ON log.intervention_id = moves.intervention_id AND log.status = moves.status_to AND moves.age = 1"
         f" WHERE {condition} ORDER BY log.created_at, log.intervention_id",
         parameters,

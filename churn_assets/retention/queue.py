@@ -17,8 +17,8 @@ ALERT_STREAM = "churn_metrics_stream"
 
 # Rows of a stream that are in a state now and were not before; a row that changed within the state is none.
 _CAME_INTO = (
-    "after.change_action = 'INSERT' AND after.{state} AND NOT EXISTS (SELECT 1 FROM {changes} AS before"
-    " WHERE before.customer_id = after.customer_id AND before.change_action = 'DELETE' AND before.{state})"
+    "came.change_action = 'INSERT' AND came.{state} AND NOT EXISTS (SELECT 1 FROM {changes} AS was"
+    " WHERE was.customer_id = came.customer_id AND was.change_action = 'DELETE' AND was.{state})"
 )
 _WAITS = "SELECT customer_id FROM retention_queue WHERE left_at IS NULL"
 
@@ -28,12 +28,12 @@ def fill_queue(tx: Transaction, now: datetime) -> int:
 
     The stream's position and the queue's rows change in the one transaction `tx`. Who waits already does not wait twice.
     """
-    tx.consume_stream(STREAM, "changed_predictions")
-    came = _CAME_INTO.format(changes="changed_predictions", state="risk_class = 'HIGH'")
+    changes = tx.consume_stream(STREAM)
+    came_into = _CAME_INTO.format(changes=changes, state="risk_class = 'HIGH'")
     return tx.execute(
         "INSERT INTO retention_queue (customer_id, source, churn_score, reason_codes, queued_at)"
-        " SELECT after.customer_id, 'prediction', after.risk_score, after.reason_codes, ?"
-        f" FROM changed_predictions AS after WHERE {came} AND after.customer_id NOT IN ({_WAITS})",
+        " SELECT came.customer_id, 'prediction', came.risk_score, came.reason_codes, CAST(? AS TIMESTAMP)"
+        f" FROM {changes} AS came WHERE {came_into} AND came.customer_id NOT IN ({_WAITS})",
         [now],
     )
 
@@ -43,12 +43,13 @@ def raise_alerts(tx: Transaction, now: datetime) -> int:
 
     Only customers on the books can be written to, so others are logged with no score of the model and not queued.
     """
-    tx.consume_stream(ALERT_STREAM, "changed_metrics")
-    came = _CAME_INTO.format(changes="changed_metrics", state="risk_status = 'CRITICAL'")
+    changes = tx.consume_stream(ALERT_STREAM)
+    came_into = _CAME_INTO.format(changes=changes, state="risk_status = 'CRITICAL'")
     alerts = tx.rows(
-        "SELECT after.customer_id, after.avg_churn_score, after.max_churn_score, after.declines, after.spend,"
-        " predictions.model_score, predictions.customer_id, predictions.reason_codes FROM changed_metrics AS after"
-        f" LEFT JOIN dyn_churn_predictions AS predictions ON after.customer_id = predictions.customer_id WHERE {came}"
+        "SELECT came.customer_id, came.avg_churn_score, came.max_churn_score, came.declines, came.spend,"
+        " predictions.model_score, predictions.customer_id AS on_the_books, predictions.reason_codes"
+        f" FROM {changes} AS came LEFT JOIN dyn_churn_predictions AS predictions"
+        f" ON came.customer_id = predictions.customer_id WHERE {came_into}"
     )
     if not alerts:
         return 0

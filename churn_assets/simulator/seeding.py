@@ -66,13 +66,16 @@ def _chunks_loaded(warehouse: Warehouse, bank: Bank) -> int:
 
 def _store_chunk(tx: Transaction, ledger: str, rows: pa.Table, now: datetime) -> None:
     columns = ", ".join(rows.column_names)
-    tx.execute(f"INSERT INTO {ledger} ({columns}, ingested_at) SELECT {columns}, ? FROM chunk", [now])
+    tx.execute(
+        f"INSERT INTO {ledger} ({columns}, ingested_at) SELECT {columns}, CAST(? AS TIMESTAMP) FROM chunk", [now]
+    )
     tx.execute("UPDATE simulated_bank SET chunks_loaded = chunks_loaded + 1")
 
 
 def newest_event_time(warehouse: Warehouse) -> datetime:
     """When the newest posting or app action in the ledgers happened (UTC)."""
     return warehouse.query(
-        "SELECT greatest((SELECT max(posting_date) FROM fact_transaction_ledger),"
-        " (SELECT max(event_timestamp) FROM app_activity_logs)) AS newest"
+        "SELECT max(newest_of_ledger) AS newest FROM ("
+        "SELECT max(posting_date) AS newest_of_ledger FROM fact_transaction_ledger UNION ALL"
+        " SELECT max(event_timestamp) AS newest_of_ledger FROM app_activity_logs) AS ledgers"
     )["newest"][0].as_py()

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from churn_assets.dynamic_tables import engine
 from churn_assets.dynamic_tables.engine import DynamicTable, LakeTransaction, Refresh
-from churn_assets.errors import ChurnError
+from churn_assets.errors import ChurnError, ModelFileError
 from churn_assets.model import serving
 from churn_assets.settings import (
     FILE_BYTES,
@@ -74,7 +74,19 @@ def load_extensions(connection: duckdb.DuckDBPyConnection) -> None:
 
 def add_functions(connection: duckdb.DuckDBPyConnection, lake: Path) -> None:
     """Give a connection the functions that queries over the lake in a folder may call."""
-    serving.register(connection, lake / "models")
+    serving.register(connection, partial(_read_model, lake))
+
+
+def _models(lake: Path) -> Path:
+    return lake / "models"
+
+
+def _read_model(lake: Path, name: str) -> bytes:
+    path = _models(lake) / name
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"the model's file {path} cannot be read ({error.strerror})") from error
 
 
 class _LakeTransaction:
@@ -91,8 +103,10 @@ class _LakeTransaction:
         result = self._cursor.execute(sql, parameters)
         return result.fetchall() if result.description else []
 
-    def consume_stream(self, stream: str, into: str) -> None:
-        engine.consume_stream(self, stream, into)
+    def consume_stream(self, stream: str) -> str:
+        changes = f"changes_of_{stream}"
+        engine.consume_stream(self, stream, changes)
+        return changes
 
 
 class LakeWarehouse:
@@ -204,6 +218,16 @@ class LakeWarehouse:
         with self._one_snapshot() as tx:
             return engine.dynamic_tables(tx, now)
 
+    def store_model(self, name: str, content: bytes) -> None:
+        folder = _models(self._path)
+        folder.mkdir(parents=True, exist_ok=True)
+        written = folder / f"{name}.partial"
+        written.write_bytes(content)
+        written.replace(folder / name)
+
+    def read_model(self, name: str) -> bytes:
+        return _read_model(self._path, name)
+
     def stream_has_data(self, stream: str) -> bool:
         with self._one_snapshot() as tx:
             return engine.stream_has_data(tx, stream)
@@ -253,13 +277,6 @@ class LakeWarehouse:
                 yield _LakeTransaction(cursor)
             finally:
                 cursor.rollback()
-
-
-def lake_to_write(path: Path) -> LakeWarehouse:
-    """The lake in folder `path`, with every table that this version knows."""
-    lake = LakeWarehouse(path)
-    lake.deploy()
-    return lake
 
 
 def _sort_by(tx: Transaction, order: Mapping[str, str]) -> None:

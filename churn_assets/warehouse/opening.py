@@ -4,9 +4,38 @@ Here belongs the choice; what a warehouse does is `lake`'s and `snowflake`'s.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
+from churn_assets.errors import ChurnError
 from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse
+
+
+class OnlyHereError(ChurnError):
+    """What was asked for runs on this machine only, but the settings name another warehouse."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the tables are: for a person, as a kind of Dagster's, and as the prefix of a whole table name."""
+
+    described: str
+    kind: str
+    schema: str
+
+
+def place_of(settings: Settings) -> Place:
+    """Where the tables of `settings` are."""
+    if settings.target == "snowflake":
+        schema = f"{settings.snowflake_database}.{settings.snowflake_schema}".upper()
+        return Place(f"{schema} of Snowflake's account {settings.snowflake_account}", "snowflake", schema)
+    return Place(str(settings.lake_path), "ducklake", "lake.main")
+
+
+def must_be_here(settings: Settings, command: str) -> None:
+    """`OnlyHereError` where the settings name a warehouse that is not on this machine."""
+    if settings.target != "local":
+        raise OnlyHereError(f"`{command}` runs on this machine only; set CHURN_TARGET=local for it")
 
 
 def open_warehouse(settings: Settings, *, read_only: bool = False, tag: Callable[[], str] = lambda: "") -> Warehouse:

@@ -76,17 +76,21 @@ class Statements(Protocol):
 class Transaction(Statements, Protocol):
     """Statements that take effect together or not at all."""
 
-    def consume_stream(self, stream: str, into: str) -> None:
-        """Move what changed in the stream's table since it was last read into the temporary table `into`.
+    def consume_stream(self, stream: str) -> str:
+        """Read what changed in the stream's table since it was last read; the name of the table that holds it.
 
-        `into` has the table's columns and `change_action`: DELETE for a row as it was, INSERT for a row as it is. The
-        stream's position moves with this transaction.
+        That has the table's columns and `change_action`: DELETE for a row as it was, INSERT for a row as it is. It can be read
+        in this transaction only, until the stream is consumed again. The stream's position moves with the transaction.
         """
         ...
 
 
 class Warehouse(Protocol):
-    """Tables, transactions and dynamic tables."""
+    """Tables, transactions, dynamic tables and the files of models.
+
+    A statement is written once, in what every warehouse takes with the same meaning, and sent as it is; which SQL that is,
+    `churn_assets_tests/snowflake/one_sql.py` says and tests.
+    """
 
     def deploy(self) -> None:
         """Create every table that is missing. Safe to repeat; never drops."""
@@ -118,6 +122,17 @@ class Warehouse(Protocol):
 
     def dynamic_tables(self, now: datetime) -> list[DynamicTable]:
         """Every declared dynamic table with its target lag and its lag at `now` (UTC), sources before readers."""
+        ...
+
+    def store_model(self, name: str, content: bytes) -> None:
+        """Keep a model's file under a name, whole or not at all. The same name always comes with the same content.
+
+        The functions that queries call, `predict_churn` and `churn_reasons`, find it there.
+        """
+        ...
+
+    def read_model(self, name: str) -> bytes:
+        """The content of a model's file, or `ModelFileError` where there is none that can be read."""
         ...
 
     def stream_has_data(self, stream: str) -> bool:

@@ -29,6 +29,7 @@ from snowflake.connector.cursor import SnowflakeCursor
 from snowflake.connector.errors import Error, InterfaceError, NotSupportedError, OperationalError
 
 from churn_assets.dynamic_tables.engine import DOWNSTREAM, DynamicTable, Refresh, parse_lag
+from churn_assets.errors import ModelFileError
 from churn_assets.settings import ORPHAN_HOURS, Settings
 from churn_assets.warehouse.protocol import Column, Maintenance, PastRefresh, ReadOnlyError, T, Transaction
 from churn_assets.warehouse.snowflake_connection import SnowflakeError, connections, what_to_do
@@ -247,11 +248,11 @@ class SnowflakeWarehouse:
 
     def read_model(self, name: str) -> bytes:
         with tempfile.TemporaryDirectory(prefix="churn-model-") as folder:
-            self._ask(lambda session: session.rows(f"GET @{MODELS}/{name} 'file://{folder}'"))
             try:
+                self._ask(lambda session: session.rows(f"GET @{MODELS}/{name} 'file://{folder}'"))
                 return (Path(folder) / name).read_bytes()
-            except FileNotFoundError as error:
-                raise SnowflakeError(f"there is no file {name} on the stage {MODELS}") from error
+            except (SnowflakeError, FileNotFoundError) as error:
+                raise ModelFileError(f"the model's file {name} cannot be read from the stage {MODELS} ({error})") from error
 
     def _now(self) -> datetime:
         """The time by Snowflake's clock (UTC)."""
@@ -411,4 +412,3 @@ def _usual(type_: pa.DataType) -> pa.DataType:
     if pa.types.is_timestamp(type_):
         return pa.timestamp("us")
     return type_
-

@@ -139,7 +139,6 @@ def connections(settings: Settings) -> Connections:
     from dagster_snowflake import SnowflakeResource  # noqa: PLC0415  # seconds of imports
 
     parameters = connection_parameters(settings)
-    parameters["schema_"] = parameters.pop("schema")
     return SnowflakeResource(**parameters).get_connection
 
 

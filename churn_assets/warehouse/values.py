@@ -1,6 +1,6 @@
 """Rows of Python values within a statement, for the few rows that are not worth staging as a table."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -12,6 +12,15 @@ def places(rows: Sequence[Sequence[Any]]) -> str:
 def one_row(values: Iterable[Any]) -> str:
     """`?, ?, ?`: what stands behind IN ( for these values."""
     return ", ".join("?" for _ in values)
+
+
+def as_table(rows: Sequence[Sequence[Any]], columns: Mapping[str, str]) -> str:
+    """What stands behind FROM or USING for rows with these columns, by name with their types; an alias has to follow.
+
+    A bare parameter has whatever type its value has, and none where that is NULL.
+    """
+    typed = ", ".join(f"CAST(given.{name} AS {type_}) AS {name}" for name, type_ in columns.items())
+    return f"(SELECT {typed} FROM (VALUES {places(rows)}) AS given ({', '.join(columns)}))"
 
 
 def flat(rows: Sequence[Sequence[Any]]) -> list[Any]:

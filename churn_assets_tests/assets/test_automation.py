@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -6,6 +7,7 @@ import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
 from churn_assets import automation
+from churn_assets.assets.interventions import ALERTS
 from churn_assets.assets.ledgers import ingest_config
 from churn_assets.automation import BLOCKING_CHECKS, is_due, with_late_sources
 from churn_assets.clock import utc_now
@@ -17,7 +19,7 @@ from churn_assets.ingestion.kafka import Cluster, OffsetRange, Partition, Waterm
 from churn_assets.ingestion.publisher import Publisher
 from churn_assets.retention import desk
 from churn_assets.retention.prompts import PromptsError
-from churn_assets.retention.queue import fill_queue, raise_alerts
+from churn_assets.retention.queue import STREAM, fill_queue, raise_alerts
 from churn_assets.settings import EVENTS_TOPIC
 from churn_assets_tests.assets.conftest import Graph
 from churn_assets_tests.ingestion.messages import message
@@ -264,6 +266,27 @@ def test_a_refresh_is_requested_in_time_for_the_lag_to_stay_under_its_target():
     assert is_due(table(271), eager=False)
     assert is_due(table(1), eager=True)
     assert not is_due(table(0), eager=True)
+
+
+def test_a_table_that_keeps_itself_fresh_is_never_due():
+    late = replace(table(10_000), keeps_itself_fresh=True)
+    assert not is_due(late, eager=False)
+    assert not is_due(late, eager=True)
+    assert not is_due(replace(late, is_to_be_initialized=True), eager=False)
+
+
+def test_where_tables_keep_themselves_fresh_a_run_only_reads_their_streams(
+    graph: Graph, monkeypatch: pytest.MonkeyPatch
+):
+    found = [replace(each, keeps_itself_fresh=True) for each in graph.lake.dynamic_tables(utc_now())]
+    monkeypatch.setattr(graph.lake, "dynamic_tables", lambda now: found)
+
+    assert the_request(graph.tick("refresh_sensor")).asset_selection == [dg.AssetKey(STREAM), dg.AssetKey(ALERTS)]
+
+    graph.lake.transact(lambda tx: (fill_queue(tx, utc_now()), raise_alerts(tx, utc_now())))
+    tick = graph.tick("refresh_sensor")
+    assert not tick.run_requests
+    assert not tick.asset_events, "the warehouse's own history tells of them"
 
 
 def test_tables_that_are_due_are_refreshed_with_the_late_ones_beneath_them():

@@ -1,6 +1,7 @@
 """What a person sees of the graph in the UI, before anything has run."""
 
 import base64
+import json
 import re
 from datetime import timedelta
 from xml.etree import ElementTree
@@ -8,8 +9,12 @@ from xml.etree import ElementTree
 import dagster as dg
 import pytest
 
+from churn_assets import definitions
 from churn_assets.clock import utc_now
+from churn_assets.definitions import build_defs
 from churn_assets.ingestion.events import EVENT_TYPES
+from churn_assets.query_tag import query_tag
+from churn_assets.settings import Settings
 from churn_assets_tests.assets.conftest import Graph
 
 
@@ -23,6 +28,50 @@ def test_every_asset_has_description_owner_group_and_kinds(graph: Graph):
         assert spec.owners, spec.key
         assert spec.group_name not in (None, "default"), spec.key
         assert spec.kinds, spec.key
+
+
+def test_on_snowflake_the_assets_are_the_same_and_named_as_they_are_there(
+    graph: Graph, settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    there = settings.model_copy(
+        update={"target": "snowflake", "snowflake_database": "retail", "snowflake_schema": "MAIN"}
+    )
+    monkeypatch.setattr(definitions, "open_warehouse", lambda settings, tag: graph.lake)
+
+    here = {spec.key: spec for spec in specs(graph)}
+    for spec in build_defs(there).resolve_all_asset_specs():
+        name, on_the_lake = spec.metadata.get("dagster/table_name"), here[spec.key]
+        assert on_the_lake.metadata.get("dagster/table_name") == (name and name.replace("RETAIL.MAIN.", "lake.main."))
+        assert spec.kinds == {"snowflake" if kind == "ducklake" else kind for kind in on_the_lake.kinds}
+        assert (spec.description, spec.deps, spec.tags.keys() - on_the_lake.tags.keys()) == (
+            on_the_lake.description,
+            on_the_lake.deps,
+            {"dagster/kind/snowflake"} & spec.tags.keys(),
+        )
+    assert sum("ducklake" in spec.kinds for spec in here.values()) > len(EVENT_TYPES)
+
+
+def test_a_statement_is_tagged_with_the_run_and_what_it_makes():
+    tags = list[str]()
+
+    @dg.multi_asset(specs=[dg.AssetSpec("one"), dg.AssetSpec("other")])
+    def both():
+        tags.append(query_tag())
+        yield dg.MaterializeResult(asset_key="one")
+        yield dg.MaterializeResult(asset_key="other")
+
+    @dg.asset_check(asset="one")
+    def is_there():
+        tags.append(query_tag())
+        return dg.AssetCheckResult(passed=True)
+
+    run = dg.materialize([both, is_there])
+
+    assert [json.loads(tag) for tag in tags] == [
+        {"app": "churn_assets", "run_id": run.run_id, "assets": ["one", "other"]},
+        {"app": "churn_assets", "run_id": run.run_id, "checks": ["one: is_there"]},
+    ]
+    assert json.loads(query_tag()) == {"app": "churn_assets"}
 
 
 def test_the_graph_leads_from_the_topics_to_the_emails(graph: Graph):

@@ -2,7 +2,6 @@
 
 import base64
 from datetime import date, timedelta
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -46,7 +45,7 @@ def trained() -> Trained:
 @pytest.fixture
 def bank(lake: LakeWarehouse, settings: Settings, trained: Trained) -> LakeWarehouse:
     """A bank with a champion, its predictions, and a cut-off that has matured since the test."""
-    version = registry.register(lake, settings.models_path, trained.model, judge(trained, None), utc_now())
+    version = registry.register(lake, trained.model, judge(trained, None), utc_now())
     registry.promote(lake, version, utc_now(), "a test", "", force=True)
     put(lake, "dyn_customer_features", NOW[["customer_id", *FEATURES]])
     predictions = NOW[["customer_id"]].assign(model_score=score(trained.model, NOW), model_version=version)
@@ -140,7 +139,7 @@ def test_customers_who_leave_against_expectation_make_a_warning(bank: LakeWareho
 
 
 def test_a_damaged_model_is_named_with_what_to_do(bank: LakeWarehouse, settings: Settings):
-    (path,) = Path(settings.models_path).glob("*.model")
+    (path,) = (settings.lake_path / "models").glob("*.model")
     path.write_bytes(path.read_bytes()[:-1])
 
     with pytest.raises(ArtefactError, match=r"is damaged.*churn model rollback"):
@@ -179,7 +178,7 @@ def test_drift_is_measured_again_as_soon_as_another_champion_serves(
 ):
     assert graph.run("refresh_dynamic_tables").success
     assert graph.run("measure_drift").success
-    version = registry.register(graph.lake, settings.models_path, trained.model, judge(trained, None), utc_now())
+    version = registry.register(graph.lake, trained.model, judge(trained, None), utc_now())
     registry.promote(graph.lake, version, utc_now(), "a test", "", force=True)
     assert not graph.tick("drift_sensor").run_requests, "no prediction is of it yet"
 

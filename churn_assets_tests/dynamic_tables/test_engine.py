@@ -583,8 +583,8 @@ def shop_with_stream(shop: LakeWarehouse) -> LakeWarehouse:
 
 
 def consume(tx: Transaction) -> list[tuple[Any, ...]]:
-    tx.consume_stream("new_orders", "changes")
-    return sorted(tx.rows("SELECT change_action, order_id, amount FROM changes"))
+    changes = tx.consume_stream("new_orders")
+    return sorted(tx.rows(f"SELECT change_action, order_id, amount FROM {changes}"))
 
 
 def test_the_first_read_of_a_stream_gives_every_row(shop_with_stream: LakeWarehouse) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from churn_assets.deployment import deploy
 from churn_assets.model import registry
-from churn_assets.model.artefact import ArtefactError, path_of
+from churn_assets.model.artefact import ArtefactError, file_name
 from churn_assets.model.challenge import challenge, is_training_due
 from churn_assets.model.gate import Gate, calibration_verdict, judge
 from churn_assets.model.registry import RegistryError
@@ -39,6 +39,11 @@ def times() -> Iterator[datetime]:
     return (NOW + number * HOUR for number in range(1, 1000))
 
 
+def models(settings: Settings) -> Path:
+    """Where the lake keeps the models' files."""
+    return settings.lake_path / "models"
+
+
 def places(lake: LakeWarehouse) -> dict[int, str]:
     return {model.version: model.status for model in registry.versions(lake)}
 
@@ -57,7 +62,7 @@ def four(
     """Four versions, of which none was promoted; the fourth failed the gate."""
     failed = replace(gate, not_worse=replace(gate.not_worse, passed=False))
     for each in (gate, gate, gate, failed):
-        registry.register(lake, settings.models_path, trained.model, each, next(times))
+        registry.register(lake, trained.model, each, next(times))
     return lake
 
 
@@ -161,8 +166,8 @@ def test_the_calibration_error_is_bounded_also_as_a_part_of_the_share_that_leave
 def trained_once(
     lake: LakeWarehouse, settings: Settings, now: datetime, report: Callable[[str], None] = lambda _: None
 ) -> tuple[int, Gate]:
-    found = challenge(read(lake), lambda: registry.champion(lake, settings.models_path), report)
-    return registry.register(lake, settings.models_path, found.trained.model, found.gate, now), found.gate
+    found = challenge(read(lake), lambda: registry.champion(lake), report)
+    return registry.register(lake, found.trained.model, found.gate, now), found.gate
 
 
 def test_a_failed_gate_leaves_the_champion_serving(lake: LakeWarehouse, settings: Settings, times: Iterator[datetime]):
@@ -189,12 +194,12 @@ def test_a_champion_whose_file_is_gone_does_not_stop_the_next_training(
     fill(lake, training_rows())
     first, _ = trained_once(lake, settings, next(times))
     registry.promote(lake, first, next(times), "Ann", "first")
-    next(settings.models_path.iterdir()).unlink()
+    next(models(settings).iterdir()).unlink()
 
     said = list[str]()
     _, gate = trained_once(lake, settings, next(times), said.append)
     assert gate.incumbent == "the heuristic"
-    assert any("the champion cannot be used" in line for line in said)
+    assert any("the champion cannot be used" in line and "churn model rollback" in line for line in said)
 
 
 def test_training_is_due_when_there_is_something_new_to_learn(
@@ -227,7 +232,7 @@ def serving(lake: LakeWarehouse, settings: Settings, trained: Trained, gate: Gat
     """300 customers, whose predictions are there, and a champion that was promoted after that."""
     put_features(lake, training_rows(customers=300, weeks=1))
     lake.refresh(["dyn_churn_predictions"], NOW)
-    version = registry.register(lake, settings.models_path, trained.model, gate, NOW)
+    version = registry.register(lake, trained.model, gate, NOW)
     registry.promote(lake, version, NOW, "Ann", "first")
     return lake
 
@@ -309,16 +314,16 @@ def test_a_champion_whose_file_is_damaged_fails_the_refresh_by_name_until_anothe
     serving: LakeWarehouse, settings: Settings, trained: Trained, gate: Gate
 ):
     serving.refresh(["dyn_churn_predictions"], NOW + HOUR)
-    second = registry.register(serving, settings.models_path, train(training_rows(), seed=2).model, gate, NOW + HOUR)
+    second = registry.register(serving, train(training_rows(), seed=2).model, gate, NOW + HOUR)
     registry.promote(serving, second, NOW + HOUR, "Ann", "newer")
     (artefact,) = serving.query("SELECT artefact FROM churn_champion")["artefact"].to_pylist()
-    path_of(settings.models_path, artefact).write_bytes(b"rubbish")
+    (models(settings) / file_name(artefact)).write_bytes(b"rubbish")
     before = predictions(serving)
 
     with pytest.raises(Exception, match=r"is damaged: .*churn model rollback"):
         LakeWarehouse(settings.lake_path).refresh(["dyn_churn_predictions"], NOW + 2 * HOUR)
     with pytest.raises(ArtefactError, match="damaged"):
-        registry.champion(serving, settings.models_path)
+        registry.champion(serving)
     assert predictions(serving) == before
 
     assert registry.rollback(serving, NOW + 2 * HOUR, "Bob", "damaged") == 1
@@ -334,4 +339,4 @@ def test_what_is_kept_of_a_version_is_json(four: LakeWarehouse):
 
 
 def test_the_files_lie_in_the_lake_so_that_they_move_with_it(four: LakeWarehouse, settings: Settings):
-    assert Path(settings.lake_path) in settings.models_path.parents
+    assert len(list(models(settings).iterdir())) == 1, "four versions of one model"

@@ -6,7 +6,6 @@ from dataclasses import replace
 from io import BytesIO
 from itertools import combinations
 from math import factorial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,10 +13,10 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 
 from churn_assets.model import training
-from churn_assets.model.artefact import ArtefactError, dumps, load, loads, path_of, store
+from churn_assets.model.artefact import ArtefactError, digest, dumps, loads
+from churn_assets.model.by_digest import servable
 from churn_assets.model.reasons import NO_EVENTS, reasons
 from churn_assets.model.scoring import Calibration, FeatureError, Model, contributions, score
-from churn_assets.model.serving import servable
 from churn_assets.model.training import Trained
 from churn_assets.settings import FEATURES
 from churn_assets_tests.model.customers import training_rows
@@ -138,13 +137,12 @@ def test_reasons_name_what_stands_out_in_the_words_of_the_rules(trained: Trained
 # The file
 
 
-def test_a_model_is_the_same_after_it_was_stored(trained: Trained, tmp_path: Path):
+def test_a_model_is_the_same_after_it_was_stored(trained: Trained):
     content = dumps(trained.model)
-    read = load(tmp_path, store(tmp_path, content))
+    read = loads(content)
 
     assert dumps(read) == content
     assert (score(read, trained.test) == trained.test["model"]).all()
-    assert [file.suffix for file in tmp_path.iterdir()] == [".model"]
 
 
 def rewritten(content: bytes, **changes: object) -> bytes:
@@ -157,27 +155,24 @@ def rewritten(content: bytes, **changes: object) -> bytes:
     return stored.getvalue()
 
 
-def test_a_damaged_file_is_refused_wherever_a_byte_is_wrong(trained: Trained, tmp_path: Path):
+def test_a_damaged_file_is_refused_wherever_a_byte_is_wrong(trained: Trained):
     content = dumps(trained.model)
-    name = store(tmp_path, content)
+    name = digest(content)
     for place in range(0, len(content), len(content) // 50):
         damaged = bytearray(content)
         damaged[place] ^= 1
-        path_of(tmp_path, name).write_bytes(damaged)
         with pytest.raises(ArtefactError, match=r"damaged.*churn model rollback"):
-            load(tmp_path, name)
-    path_of(tmp_path, name).write_bytes(content[:-1])
-    with pytest.raises(ArtefactError, match="damaged"):
-        load(tmp_path, name)
+            servable(lambda _, damaged=bytes(damaged): damaged, name)
+    with pytest.raises(ArtefactError, match=f"{name}.model is damaged"):
+        servable(lambda _: content[:-1], name)
 
 
-def test_a_file_of_another_format_or_of_other_features_is_refused_saying_so(trained: Trained, tmp_path: Path):
+def test_a_file_of_another_format_or_of_other_features_is_refused_saying_so(trained: Trained):
     content = dumps(trained.model)
     with pytest.raises(ArtefactError, match="format 2, this version of churn_assets reads 1"):
         loads(rewritten(content, format=2))
     with pytest.raises(ArtefactError, match="is not the file of a model"):
         loads(b"cos\nsystem\n(S'touch /tmp/hacked'\ntR.")
+    other = rewritten(content, features=["age", *FEATURES[1:]])
     with pytest.raises(ArtefactError, match=r"trained on age, .* train another one"):
-        servable(tmp_path, store(tmp_path, rewritten(content, features=["age", *FEATURES[1:]])))
-    with pytest.raises(ArtefactError, match="cannot be read"):
-        load(tmp_path, "0" * 64)
+        servable(lambda _: other, digest(other))

@@ -221,11 +221,10 @@ def test_churn_reasons_gives_the_reasons(account: Account, frame: pd.DataFrame):
     assert found.str.len().gt(0).any()
 
 
-def test_the_lake_and_snowflake_say_the_same(account: Account, frame: pd.DataFrame, tmp_path: Path):
-    artefact.store(tmp_path, account.staged)
+def test_the_lake_and_snowflake_say_the_same(account: Account, frame: pd.DataFrame):
     columns = ", ".join(["digest", *FEATURES])
     with duckdb.connect() as connection:
-        serving.register(connection, tmp_path)
+        serving.register(connection, lambda name: account.staged)
         connection.register("rows", named(frame).assign(digest=frame[0].astype(object), place=range(len(frame))))
         lake = connection.execute(
             f"SELECT predict_churn({columns}), churn_reasons({columns}) FROM rows ORDER BY place"

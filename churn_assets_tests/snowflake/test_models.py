@@ -7,13 +7,16 @@ import json
 import os
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlglot
+from sqlfluff.core import Linter
 
 from churn_assets.deployment import DBT_PROJECT
+from churn_assets.model.training_set import features_as_of
 from churn_assets_tests.snowflake.incremental_form import broken_rules
 
 BREAKING = {
@@ -80,6 +83,14 @@ def test_a_window_that_moves_reads_snowflakes_clock_and_no_variable_of_the_lake(
     assert "current_date" in features
     assert "current_timestamp" in metrics
     assert not any("getvariable" in node["compiled_code"] for node in dynamic_tables.values())
+
+
+def test_what_the_training_set_makes_of_the_features_is_sql_that_snowflake_takes(dynamic_tables):
+    compiled = dynamic_tables["dyn_customer_features"]["compiled_code"]
+    then = features_as_of(compiled, date(2026, 3, 1), "snowflake")
+
+    assert "CURRENT_DATE" not in then.upper()
+    assert not Linter(dialect="snowflake").parse_string(then).violations
 
 
 @pytest.mark.parametrize(("sql", "rule"), BREAKING.items())

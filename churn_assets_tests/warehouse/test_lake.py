@@ -11,6 +11,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from churn_assets.errors import ModelFileError
 from churn_assets.warehouse.lake import LakeNotFoundError, LakeWarehouse, ReadOnlyError
 from churn_assets.warehouse.protocol import Transaction
 from churn_assets_tests.warehouse.processes import heard_from, killed, process
@@ -425,3 +426,19 @@ def test_deploying_again_keeps_every_row(tmp_path: Path) -> None:
         "churn_metrics_stream",
         "stream_high_risk_customers",
     ]
+
+
+def test_a_models_file_is_kept_whole_within_the_lake_so_that_it_moves_with_it(
+    small_lake: LakeWarehouse, lake_path: Path, tmp_path: Path
+) -> None:
+    small_lake.store_model("a.model", b"all of it")
+    small_lake.store_model("a.model", b"all of it")
+
+    shutil.copytree(lake_path, tmp_path / "moved")
+    assert LakeWarehouse(tmp_path / "moved", read_only=True).read_model("a.model") == b"all of it"
+    assert [file.name for file in lake_path.rglob("*model*") if file.is_file()] == ["a.model"]
+
+
+def test_a_models_file_that_is_not_there_is_an_error_that_names_it(small_lake: LakeWarehouse) -> None:
+    with pytest.raises(ModelFileError, match=r"lake/models/b\.model cannot be read"):
+        small_lake.read_model("b.model")

@@ -63,7 +63,7 @@ def test_files_and_snapshots_that_nobody_needs_are_given_up_after_their_time(wri
     lake = written_in_small_batches
     for table in lake.dynamic_tables(utc_now()):
         lake.refresh([table.name], utc_now())
-    lake.transact(lambda tx: tx.consume_stream("stream_high_risk_customers", "moved"))
+    lake.transact(lambda tx: tx.consume_stream("stream_high_risk_customers"))
 
     soon = lake.maintain({LEDGER: TIME}, utc_now())
     assert (soon.snapshots_expired, soon.files_deleted) == (0, 0)
@@ -77,7 +77,7 @@ def test_files_and_snapshots_that_nobody_needs_are_given_up_after_their_time(wri
 def test_snapshots_that_a_stream_or_a_dynamic_table_has_yet_to_read_are_kept(lake: LakeWarehouse):
     for table in lake.dynamic_tables(utc_now()):
         lake.refresh([table.name], utc_now())
-    lake.transact(lambda tx: tx.consume_stream("stream_high_risk_customers", "moved"))
+    lake.transact(lambda tx: tx.consume_stream("stream_high_risk_customers"))
     for batch in range(5):
         write(lake, batch)
 
@@ -87,7 +87,7 @@ def test_snapshots_that_a_stream_or_a_dynamic_table_has_yet_to_read_are_kept(lak
     late = {table.name for table in lake.dynamic_tables(utc_now()) if table.lag_seconds > 0}
     assert late == {"customer_day", "dyn_customer_features", "dyn_churn_predictions"}
     assert lake.refresh(["customer_day"], utc_now())[0].action == "INCREMENTAL"
-    lake.transact(lambda tx: tx.consume_stream("stream_high_risk_customers", "moved"))
+    lake.transact(lambda tx: tx.consume_stream("stream_high_risk_customers"))
 
 
 def test_an_idle_lake_is_left_as_it_is(lake: LakeWarehouse):

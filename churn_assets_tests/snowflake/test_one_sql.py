@@ -1,0 +1,363 @@
+"""Every statement that goes through the warehouse's protocol is one that the lake and Snowflake both take.
+
+A scenario runs on lakes, every statement that the code sends is recorded, and the text of each is judged by `one_sql`. That every
+place that sends one was reached is tested, too. Not judged is what dbt compiles, which it does for each warehouse by itself.
+"""
+
+import ast
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dagster as dg
+import pytest
+
+from churn_assets import rehearsal
+from churn_assets.assets.ledgers import ingest_config
+from churn_assets.automation import STREAM
+from churn_assets.clock import utc_now
+from churn_assets.definitions import build_defs
+from churn_assets.deployment import manifest_path
+from churn_assets.ingestion import commit, history
+from churn_assets.ingestion.backlog import lags
+from churn_assets.ingestion.broker import embedded_broker
+from churn_assets.ingestion.kafka import OffsetRange, Partition
+from churn_assets.ingestion.publisher import Publisher
+from churn_assets.model import registry, snowflake_training, training_set
+from churn_assets.model.gate import judge
+from churn_assets.model.training import Trained, train
+from churn_assets.retention import claims, effect, emails, outbox, suppressions
+from churn_assets.retention.smtp import smtp_of
+from churn_assets.settings import EVENTS_TOPIC, PROJECT_ROOT, Settings, load_settings
+from churn_assets.simulator import seeding
+from churn_assets.simulator.live import LiveBank
+from churn_assets.simulator.producer import produce_at_once
+from churn_assets.status import status
+from churn_assets.warehouse import lake as lake_module
+from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets_tests.assets.conftest import Graph
+from churn_assets_tests.ingestion.messages import message
+from churn_assets_tests.model.customers import training_rows
+from churn_assets_tests.retention.bank import DAY, HIGH, LOW, MINUTE, NOW, TODAY, rescore
+from churn_assets_tests.retention.desk import FailingWriter, SayingWriter, desk_of, write
+from churn_assets_tests.retention.post import Mailbox, approved_emails, mail_server, write_emails
+from churn_assets_tests.retention.test_queue import alert
+from churn_assets_tests.snowflake.one_sql import RULES, broken_rules
+
+BREAKING = (
+    ("FROM dim_customers", "a query that begins with FROM"),
+    ("SELECT a FROM (FROM dim_customers) AS t", "a query that begins with FROM"),
+    ("SELECT t.a FROM t ANTI JOIN u ON t.a = u.a", "ANTI or SEMI JOIN"),
+    ("SELECT count(*) FILTER (WHERE a > 1) AS n FROM t", "FILTER behind an aggregate"),
+    ("SELECT a FROM t WHERE a = ?1", "a numbered or named parameter"),
+    ("UPDATE t AS u SET a = 1", "an alias of UPDATE's target"),
+    ("SELECT a FROM t WHERE b > c - INTERVAL '7' DAY", "INTERVAL with its unit outside of the text"),
+    ("SELECT a FROM t WHERE b > TIMESTAMP '2026-01-01'", "a literal of a type"),
+    ("SELECT a FROM t ORDER BY a DESC", "DESC without NULLS: Snowflake has them first, DuckDB last"),
+    ("SELECT a FROM t ORDER BY ALL", "ALL in ORDER BY or GROUP BY"),
+    ("SELECT DISTINCT ON (a) a, b FROM t", "DISTINCT ON"),
+    ("INSERT INTO t BY NAME SELECT a FROM u", "BY NAME"),
+    ("SELECT * EXCLUDE (a) FROM t", "EXCLUDE, REPLACE or COLUMNS"),
+    ("SELECT [1, 2] AS a FROM t", "a list, a struct or a lambda"),
+    ("SELECT a FROM t WHERE b = ?::DATE", "a parameter with ::"),
+    ("SELECT a FROM t LIMIT ?", "a parameter behind LIMIT"),
+    ('SELECT "a" FROM t', "a name in quotes, whose case counts"),
+    ("SELECT a / b AS c FROM t", "division: whole numbers give a whole number or not"),
+    ("SELECT before.a FROM t AS before", "a name that is a word of Snowflake's"),
+    ("SELECT count(*) AS rows FROM t", "a name that is a word of Snowflake's"),
+    ("SELECT a FROM t WHERE (a, b, c) > (1, 2, 3)", "a comparison of rows"),
+    ("SELECT a FROM t WHERE (a, b) IN (SELECT a, b FROM u)", "a comparison of rows"),
+    ("INSERT INTO t (a, b) SELECT a, ? FROM u", "a parameter that is a column of its own without a type"),
+    (
+        "SELECT CASE WHEN a IN (SELECT a FROM u) THEN 1 END AS c FROM t",
+        "IN or EXISTS over a query that is no condition of WHERE by itself",
+    ),
+    (
+        "SELECT a FROM t WHERE b = 1 OR EXISTS (SELECT 1 FROM u WHERE u.a = t.a)",
+        "IN or EXISTS over a query that is no condition of WHERE by itself",
+    ),
+    ("SELECT a FROM t WHERE a IN (SELECT a FROM u WHERE u.b = t.b)", "IN over a subquery that reads from outside"),
+    (
+        "SELECT coalesce((SELECT max(u.b) FROM u WHERE u.a = t.a), 0) AS c FROM t",
+        "a scalar subquery that reads from outside",
+    ),
+    ("SELECT a FROM t WHERE b > (SELECT max(u.b) FROM u WHERE u.a = t.a)", "a scalar subquery that reads from outside"),
+    ("SELECT a FROM t WHERE EXISTS (SELECT 1 FROM u WHERE u.a = t.a LIMIT 1)", "EXISTS over an aggregate or a LIMIT"),
+    (
+        "SELECT created_at - lag(created_at) OVER (PARTITION BY a ORDER BY b) AS c FROM t",
+        "a difference of times, which is no interval in Snowflake",
+    ),
+    ("SELECT CAST(trained_at AS VARCHAR) AS c FROM t", "a time as text, which each writes in its own way"),
+    ("SELECT sum(a > 1) AS c FROM t", "a sum of truths"),
+    ("UPDATE t SET a = v.a FROM (VALUES (?, ?)) AS v (a, b) WHERE t.b = v.b", "VALUES that are read without a type"),
+    (
+        "MERGE INTO t USING (VALUES (?, ?)) AS v (a, b) ON t.a = v.a WHEN MATCHED THEN UPDATE SET b = v.b",
+        "VALUES that are read without a type",
+    ),
+    ("SELECT v.a FROM (VALUES (?, ?)) AS v (a, b)", "VALUES that are read without a type"),
+    ("SELECT greatest(a, b) AS c FROM t", "the function GREATEST is not on the list"),
+    ("SELECT epoch_us(a) AS c FROM t", "the function EPOCH_US is not on the list"),
+    ("SELECT CAST(a AS FLOAT) AS c FROM t", "the type FLOAT is not on the list"),
+    ("CREATE TEMPORARY TABLE t (a INTEGER)", "CREATE is no query"),
+    ("SELCT 1", "not parsed by sqlfluff"),
+)
+
+# Where the scenario does not come, by file and function, and why.
+UNREACHED = {
+    ("cli.py", "query"): "a person's own statement",
+}
+# What the lake's own engine and connections run, and what Snowflake's do.
+_NO_PROTOCOL = ("dynamic_tables", "warehouse/lake.py", "warehouse/snowflake")
+_NO_WAREHOUSE = {"connection", "self"}  # DuckDB as a library; a protocol's own method
+
+
+class Place(NamedTuple):
+    """Where a statement is sent from: a file of the package, a line, and the function that it is in."""
+
+    file: str
+    line: int
+    function: str
+
+    @property
+    def is_the_codes_own(self) -> bool:
+        """Whether it is in the package and uses the protocol."""
+        return not self.file.startswith(("/", *_NO_PROTOCOL))
+
+
+@dataclass
+class Record:
+    """The statements that were sent, and from where."""
+
+    sent: dict[str, set[Place]] = field(default_factory=dict)
+    compiled: list[str] = field(default_factory=list)  # by dbt, and what was made of it
+
+    def note(self, sql: str) -> None:
+        """Note a statement of whoever called the caller."""
+        frame = sys._getframe(2)
+        file = Path(frame.f_code.co_filename)
+        name = file.relative_to(_PACKAGE).as_posix() if file.is_relative_to(_PACKAGE) else str(file)
+        place = Place(name, frame.f_lineno, frame.f_code.co_name)
+        if place.is_the_codes_own:
+            for query in self.compiled:
+                sql = sql.replace(query, "SELECT * FROM compiled")
+            self.sent.setdefault(sql, set()).add(place)
+
+
+_PACKAGE = PROJECT_ROOT / "churn_assets"
+
+
+@pytest.fixture(scope="module")
+def record(deployed_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Record]:
+    """What a run of nearly everything sends: a small bank over Kafka, then emails and models of made-up customers."""
+    found = Record()
+    folder = tmp_path_factory.mktemp("one_sql")
+    homes = [folder / "graph", folder / "emails"]
+    for home in homes:
+        shutil.copytree(deployed_home, home)
+    with pytest.MonkeyPatch.context() as patch:
+        _record(patch, found)
+        bank, made_up = (load_settings(CHURN_HOME=home) for home in homes)
+        nodes = json.loads(manifest_path(bank).read_text())["nodes"].values()
+        found.compiled += sorted((node["compiled_code"] for node in nodes if node.get("compiled_code")), key=len)[::-1]
+        trained = train(training_rows())
+        _events_to_emails(bank, trained, folder)
+        people = LakeWarehouse(made_up.lake_path)
+        _models(people, trained)
+        _emails(people)
+        _outbox(people, folder)
+        yield found
+
+
+def _record(patch: pytest.MonkeyPatch, found: Record) -> None:
+    original = {name: getattr(lake_module._LakeTransaction, name) for name in ("execute", "rows")}
+    query, as_of = LakeWarehouse.query, training_set.features_as_of
+
+    def recorded_query(self: LakeWarehouse, sql: str, parameters: Any = ()):
+        found.note(sql)
+        return query(self, sql, parameters)
+
+    def execute(self: Any, sql: str, parameters: Any = ()):
+        found.note(sql)
+        return original["execute"](self, sql, parameters)
+
+    def rows(self: Any, sql: str, parameters: Any = ()):
+        found.note(sql)
+        return original["rows"](self, sql, parameters)
+
+    def features_as_of(*arguments: Any):
+        found.compiled.append(as_of(*arguments))
+        return found.compiled[-1]
+
+    patch.setattr(LakeWarehouse, "query", recorded_query)
+    patch.setattr(lake_module._LakeTransaction, "execute", execute)
+    patch.setattr(lake_module._LakeTransaction, "rows", rows)
+    patch.setattr(training_set, "features_as_of", features_as_of)
+
+
+def _events_to_emails(settings: Settings, trained: Trained, folder: Path) -> None:
+    """The graph over a bank of 150 customers, with all that can be wrong about its events."""
+    lake = LakeWarehouse(settings.lake_path)
+    bank = seeding.new_bank(150, 75, 1, utc_now())
+    seeding.seed(lake, bank, utc_now(), lambda ledger, rows: None)
+    assert seeding.seeded_bank(lake) == bank
+    assert seeding.is_complete(lake)
+    assert seeding.newest_event_time(lake)
+    with embedded_broker(settings.broker_file) as cluster, dg.DagsterInstance.ephemeral() as instance:
+        graph = Graph(build_defs(settings), instance, lake, settings)
+        publisher = Publisher(cluster, EVENTS_TOPIC)
+        produce_at_once(LiveBank(bank), publisher, 300, utc_now, lambda sent: None)
+        repeated = [
+            message("TXN"),
+            message("TXN", amount=1),
+            message("USER"),
+            message("USER", full_name="Eve"),
+            b"poison",
+        ]
+        for number, event in enumerate(repeated * 2):
+            publisher.send(str(number).encode(), event)
+        publisher.flush()
+        ranges = [lag.waiting for lag in lags(lake, cluster, settings.topics)]
+        halves = [OffsetRange(r.partition, r.start, (r.start + r.end) // 2) for r in ranges]
+        for part in (halves, [OffsetRange(r.partition, (r.start + r.end) // 2, r.end) for r in ranges]):
+            request = dg.RunRequest(run_config=dg.RunConfig(ops={"ingest": ingest_config([r for r in part if r])}))
+            assert graph.run("ingest_events", request).success
+        commit.skip(lake, OffsetRange(Partition("gone", "t", 0), 0, 5), utc_now())
+        version = registry.register(lake, trained.model, judge(trained, None), utc_now())
+        registry.promote(lake, version, utc_now(), "Ann", "a try", force=True)
+        assert graph.tick("effect_sensor").run_requests
+        for job in (
+            "check_ledgers",
+            "refresh_dynamic_tables",
+            "extend_training_set",
+            "measure_effect",
+            "measure_drift",
+        ):
+            assert graph.run(job).success, job
+        status(settings, lake, utc_now())
+        rehearsal._missing(lake)
+        lake.transact(lambda tx: tx.execute("UPDATE dyn_churn_predictions SET risk_class = 'HIGH', risk_score = 0.9"))
+        lake.transact(lambda tx: tx.execute("UPDATE streams SET position = NULL"))
+        today = dg.RunRequest(partition_key=utc_now().date().isoformat())
+        assert graph.run("write_retention_emails", today).success
+    file = folder / "cases.csv"
+    file.write_text("case_id,customer_id,open_timestamp,category\nK1,C1,2026-03-01,FEES\nK2,,2026-03-01,FEES\n")
+    for _ in range(2):
+        history.load(lake, "support_cases", [file], utc_now, lambda file, total: None)
+    for reason in (None, "not JSON"):
+        assert history.replay_rejects(lake, reason, utc_now).messages
+
+
+def _models(lake: LakeWarehouse, trained: Trained) -> None:
+    """Two models, one after the other, and the way back."""
+    assert snowflake_training._champion(lake) is None
+    for version in (1, 2):
+        assert registry.register(lake, trained.model, judge(trained, None), NOW + version * MINUTE) == version
+        registry.promote(lake, version, NOW + version * MINUTE, "Ann", "a try", force=True)
+    assert registry.rollback(lake, NOW + DAY, "Ann", "a try") == 1
+    assert registry.champion(lake)
+    assert len(registry.versions(lake)) == 2
+    registry.serving_since(lake)
+    training_set.read(lake)
+    training_set.read(lake, after=TODAY)
+    training_set.latest_cut_off(lake)
+    training_set.leavers_by_cut_off(lake)
+
+
+def _emails(lake: LakeWarehouse) -> None:
+    """Alerts, claims, texts that are refused or fail, and customers who leave or may no longer be written to."""
+    names = ["Ann", "Bob", "Cat", "Dan", "Eve", "Flo"]
+    rescore(lake, dict.fromkeys([*names, "Hal"], LOW))
+    assert rescore(lake, {**dict.fromkeys(names, HIGH), "Hal": LOW}) == len(names)
+    assert alert(lake, dict.fromkeys(["Ann", "Hal", "a stranger"], 0.95)) == 3
+    desk = desk_of(lake, FailingWriter("Name of Bob", "Name of Cat"), control_share=0.2)
+    emails.write_emails(lake, desk, TODAY, NOW)
+    suppressions.suppress(lake, "Cat", None, NOW, None, "Ann")
+    rescore(lake, {name: LOW if name == "Dan" else HIGH for name in names if name != "Bob"}, NOW + MINUTE)
+    write(lake, SayingWriter("nothing"), now=NOW + 31 * MINUTE)
+    suppressions.lift(lake, "Cat", NOW + DAY)
+    emails.next_day(lake, desk.limits, NOW + DAY)
+    emails.emails_with_complaints(lake, desk.check, TODAY)
+    with suppress(suppressions.SuppressionError):
+        suppressions.suppress(lake, "Nobody", None, NOW, None, "Ann")
+    ready = [entry for entry in outbox.waiting(lake) if entry.status == "READY"]
+    suppressions.suppress(lake, ready[0].customer_id, TODAY + 9 * DAY, NOW, "asked", "Ann")
+    assert not claims.customers_written_to_twice(lake)
+    for look in (effect.intervention_effect, effect.effect_by_month):
+        look(lake, NOW + timedelta(days=60))
+
+
+def _outbox(lake: LakeWarehouse, folder: Path) -> None:
+    """Emails that are approved, rejected, exported, sent, in doubt, and cancelled on their way."""
+    write_emails(lake, ["Kim", "Lea", "Mia", "Ned", "Oda"])
+    outbox.reject(lake, ["to-Kim"], "Ann", NOW)
+    outbox.approve(lake, ["to-Lea"], "Ann", NOW)
+    outbox.shown(lake, "to-Lea")
+    outbox.export(lake, folder / "emails.csv", folder, "Ann", NOW, lambda line: None)
+    outbox.approve_all(lake, "Ann", NOW)
+    box = Mailbox()
+    box.message_answers["Mia"] = None
+    lake.transact(lambda tx: tx.execute("UPDATE dim_customers SET email_consent = FALSE WHERE customer_id = 'Oda'"))
+    with mail_server(box) as port:
+        smtp = smtp_of(load_settings(CHURN_SMTP_URL=f"smtp://127.0.0.1:{port}", CHURN_EMAIL_FROM="care@bank.example"))
+        for _ in range(2):
+            outbox.send(lake, smtp, folder, None, "Ann", lambda: NOW + MINUTE)
+    outbox.resolve(lake, "to-Mia", True, "Ann", NOW + DAY)
+    approved_emails(lake, ["Pia"])
+
+
+def _call_sites() -> list[tuple[Place, int]]:
+    """Every place in the package that sends a statement, with its last line."""
+    found = list[tuple[Place, int]]()
+    for path in sorted(_PACKAGE.rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _SENDS:
+                around = [each.name for each in functions if each.lineno <= node.lineno <= (each.end_lineno or 0)]
+                place = Place(path.relative_to(_PACKAGE).as_posix(), node.lineno, around[-1] if around else "")
+                receiver = node.func.value
+                if place.is_the_codes_own and not (isinstance(receiver, ast.Name) and receiver.id in _NO_WAREHOUSE):
+                    found.append((place, node.end_lineno or node.lineno))
+    return found
+
+
+_SENDS = {"query", "rows", "execute"}
+
+
+def test_every_place_that_sends_a_statement_was_reached(record: Record):
+    places = {(place.file, place.line) for sent in record.sent.values() for place in sent}
+
+    unreached = [
+        f"{place.file}:{place.line} in {place.function}"
+        for place, end in _call_sites()
+        if (place.file, place.function) not in UNREACHED
+        and not any((place.file, line) in places for line in range(place.line, end + 1))
+    ]
+    assert not unreached
+    assert len(_call_sites()) > 80, "the scan finds them"
+
+
+def test_every_statement_is_one_that_snowflake_takes_too(record: Record):
+    broken = {sql: found for sql in record.sent if (found := broken_rules(sql))}
+
+    assert not broken, "\n".join(f"{found}: {sql} ({record.sent[sql]})" for sql, found in broken.items())
+    assert len(record.sent) > 80
+
+
+@pytest.mark.parametrize(("sql", "rule"), BREAKING)
+def test_a_statement_that_snowflake_would_refuse_or_take_otherwise_is_found(sql: str, rule: str):
+    assert any(found.startswith(rule) for found in broken_rules(sql)), broken_rules(sql)
+
+
+def test_a_violation_of_each_rule_is_planted():
+    assert set(RULES) <= {rule for _, rule in BREAKING}
+
+
+def test_the_stream_is_read_by_one_statement_that_names_its_changes(record: Record):
+    assert any(f"FROM changes_of_{STREAM} AS came" in sql for sql in record.sent)
