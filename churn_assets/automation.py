@@ -32,6 +32,7 @@ from churn_assets.retention.queue import ALERT_STREAM, STREAM
 from churn_assets.retention.quiet_hours import quiet_hours
 from churn_assets.retention.statuses import Status
 from churn_assets.settings import (
+    COST_SECONDS,
     DRIFT_SECONDS,
     EFFECT_SECONDS,
     INGEST_MESSAGES,
@@ -95,6 +96,9 @@ effect_job = dg.define_asset_job(
     "measure_effect",
     dg.AssetSelection.assets("intervention_effect"),
     description="Compare who got an email with who did not.",
+)
+cost_job = dg.define_asset_job(
+    "count_cost", dg.AssetSelection.assets("daily_cost"), description="Count tokens and credits by day."
 )
 maintenance_job = dg.define_asset_job(
     "maintain_tables", dg.AssetSelection.assets("table_maintenance"), description="Merge small files, expire snapshots."
@@ -368,6 +372,19 @@ def effect_sensor(
 
 
 @dg.sensor(
+    job=cost_job,
+    minimum_interval_seconds=600,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Counts what the days cost once a day while something is written.",
+)
+def cost_sensor(
+    context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse]
+) -> dg.RunRequest | dg.SkipReason:
+    """One look at whether a day has passed since the last count."""
+    return _again_after(context, warehouse, cost_job.name, COST_SECONDS)
+
+
+@dg.sensor(
     job=maintenance_job,
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
@@ -391,6 +408,7 @@ SENSORS = [
     training_sensor,
     drift_sensor,
     effect_sensor,
+    cost_sensor,
     maintenance_sensor,
 ]
 JOBS = [
@@ -403,6 +421,7 @@ JOBS = [
     training_job,
     drift_job,
     effect_job,
+    cost_job,
     maintenance_job,
 ]
 

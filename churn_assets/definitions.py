@@ -4,6 +4,7 @@ from typing import Any
 
 import dagster as dg
 
+from churn_assets.assets.cost import daily_cost
 from churn_assets.assets.dynamic_tables import dynamic_table_assets
 from churn_assets.assets.effect import intervention_effect
 from churn_assets.assets.interventions import high_risk_history, retention_emails, stream_high_risk_customers
@@ -37,6 +38,7 @@ def build_defs(settings: Settings, resource_overrides: dict[str, Any] | None = N
         churn_champion,
         model_drift,
         intervention_effect,
+        daily_cost,
         table_maintenance,
     ]
     return dg.Definitions(

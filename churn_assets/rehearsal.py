@@ -53,6 +53,7 @@ def rehearse(report: Callable[[str], None]) -> list[str]:
                         ("write_retention_emails", utc_now().date().isoformat()),
                         ("send_emails", None),
                         ("measure_effect", None),
+                        ("count_cost", None),
                         ("extend_training_set", None),
                         ("train_churn_model", None),
                         ("refresh_dynamic_tables", None),

@@ -113,6 +113,9 @@ DRIFT_SECONDS = 24 * 3600.0  # between two looks at drift
 MAX_STABILITY_INDEX = 0.25
 EFFECT_SECONDS = 24 * 3600.0  # between two measurements of the emails' effect
 EFFECT_DAYS = 30  # within which a customer who left counts against an email, or against its absence
+SEARCH_TARGET_LAG = "1 hour"  # of the search over errors and cases on Snowflake, where each refresh costs
+COST_SECONDS = 24 * 3600.0  # between two looks at what the days cost
+COST_DAYS = 30  # that such a look shows
 WRITER_CONCURRENCY = 4  # emails written at once
 WRITER_TIMEOUT_SECONDS = 30.0
 WRITER_RETRIES = 2  # of a call to a language model, with growing pauses
@@ -135,7 +138,7 @@ class Settings(BaseSettings):
     driver: Literal["dagster", "native"] = Field(
         "dagster",
         alias="CHURN_DRIVER",
-        description="Who moves the streams and writes emails: Dagster or Snowflake's own tasks; holds from the next deploy on.",
+        description="Who moves the streams and writes emails: Dagster, or Snowflake's own tasks; from the next deploy on.",
     )
     snowflake_account: str = Field("", alias="SNOWFLAKE_ACCOUNT", description="Account identifier, as ORG-ACCOUNT.")
     snowflake_user: str = Field("", alias="SNOWFLAKE_USER", description="Who signs in: a user of TYPE = SERVICE.")

@@ -13,12 +13,24 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from churn_assets.analyst.semantic_model import for_snowflake, load_semantic_model
+from churn_assets.dashboard.files import APP_FILE, APP_FOLDER
 from churn_assets.errors import ChurnError
+from churn_assets.retention.addressee import addressee_in_sql
 from churn_assets.retention.control import control_group_in_sql
-from churn_assets.retention.prompts import MAX_ANSWER_TOKENS, TEMPERATURE, load_prompts
-from churn_assets.retention.writer import EmailRequest
+from churn_assets.retention.effect import outcomes_in_sql
+from churn_assets.retention.prompts import MAX_ANSWER_TOKENS, TEMPERATURE, Prompts, load_prompts
 from churn_assets.retention.writers import DEFAULT_MODELS
-from churn_assets.settings import ALERT_HOURS, EMAIL_PAUSE_DAYS, EMAILS_PER_RUN, PROJECT_ROOT, Settings
+from churn_assets.search.error_codes import load_error_codes
+from churn_assets.settings import (
+    ALERT_HOURS,
+    EMAIL_PAUSE_DAYS,
+    EMAILS_PER_RUN,
+    PROJECT_ROOT,
+    RISK_RULES,
+    SEARCH_TARGET_LAG,
+    Settings,
+)
 
 Phase = Literal["account", "schema", "after_dbt"]
 
@@ -34,6 +46,7 @@ _PLACEHOLDER = re.compile(r"\{\{ (\w+) \}\}")
 # What a semicolon does not end a statement in: comments, texts, quoted names and bodies.
 _OPAQUE = re.compile(r"--[^\n]*|//[^\n]*|/\*.*?\*/|'(?:[^'\\]|''|\\.)*'|\"(?:[^\"]|\"\")*\"|\$\$.*?\$\$", re.DOTALL)
 _COMMENTS = ("--", "//", "/*")
+_HERE = "\0"  # stands in no file
 
 
 class SnowflakeSqlError(ChurnError):
@@ -56,6 +69,7 @@ class Names:
     analyst_role: str = "MARKETING_ANALYST"
     writer_model: str = DEFAULT_MODELS["cortex"]
     emails_per_day: int = Settings.model_fields["emails_per_day"].default
+    tokens_per_day: int = Settings.model_fields["tokens_per_day"].default
 
     def __post_init__(self) -> None:
         for key, name in self.identifiers().items():
@@ -171,14 +185,15 @@ def _files() -> dict[Phase, list[str]]:
 
 
 def _values(names: Names) -> dict[str, str]:
-    prompts = load_prompts()
-    # Which offers fit a customer is decided in Python, so what Snowflake writes by itself may make the general one only.
-    rules = prompts.messages(EmailRequest(full_name="", segment="", reasons="")).system
+    prompts, model = load_prompts(), load_semantic_model()
+    (unhappy,) = [rule for rule in RISK_RULES if rule.feature == "avg_sentiment"]
     before_customer, _, after_customer = prompts.wording.prompt.user.partition("{customer}")
     return {
         **names.identifiers(),
         "writer_model": _literal(names.writer_model),
-        "email_rules": _literal(rules),
+        "addressee": addressee_in_sql(":full_name"),
+        "offers": _offers(prompts),
+        "email_rules": " || :offers || ".join(_literal(part) for part in prompts.rules(_HERE).split(_HERE)),
         "before_customer": _literal(before_customer),
         "after_customer": _literal(after_customer),
         "prompt_version": _literal(prompts.prompt_version),
@@ -186,15 +201,39 @@ def _values(names: Names) -> dict[str, str]:
         "max_answer_tokens": str(MAX_ANSWER_TOKENS),
         "emails_per_run": str(EMAILS_PER_RUN),
         "emails_per_day": str(names.emails_per_day),
+        "tokens_per_day": str(names.tokens_per_day),
         "email_pause_days": str(EMAIL_PAUSE_DAYS),
         "alert_hours": f"{ALERT_HOURS:.0f}",
         "is_control": control_group_in_sql("queue.customer_id"),
         "uuid_namespace": _literal(str(uuid.NAMESPACE_URL)),
+        "error_codes": ", ".join(f"({', '.join(map(_literal, code))})" for code in load_error_codes()),
+        "outcomes": outcomes_in_sql(f"{names.database}.{names.schema}."),
+        "unhappy_below": str(unhappy.threshold),
+        "search_target_lag": SEARCH_TARGET_LAG,
+        "semantic_model": _within_dollars(for_snowflake(names.database, names.serving_schema)),
+        "semantic_view": model.name.upper(),
+        "sample_question": model.verified_queries[0].question,
+        "app_folder": APP_FOLDER,
+        "app_file": APP_FILE,
     }
+
+
+def _offers(prompts: Prompts) -> str:
+    """What a customer may be promised, one to a line, by the reasons in the variable reason_codes."""
+    cases = [
+        f"IFF(CONTAINS('; ' || COALESCE(:reason_codes, '') || '; ', {_literal(f'; {offer.reason}; ')}),"
+        f" {_literal(f'- {offer.promise}')} || CHR(10), '')"
+        for offer in prompts.wording.offers
+    ]
+    return " || ".join([*cases, _literal(f"- {prompts.wording.general_offer.promise}")])
+
+
+def _within_dollars(text: str) -> str:
+    if "$$" in text:
+        raise SnowflakeSqlError(f"a text for Snowflake cannot have $$: {text[:60]!r}")
+    return text
 
 
 def _literal(text: str) -> str:
     """A text as Snowflake reads it within a body between $$, which nothing in it can end."""
-    if "$$" in text:
-        raise SnowflakeSqlError(f"a text for Snowflake cannot have $$: {text[:60]!r}")
-    return "'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+    return "'" + _within_dollars(text).replace("\\", "\\\\").replace("'", "''") + "'"

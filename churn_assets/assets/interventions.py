@@ -158,7 +158,8 @@ def _day_metadata(warehouse: Warehouse, day: date) -> Mapping[str, Any]:
     samples = warehouse.query(
         "SELECT customers.email, log.churn_score, log.reason_codes, log.generated_email FROM agent_intervention_log AS log"
         " INNER JOIN dim_customers AS customers ON log.customer_id = customers.customer_id"
-        " WHERE log.partition_day = ? AND log.generated_email IS NOT NULL ORDER BY log.churn_score DESC NULLS LAST LIMIT 3",
+        " WHERE log.partition_day = ? AND log.generated_email IS NOT NULL AND log.status <> 'CLAIMED'"
+        " ORDER BY log.churn_score DESC NULLS LAST LIMIT 3",
         [day],
     ).to_pylist()
     return {

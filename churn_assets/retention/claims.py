@@ -13,6 +13,7 @@ from churn_assets.retention.control import is_in_control_group
 from churn_assets.retention.queue import drop_from_queue, fill_queue, queue_again
 from churn_assets.retention.statuses import Status, begin, move
 from churn_assets.retention.suppressions import SUPPRESSED
+from churn_assets.retention.writer import Answer
 from churn_assets.settings import ALERT_HOURS, EMAIL_PAUSE_DAYS, EMAILS_PER_RUN
 from churn_assets.warehouse.protocol import Transaction, Warehouse
 from churn_assets.warehouse.values import as_table, flat, one_row, places
@@ -43,6 +44,15 @@ class Claims:
 
 
 @dataclass(frozen=True)
+class Draft:
+    """A text that Snowflake's own task has asked for and paid for; no check has seen it."""
+
+    answer: Answer
+    writer: str
+    prompt_version: str
+
+
+@dataclass(frozen=True)
 class Claim:
     """A text that is owed. `failed_attempts` counts runs whose writer gave none."""
 
@@ -52,6 +62,7 @@ class Claim:
     segment: str
     reasons: str
     failed_attempts: int
+    draft: Draft | None = None
 
 
 def eligible_count(warehouse: Warehouse, now: datetime) -> int:
@@ -143,12 +154,29 @@ def due_claims(warehouse: Warehouse, day: date, now: datetime) -> list[Claim]:
     rows = warehouse.query(
         "SELECT log.intervention_id, log.customer_id, coalesce(log.reason_codes, '') AS reasons,"
         " coalesce(customers.full_name, '') AS full_name, coalesce(customers.segment, '') AS segment,"
-        " coalesce(log.failed_attempts, 0) AS failed_attempts FROM agent_intervention_log AS log"
+        " coalesce(log.failed_attempts, 0) AS failed_attempts, log.generated_email, log.writer, coalesce(log.model, '') AS model,"
+        " coalesce(log.prompt_version, '') AS prompt_version, coalesce(log.prompt_tokens, 0) AS prompt_tokens,"
+        " coalesce(log.completion_tokens, 0) AS completion_tokens FROM agent_intervention_log AS log"
         f" LEFT JOIN dim_customers AS customers ON log.customer_id = customers.customer_id WHERE {_DUE}"
         " AND log.partition_day = ? ORDER BY log.churn_score DESC NULLS LAST, log.customer_id",
         [now, day],
     )
-    return [Claim(**row) for row in rows.to_pylist()]
+    return [_claim(**row) for row in rows.to_pylist()]
+
+
+def _claim(
+    generated_email: str | None,
+    writer: str | None,
+    model: str,
+    prompt_version: str,
+    prompt_tokens: int,
+    completion_tokens: int,
+    **owed: Any,
+) -> Claim:
+    if writer is None:
+        return Claim(**owed)
+    answer = Answer(generated_email or "", model, prompt_tokens, completion_tokens)
+    return Claim(**owed, draft=Draft(answer, writer, prompt_version))
 
 
 def oldest_due_day(warehouse: Warehouse, now: datetime) -> date | None:

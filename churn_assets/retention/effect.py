@@ -29,11 +29,16 @@ POWER = 0.8  # with which `still_needed` customers would tell the present differ
 _Z_CONFIDENCE = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 _Z_POWER = NormalDist().inv_cdf(POWER)
 
-# One row per customer with an intervention, of the first one: customer_id, is_control, created_at (UTC) and has_left: all
-# accounts are closed, the last one after the intervention and within EFFECT_DAYS. Accounts opened later say nothing about
-# that: who left and came back had left. Not among the rows are customers who had left already, and those without a known
-# account, of whom it cannot be said. Neither has to do with the group, so they are missing from both alike.
-OUTCOMES = f"""
+
+def outcomes_in_sql(schema: str = "") -> str:
+    """A query with one row per customer with an intervention, of the first one: customer_id, is_control, created_at (UTC) and
+    has_left: all accounts are closed, the last one after the intervention and within EFFECT_DAYS.
+
+    Accounts opened later say nothing about that: who left and came back had left. Not among the rows are customers who had
+    left already, and those without a known account, of whom it cannot be said. Neither has to do with the group, so they are
+    missing from both alike. Tables are those of `schema`, given as `database.schema.`; both warehouses take the SQL.
+    """
+    return f"""
     SELECT
         ends.customer_id,
         ends.is_control,
@@ -54,9 +59,9 @@ OUTCOMES = f"""
                 created_at,
                 status = 'CONTROL' AS is_control,
                 row_number() OVER (PARTITION BY customer_id ORDER BY created_at, intervention_id) AS place
-            FROM agent_intervention_log
+            FROM {schema}agent_intervention_log
         ) AS firsts
-        INNER JOIN dim_accounts AS accounts
+        INNER JOIN {schema}dim_accounts AS accounts
             ON firsts.customer_id = accounts.customer_id
             AND (
                 accounts.opened_at IS NULL
@@ -223,7 +228,7 @@ def _counts_by_month(warehouse: Warehouse, now: datetime) -> dict[date, Counter[
         " count(CASE WHEN NOT is_control AND created_at <= ? THEN 1 END) AS treated,"
         " count(CASE WHEN NOT is_control AND has_left AND created_at <= ? THEN 1 END) AS treated_left,"
         " count(CASE WHEN created_at > ? THEN 1 END) AS maturing"
-        f" FROM ({OUTCOMES}) AS outcomes GROUP BY 1 ORDER BY 1",
+        f" FROM ({outcomes_in_sql()}) AS outcomes GROUP BY 1 ORDER BY 1",
         [matured_until] * 5,
     ).to_pylist()
     return {row.pop("intervention_month"): Counter(row) for row in rows}

@@ -3,7 +3,8 @@
 A run claims customers in one transaction, which takes them from the queue and gives each a line in the intervention log.
 Only then are texts asked for; each answer is kept on disk as soon as it is there and stored with what became of it. A run
 that dies leaves claims, which the next run of that day completes, without paying again for answers that had come; the
-7-day rule counts claims, so nobody is written to twice.
+7-day rule counts claims, so nobody is written to twice. A claim may come with a draft, which Snowflake's own task has asked
+for: it counts as the writer's first answer.
 
 Here belongs what one run does and whether one is due. Who may be claimed is `claims`; writers, text checks and statuses are
 modules of their own; what happens to a text that is ready is `outbox`.
@@ -152,7 +153,8 @@ class _Draft:
     """
 
     claim: Claim
-    writer: Writer
+    writer: str
+    prompt_version: str
     answers: Sequence[Answer]
     complaints: Sequence[str]
     seconds: float
@@ -188,7 +190,7 @@ class _Calls:
     def draft(self, owed: Claim, known: Sequence[Answer]) -> _Draft | None:
         """A text that passes the checks, or why there is none; None where the writer may not be asked.
 
-        `known` are answers that an earlier run has paid for.
+        `known` are answers that have been paid for: a draft of Snowflake's, then those of an earlier run.
         """
         request = EmailRequest(owed.full_name, owed.segment, owed.reasons)
         answers: list[Answer] = []
@@ -203,17 +205,21 @@ class _Calls:
                 try:
                     answer = self._ask(owed, request, complaints)
                 except WriterError as error:
-                    draft = _Draft(
-                        owed, self._desk.writer, answers, complaints, perf_counter() - started, error=str(error)
-                    )
+                    draft = replace(self._drafted(owed, answers, complaints, started), error=str(error))
                     return draft if owed.failed_attempts < len(WRITER_PATIENCE_MINUTES) else self._in_its_place(draft)
             answers.append(answer)
             found = self._desk.check(answer.text, request)
             if not found:
-                seconds = perf_counter() - started
-                return _Draft(owed, self._desk.writer, answers, complaints, seconds, answer.text)
+                draft = replace(self._drafted(owed, answers, complaints, started), text=answer.text)
+                if owed.draft and answer is owed.draft.answer:
+                    return replace(draft, writer=owed.draft.writer, prompt_version=owed.draft.prompt_version)
+                return draft
             complaints += found
-        return self._in_its_place(_Draft(owed, self._desk.writer, answers, complaints, perf_counter() - started))
+        return self._in_its_place(self._drafted(owed, answers, complaints, started))
+
+    def _drafted(self, owed: Claim, answers: Sequence[Answer], complaints: Sequence[str], started: float) -> _Draft:
+        writer = self._desk.writer
+        return _Draft(owed, writer.name, writer.prompt_version, answers, complaints, perf_counter() - started)
 
     def _ask(self, owed: Claim, request: EmailRequest, complaints: Sequence[str]) -> Answer:
         try:
@@ -235,7 +241,8 @@ class _Calls:
         found = self._desk.check(text, request)
         return replace(
             draft,
-            writer=self._desk.template,
+            writer=self._desk.template.name,
+            prompt_version=self._desk.template.prompt_version,
             text=None if found else text,
             complaints=[*draft.complaints, *found],
             is_fallback=True,
@@ -250,7 +257,12 @@ def _write_owed(
     known = calls.journal.answers({claim.intervention_id for claim in owed})
     with ThreadPoolExecutor(WRITER_CONCURRENCY, "writer") as pool:
         waiting: set[Future[_Draft | None]] = {
-            pool.submit(calls.draft, claim, known.get(claim.intervention_id, [])) for claim in owed
+            pool.submit(
+                calls.draft,
+                claim,
+                [*([claim.draft.answer] if claim.draft else []), *known.get(claim.intervention_id, [])],
+            )
+            for claim in owed
         }
         while waiting:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
@@ -270,12 +282,13 @@ def _write_owed(
 
 
 def _tokens_spent(warehouse: Warehouse, now: datetime) -> int:
-    """Tokens of the texts that were stored on the day of `now`."""
+    """Tokens of the texts that were stored on the day of `now`, and of its drafts that are yet to be checked."""
     return warehouse.query(
         "SELECT cast(coalesce(sum(log.prompt_tokens + log.completion_tokens), 0) AS bigint) AS tokens"
-        " FROM agent_intervention_log AS log INNER JOIN intervention_moves AS moves"
-        " ON log.intervention_id = moves.intervention_id WHERE moves.status_from = 'CLAIMED' AND moves.moved_at >= ?",
-        [datetime.combine(now.date(), datetime.min.time())],
+        " FROM agent_intervention_log AS log WHERE (log.status = 'CLAIMED' AND log.partition_day = ?)"
+        " OR log.intervention_id IN (SELECT moves.intervention_id FROM intervention_moves AS moves"
+        " WHERE moves.status_from = 'CLAIMED' AND moves.moved_at >= ?)",
+        [now.date(), datetime.combine(now.date(), datetime.min.time())],
     )["tokens"][0].as_py()
 
 
@@ -347,9 +360,9 @@ def _result(draft: _Draft) -> list[object]:
     return [
         draft.claim.intervention_id,
         draft.text,
-        draft.writer.name,
-        draft.answers[-1].model if draft.answers and not draft.is_fallback else draft.writer.name,
-        draft.writer.prompt_version,
+        draft.writer,
+        draft.answers[-1].model if draft.answers and not draft.is_fallback else draft.writer,
+        draft.prompt_version,
         sum(answer.prompt_tokens for answer in draft.answers),
         sum(answer.completion_tokens for answer in draft.answers),
         draft.seconds,

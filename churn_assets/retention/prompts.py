@@ -123,19 +123,23 @@ class Prompts:
     def messages(self, request: EmailRequest, complaints: Sequence[str] = ()) -> Messages:
         """The rules, and the request with the customer as data; `complaints` about the text before follow it."""
         texts = self.wording.prompt
-        system = _filled(
-            texts.system,
+        parts = [_filled(texts.user, {"customer": _customer_as_data(request)})]
+        if complaints:
+            parts.append(_filled(texts.retry, {"complaints": _listed(complaints)}))
+        offers = _listed([offer.promise for offer in self.offers(request)])
+        return Messages(system=self.rules(offers), user="\n\n".join(parts))
+
+    def rules(self, offers: str) -> str:
+        """The rules for a customer who may be made `offers`, one to a line."""
+        return _filled(
+            self.wording.prompt.system,
             {
                 "sentences": str(MAX_EMAIL_SENTENCES),
-                "offers": _listed([offer.promise for offer in self.offers(request)]),
+                "offers": offers,
                 "closing": self.wording.closing,
                 "signature": self.wording.signature,
             },
         )
-        parts = [_filled(texts.user, {"customer": _customer_as_data(request)})]
-        if complaints:
-            parts.append(_filled(texts.retry, {"complaints": _listed(complaints)}))
-        return Messages(system=system, user="\n\n".join(parts))
 
     def approved_text(self, request: EmailRequest) -> str:
         """All that marketing lets an email to this customer say."""

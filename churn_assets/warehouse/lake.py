@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from functools import cached_property, partial
 from importlib.resources import files
 from itertools import pairwise
@@ -32,7 +32,7 @@ from churn_assets.settings import (
     REWRITTEN_DELETE_SHARE,
     SNAPSHOT_RETENTION_HOURS,
 )
-from churn_assets.warehouse.protocol import Column, Maintenance, PastRefresh, ReadOnlyError, T, Transaction
+from churn_assets.warehouse.protocol import Column, Credits, Maintenance, PastRefresh, ReadOnlyError, T, Transaction
 
 BUSY_TIMEOUT_MS = 5000
 MAX_ATTEMPTS = 20
@@ -227,6 +227,9 @@ class LakeWarehouse:
 
     def read_model(self, name: str) -> bytes:
         return _read_model(self._path, name)
+
+    def credits(self, since: date) -> list[Credits]:
+        return []
 
     def stream_has_data(self, stream: str) -> bool:
         with self._one_snapshot() as tx:

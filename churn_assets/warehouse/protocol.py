@@ -5,7 +5,7 @@ Here belong the questions only; the code above this line never asks which engine
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
@@ -59,6 +59,15 @@ class PastRefresh:
     rows_updated: int
     rows_deleted: int
     lag_seconds_before: float
+
+
+@dataclass(frozen=True)
+class Credits:
+    """What one service of the warehouse's provider billed for one day (UTC)."""
+
+    day: date
+    service: str
+    credits: float
 
 
 class Statements(Protocol):
@@ -133,6 +142,10 @@ class Warehouse(Protocol):
 
     def read_model(self, name: str) -> bytes:
         """The content of a model's file, or `ModelFileError` where there is none that can be read."""
+        ...
+
+    def credits(self, since: date) -> list[Credits]:
+        """What was billed for each day from `since` on, by service, in order; nothing where the warehouse is one's own."""
         ...
 
     def stream_has_data(self, stream: str) -> bool:

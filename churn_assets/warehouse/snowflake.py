@@ -14,7 +14,7 @@ import time
 import uuid
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from graphlib import TopologicalSorter
@@ -31,7 +31,7 @@ from snowflake.connector.errors import Error, InterfaceError, NotSupportedError,
 from churn_assets.dynamic_tables.engine import DOWNSTREAM, DynamicTable, Refresh, parse_lag
 from churn_assets.errors import ModelFileError
 from churn_assets.settings import ORPHAN_HOURS, Settings
-from churn_assets.warehouse.protocol import Column, Maintenance, PastRefresh, ReadOnlyError, T, Transaction
+from churn_assets.warehouse.protocol import Column, Credits, Maintenance, PastRefresh, ReadOnlyError, T, Transaction
 from churn_assets.warehouse.snowflake_connection import SnowflakeError, connections, what_to_do
 
 MAX_ATTEMPTS = 5
@@ -53,6 +53,32 @@ PAST_REFRESHES = """
     WHERE state = 'SUCCEEDED' AND schema_name = CURRENT_SCHEMA()
     QUALIFY started_at > ?
     ORDER BY started_at
+"""
+
+# The columns of `Credits`; the parameter is the first day. Of the warehouse in use (dynamic tables and tasks run in it), of AI
+# functions that the role in use has called, and of search services of the database in use. The views are up to three hours
+# late; the role needs the database role SNOWFLAKE.USAGE_VIEWER.
+# https://docs.snowflake.com/en/sql-reference/account-usage/warehouse_metering_history
+# https://docs.snowflake.com/en/sql-reference/account-usage/cortex_ai_functions_usage_history
+# https://docs.snowflake.com/en/sql-reference/account-usage/cortex_search_daily_usage_history
+CREDITS = """
+    SELECT usage_day AS "day", service AS "service", SUM(credits)::FLOAT AS "credits"
+    FROM (
+        SELECT CONVERT_TIMEZONE('UTC', start_time)::DATE AS usage_day, 'warehouse' AS service, credits_used AS credits
+        FROM SNOWFLAKE.ACCOUNT_USAGE.WAREHOUSE_METERING_HISTORY
+        WHERE warehouse_name = CURRENT_WAREHOUSE()
+        UNION ALL
+        SELECT CONVERT_TIMEZONE('UTC', start_time)::DATE AS usage_day, 'AI functions' AS service, credits
+        FROM SNOWFLAKE.ACCOUNT_USAGE.CORTEX_AI_FUNCTIONS_USAGE_HISTORY
+        WHERE ARRAY_CONTAINS(CURRENT_ROLE()::VARIANT, role_names)
+        UNION ALL
+        SELECT usage_date::DATE AS usage_day, 'search' AS service, credits
+        FROM SNOWFLAKE.ACCOUNT_USAGE.CORTEX_SEARCH_DAILY_USAGE_HISTORY
+        WHERE database_name = CURRENT_DATABASE()
+    ) AS used
+    WHERE usage_day >= ?
+    GROUP BY usage_day, service
+    ORDER BY usage_day, service
 """
 STAGE, FILE_FORMAT, MODELS = "landing", "event_batches", "churn_models"
 # All writers take turns, as on the lake: Snowflake reads what was committed when a statement began, so without it two runs
@@ -222,6 +248,9 @@ class SnowflakeWarehouse:
         # Answered without a running warehouse.
         return self._ask(lambda session: session.rows(f"SELECT SYSTEM$STREAM_HAS_DATA('{stream}')"))[0][0]
 
+    def credits(self, since: date) -> list[Credits]:
+        return [Credits(**row) for row in self.query(CREDITS, [since]).to_pylist()]
+
     def maintain(self, order: Mapping[str, str], now: datetime) -> Maintenance:
         """Snowflake keeps its tables in order; what is left is what killed writers left on the stage."""
 
@@ -252,7 +281,9 @@ class SnowflakeWarehouse:
                 self._ask(lambda session: session.rows(f"GET @{MODELS}/{name} 'file://{folder}'"))
                 return (Path(folder) / name).read_bytes()
             except (SnowflakeError, FileNotFoundError) as error:
-                raise ModelFileError(f"the model's file {name} cannot be read from the stage {MODELS} ({error})") from error
+                raise ModelFileError(
+                    f"the model's file {name} cannot be read from the stage {MODELS} ({error})"
+                ) from error
 
     def _now(self) -> datetime:
         """The time by Snowflake's clock (UTC)."""

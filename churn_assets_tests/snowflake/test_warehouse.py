@@ -257,7 +257,7 @@ def test_models_come_back_as_they_were_stored(warehouse: SnowflakeWarehouse):
     warehouse.store_model("abc.model", b"\x00model")
 
     assert warehouse.read_model("abc.model") == b"\x00model"
-    with pytest.raises(ModelFileError, match="no.model"):
+    with pytest.raises(ModelFileError, match=r"no\.model"):
         warehouse.read_model("no.model")
 
 

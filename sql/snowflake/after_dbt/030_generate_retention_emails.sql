@@ -3,8 +3,8 @@
 --
 -- Reading the stream moves its position past everything in it, so all of it is stored before 50 are taken. A claim is
 -- committed before Cortex is asked, so nobody is written to twice, whatever dies. Drafts stay CLAIMED: the text checks
--- are Python's, and what they have not passed does not become READY, so it never leaves. Who failed once is left to
--- them, too.
+-- are Python's, and what they have not passed does not become READY, so it never leaves; a run of Dagster's takes a
+-- draft as its writer's first answer. Who failed once is left to it, too.
 CREATE OR REPLACE PROCEDURE generate_retention_emails()
 RETURNS VARCHAR
 LANGUAGE SQL
@@ -15,8 +15,19 @@ BEGIN
     LET started TIMESTAMP_NTZ := (SELECT SYSDATE());
     LET today DATE := (SELECT :started::DATE);
     LET drafts INTEGER := 0;
+    -- Of texts that were stored today, and of drafts that are yet to be checked.
+    LET spent INTEGER := (
+        SELECT COALESCE(SUM(log.prompt_tokens + log.completion_tokens), 0)
+        FROM agent_intervention_log AS log
+        WHERE (log.status = 'CLAIMED' AND log.partition_day = :today)
+            OR log.intervention_id IN (
+                SELECT moves.intervention_id FROM intervention_moves AS moves
+                WHERE moves.status_from = 'CLAIMED' AND moves.moved_at >= :today
+            )
+    );
     BEGIN
         BEGIN TRANSACTION;
+        UPDATE write_turn SET taken_at = SYSDATE();
         INSERT INTO retention_queue (customer_id, source, churn_score, reason_codes, queued_at)
         SELECT came.customer_id, 'prediction', came.risk_score, came.reason_codes, :started
         FROM stream_high_risk_customers AS came
@@ -31,7 +42,7 @@ BEGIN
                 GREATEST(
                     LEAST(
                         {{ emails_per_run }} - COUNT_IF(status = 'CLAIMED' AND writer IS NULL),
-                        {{ emails_per_day }} - COUNT(*)
+                        IFF(:spent < {{ tokens_per_day }}, {{ emails_per_day }} - COUNT(*), 0)
                     ),
                     0
                 )
@@ -97,6 +108,9 @@ BEGIN
         ORDER BY log.churn_score DESC
         LIMIT {{ emails_per_run }};
     FOR claim IN owed DO
+        IF (spent >= {{ tokens_per_day }}) THEN
+            BREAK;
+        END IF;
         LET id VARCHAR := claim.intervention_id;
         LET full_name VARCHAR := claim.full_name;
         LET segment VARCHAR := claim.segment;
@@ -117,6 +131,9 @@ BEGIN
             failed_attempts = IFF(:error IS NULL, NULL, 1)
         WHERE intervention_id = :id AND status = 'CLAIMED';
         drafts := drafts + 1;
+        spent := spent + COALESCE(
+            (SELECT prompt_tokens + completion_tokens FROM agent_intervention_log WHERE intervention_id = :id), 0
+        );
     END FOR;
     RETURN drafts || ' answers';
 END;

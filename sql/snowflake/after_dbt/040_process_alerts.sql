@@ -9,6 +9,7 @@ AS
 $$
 BEGIN
     BEGIN TRANSACTION;
+    UPDATE write_turn SET taken_at = SYSDATE();
     INSERT INTO high_risk_history
         (alert_id, customer_id, alerted_at, avg_churn_score, max_churn_score, declines, spend, model_score)
     SELECT

@@ -1,4 +1,4 @@
--- Who sees what of the secure view. Policies are attached to the view alone: on a base table they would make the
+-- Who sees what of the secure views. Policies are attached to the views alone: on a base table they would make the
 -- dynamic tables above it start over. The second statement of each pair brings a policy that exists to its present
 -- rule.
 
@@ -19,9 +19,28 @@ CASE
     ELSE REGEXP_REPLACE(email, '^.*@', '***@')
 END;
 
--- The analyst works on customers at risk and has no business with others; other roles see no row at all.
-CREATE ROW ACCESS POLICY IF NOT EXISTS {{ database }}.{{ serving_schema }}.customers_at_risk AS (risk_class VARCHAR) -- noqa: PRS
+-- Whoever is not an engineer sees the segments that segment_grants gives to one of the session's roles; a role that
+-- does not stand there sees no row at all.
+CREATE ROW ACCESS POLICY IF NOT EXISTS {{ database }}.{{ serving_schema }}.granted_segments -- noqa: PRS
+AS (customer_segment VARCHAR)
+RETURNS BOOLEAN -> FALSE;
+ALTER ROW ACCESS POLICY {{ database }}.{{ serving_schema }}.granted_segments SET BODY ->
+IS_ROLE_IN_SESSION('{{ engineer_role }}')
+OR EXISTS (
+    SELECT 1 FROM {{ database }}.{{ schema }}.segment_grants AS granted
+    WHERE IS_ROLE_IN_SESSION(granted.role_name) AND granted.segment IN (customer_segment, '*')
+);
+
+-- The same, and customers at risk only: the analyst works on them and has no business with others.
+CREATE ROW ACCESS POLICY IF NOT EXISTS {{ database }}.{{ serving_schema }}.customers_at_risk -- noqa: PRS
+AS (risk_class VARCHAR, customer_segment VARCHAR)
 RETURNS BOOLEAN -> FALSE;
 ALTER ROW ACCESS POLICY {{ database }}.{{ serving_schema }}.customers_at_risk SET BODY ->
 IS_ROLE_IN_SESSION('{{ engineer_role }}')
-OR (IS_ROLE_IN_SESSION('{{ analyst_role }}') AND risk_class IN ('HIGH', 'MEDIUM'));
+OR (
+    risk_class IN ('HIGH', 'MEDIUM')
+    AND EXISTS (
+        SELECT 1 FROM {{ database }}.{{ schema }}.segment_grants AS granted
+        WHERE IS_ROLE_IN_SESSION(granted.role_name) AND granted.segment IN (customer_segment, '*')
+    )
+);

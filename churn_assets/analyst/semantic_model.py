@@ -1,0 +1,165 @@
+"""The semantic model: what the figures mean in words, for questions in natural language on either warehouse.
+
+Here belong the form of `semantic_model.yaml` (Snowflake's YAML specification of semantic views, the parts of it that are
+used), and what is made of it: the text that creates the semantic view, and queries of the lake. Who asks, and whether a
+query may run, is another module's affair.
+https://docs.snowflake.com/en/user-guide/views-semantic/semantic-view-yaml-spec
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+SEMANTIC_MODEL_FILE = Path(__file__).with_name("semantic_model.yaml")
+
+_Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+_Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class _Named(_Part):
+    name: _Name
+    description: _Text
+    synonyms: list[_Text] = []
+    expr: _Text
+
+
+class Column(_Named):
+    """A dimension, time dimension or fact: one value a row."""
+
+    data_type: _Text
+    sample_values: list[_Text] = []
+    is_enum: bool = False
+
+
+class Metric(_Named):
+    """An aggregate over the rows of one table."""
+
+
+class Filter(_Named):
+    """A condition that is often asked for."""
+
+
+class BaseTable(_Part):
+    """The table or view that a logical table stands for."""
+
+    database: _Text
+    schema_: _Text = Field(alias="schema")
+    table: _Text
+
+
+class PrimaryKey(_Part):
+    """The columns that are unique together."""
+
+    columns: list[_Name]
+
+
+class Table(_Part):
+    """A logical table."""
+
+    name: _Name
+    description: _Text
+    base_table: BaseTable
+    primary_key: PrimaryKey | None = None
+    dimensions: list[Column] = []
+    time_dimensions: list[Column] = []
+    facts: list[Column] = []
+    metrics: list[Metric] = []
+    filters: list[Filter] = []
+
+    @property
+    def columns(self) -> list[Column]:
+        """What a query over the table may name."""
+        return [*self.dimensions, *self.time_dimensions, *self.facts]
+
+
+class JoinedColumns(_Part):
+    """One pair of a relationship."""
+
+    left_column: _Name
+    right_column: _Name
+
+
+class Relationship(_Part):
+    """Many rows of the left table belong to one of the right."""
+
+    name: _Name
+    left_table: _Name
+    right_table: _Name
+    relationship_columns: list[JoinedColumns]
+
+
+class VerifiedQuery(_Part):
+    """A question with the SQL that answers it, over logical tables, in SQL that both warehouses take."""
+
+    name: _Name
+    question: _Text
+    sql: _Text
+    use_as_onboarding_question: bool = False
+
+
+class Instructions(_Part):
+    """What whoever writes SQL from a question has to know beyond the tables."""
+
+    sql_generation: _Text
+    question_categorization: _Text
+
+
+class SemanticModel(_Part):
+    """The content of the file."""
+
+    name: _Name
+    description: _Text
+    tables: list[Table]
+    relationships: list[Relationship]
+    verified_queries: list[VerifiedQuery]
+    module_custom_instructions: Instructions
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> "SemanticModel":
+        tables = {table.name: table for table in self.tables}
+        for relationship in self.relationships:
+            for name, columns in (
+                (relationship.left_table, [pair.left_column for pair in relationship.relationship_columns]),
+                (relationship.right_table, [pair.right_column for pair in relationship.relationship_columns]),
+            ):
+                missing = set(columns) - {column.name for column in tables[name].columns} if name in tables else {name}
+                if missing:
+                    raise ValueError(f"relationship {relationship.name}: {name} has no {sorted(missing)[0]}")
+        words = [word for table in self.tables for part in _named(table) for word in part.synonyms]
+        if twice := sorted({word for word in words if words.count(word) > 1}):
+            raise ValueError(f"synonyms must be unique in the model; {twice[0]!r} is there twice")
+        return self
+
+
+def load_semantic_model(path: Path = SEMANTIC_MODEL_FILE) -> SemanticModel:
+    """The model in a file; `ValidationError` where it is not in Snowflake's form."""
+    return SemanticModel.model_validate(yaml.safe_load(path.read_text()))
+
+
+def for_snowflake(database: str, schema: str, path: Path = SEMANTIC_MODEL_FILE) -> str:
+    """The file as it creates a semantic view over the views of `database.schema`."""
+    content: dict[str, Any] = yaml.safe_load(path.read_text())
+    for table in content["tables"]:
+        table["base_table"] |= {"database": database, "schema": schema}
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
+
+
+def on_views(model: SemanticModel, sql: str, views: Mapping[str, str]) -> str:
+    """A query over logical tables as one over `views`, which gives the query of each base table by its name."""
+    tables = ", ".join(
+        f"{table.name} AS (SELECT {', '.join(f'{column.expr} AS {column.name}' for column in table.columns)}"
+        f" FROM ({views[table.base_table.table.lower()]}) AS base)"
+        for table in model.tables
+    )
+    return f"WITH {tables} SELECT * FROM ({sql.strip().rstrip(';')}) AS answer"
+
+
+def _named(table: Table) -> list[_Named]:
+    return [*table.columns, *table.metrics, *table.filters]

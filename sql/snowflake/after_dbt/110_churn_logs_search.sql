@@ -1,0 +1,39 @@
+-- Search in words over the app's errors and the support cases. A service is filled for money (each text is embedded
+-- once), so it is not replaced: to change its query, replace it by hand. It answers with its owner's rights, so the
+-- policies of the views do not hold in it: its texts have no name, address or amount, and who asks filters by segment.
+CREATE CORTEX SEARCH SERVICE IF NOT EXISTS {{ database }}.{{ serving_schema }}.churn_logs_search -- noqa: PRS
+ON document
+PRIMARY KEY (event_id)
+ATTRIBUTES kind, customer_id, segment, error_code, device, happened_at
+WAREHOUSE = {{ warehouse }}
+TARGET_LAG = '{{ search_target_lag }}'
+EMBEDDING_MODEL = 'snowflake-arctic-embed-l-v2.0'
+COMMENT = 'Errors of the app and support cases, in words'
+AS
+SELECT
+    logs.log_id AS event_id,
+    'error' AS kind,
+    logs.customer_id,
+    customers.segment,
+    logs.error_code,
+    logs.device,
+    logs.event_timestamp AS happened_at,
+    COALESCE(codes.title || '. ' || codes.description, 'An error that the catalogue does not know.')
+    || ' ' || logs.error_code || ' at ' || logs.event_type || COALESCE(' on ' || logs.device, '') AS document
+FROM {{ database }}.{{ schema }}.app_activity_logs AS logs
+INNER JOIN {{ database }}.{{ schema }}.dim_customers AS customers ON logs.customer_id = customers.customer_id
+LEFT JOIN {{ database }}.{{ schema }}.error_codes AS codes ON logs.error_code = codes.error_code
+WHERE logs.error_code IS NOT NULL
+UNION ALL
+SELECT
+    cases.case_id AS event_id,
+    'case' AS kind,
+    cases.customer_id,
+    customers.segment,
+    CAST(NULL AS VARCHAR) AS error_code,
+    CAST(NULL AS VARCHAR) AS device,
+    cases.open_timestamp AS happened_at,
+    'Support case about ' || LOWER(REPLACE(cases.category, '_', ' '))
+    || CASE WHEN cases.sentiment_score < {{ unhappy_below }} THEN '. The customer was unhappy.' ELSE '.' END AS document
+FROM {{ database }}.{{ schema }}.support_cases AS cases
+INNER JOIN {{ database }}.{{ schema }}.dim_customers AS customers ON cases.customer_id = customers.customer_id;

@@ -1,0 +1,14 @@
+-- What the app's error codes mean, from churn_assets/search/error_codes.csv. Only rows that differ are written: the
+-- search service reads this table, and each change would have it look at all errors again.
+CREATE TABLE IF NOT EXISTS error_codes (
+    error_code VARCHAR NOT NULL,
+    title VARCHAR NOT NULL,
+    description VARCHAR NOT NULL
+);
+MERGE INTO error_codes AS known
+USING (SELECT * FROM (VALUES {{ error_codes }}) AS code (error_code, title, description)) AS wanted
+    ON known.error_code = wanted.error_code
+WHEN MATCHED AND NOT (known.title = wanted.title AND known.description = wanted.description) THEN
+    UPDATE SET title = wanted.title, description = wanted.description
+WHEN NOT MATCHED THEN
+    INSERT (error_code, title, description) VALUES (wanted.error_code, wanted.title, wanted.description);
