@@ -2,7 +2,6 @@
 
 import getpass
 import json
-import os
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -79,22 +78,37 @@ class DeployTarget(StrEnum):
 
 @app.command()
 def deploy(
-    target: Annotated[
-        DeployTarget, typer.Option(help="Which warehouse; snowflake with --dry-run only.")
-    ] = DeployTarget.LOCAL,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show Snowflake's statements in order; run none.")] = False,
+    target: Annotated[DeployTarget | None, typer.Option(help="Which warehouse, instead of CHURN_TARGET's.")] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Snowflake: show what would run, what is new and what it costs; run nothing."),
+    ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Snowflake: a phase (account, schema, functions, dbt, after_dbt) or a file or pattern such as"
+            " 'sql/snowflake/after_dbt/*'; repeat it for several."
+        ),
+    ] = None,
 ) -> None:
-    """Create the tables and declare the dynamic tables; safe to repeat."""
+    """Create the tables and declare the dynamic tables; safe to repeat, also after it was interrupted.
+
+    The lake is one transaction a table and has nothing to preview, so it takes neither --dry-run nor --only.
+    """
+    settings = load_settings(**({"CHURN_TARGET": target.value} if target else {}))
+    if settings.target == "snowflake":
+        from churn_assets import snowflake_deployment
+
+        if dry_run:
+            typer.echo(snowflake_deployment.preview(settings, only or []))
+            return
+        snowflake_deployment.deploy(settings, only or [], _say)
+        _say(f"deployed to {settings.snowflake_database}.{settings.snowflake_schema} of {settings.snowflake_account}")
+        return
+    if dry_run or only:
+        raise typer.BadParameter("--dry-run and --only are for --target snowflake")
     from churn_assets import deployment
 
-    if target == DeployTarget.SNOWFLAKE or dry_run:
-        if not (target == DeployTarget.SNOWFLAKE and dry_run):
-            raise typer.BadParameter("--target snowflake and --dry-run go together")
-        from churn_assets import snowflake_sql
-
-        typer.echo(snowflake_sql.script(snowflake_sql.names_from_environment(os.environ)))
-        return
-    settings = load_settings()
     deployment.deploy(settings, open_warehouse(settings), _say)
     _say(f"deployed to {place_of(settings).described}")
 

@@ -1,18 +1,25 @@
-"""Bringing a warehouse to the state that the code describes: tables from `sql/`, dynamic tables from `dbt/`.
+"""Bringing the lake to the state that the code describes: tables from `sql/`, dynamic tables from `dbt/`.
 
-Nothing here knows Dagster. Every step can be repeated, and nothing is ever dropped that holds data.
+dbt is run here for both targets; all else of Snowflake is `snowflake_deployment`. Nothing here knows Dagster. Every step can
+be repeated, and nothing is ever dropped that holds data.
 """
 
 import json
 import os
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pydantic import SecretStr
 
 from churn_assets.clock import utc_now
 from churn_assets.dynamic_tables.engine import Refresh
 from churn_assets.errors import ChurnError
 from churn_assets.settings import PROJECT_ROOT, Settings
+from churn_assets.snowflake_sql import names_of
 from churn_assets.warehouse.protocol import Warehouse
 
 DBT_PROJECT = PROJECT_ROOT / "dbt"
@@ -22,14 +29,60 @@ class DeploymentError(ChurnError):
     """A step of the deployment failed; the message says which and why."""
 
 
+@dataclass(frozen=True)
+class Model:
+    """One dynamic table as dbt declares it; `file` is relative to the project."""
+
+    name: str
+    file: str
+    query: str
+    target_lag: str
+    refresh_mode: str
+
+
 def deploy(settings: Settings, warehouse: Warehouse, report: Callable[[str], None]) -> None:
     """Create what is missing, declare the dynamic tables and give new definitions their first refresh."""
     report("tables")
     warehouse.deploy()
     report("dynamic tables (dbt)")
-    _declare(settings)
+    declare(settings)
     for result in refresh_new(warehouse):
         report(f"{result.name}: {result.rows_inserted:,} rows")
+
+
+def declare(settings: Settings, models: Sequence[str] = (), rebuilt: Sequence[str] = ()) -> None:
+    """Let dbt declare the dynamic tables, only some `models` where they are named, and write the manifest.
+
+    On Snowflake dbt leaves the query of a dynamic table that exists as it is; the ones in `rebuilt` are created anew.
+    """
+    only = ["--select", *models] if models else []
+    again = ["--vars", json.dumps({"rebuilt": list(rebuilt)})] if rebuilt else []
+    with _dbt_environment(settings):
+        _dbt(_workshop(settings), "run", *only, *again)
+        # `compile` comes second because it writes the SQL of the tests, which become asset checks, into the manifest.
+        _dbt(_workshop(settings), "compile")
+    (_workshop(settings) / "manifest.json").replace(settings.dbt_target_path / "manifest.json")
+
+
+def compiled(settings: Settings) -> list[Model]:
+    """The dynamic tables with their queries, sources before readers; nothing is connected to."""
+    with TemporaryDirectory() as folder, _dbt_environment(settings):
+        _dbt(Path(folder), "compile", "--no-populate-cache", "--no-introspect")
+        manifest = json.loads(Path(folder, "manifest.json").read_text())
+    nodes = {
+        key: node for key, node in manifest["nodes"].items() if node["config"].get("materialized") == "dynamic_table"
+    }
+    order = TopologicalSorter({key: [p for p in manifest["parent_map"][key] if p in nodes] for key in nodes})
+    return [
+        Model(
+            nodes[key]["name"],
+            f"dbt/{nodes[key]['original_file_path']}",
+            nodes[key]["compiled_code"].strip(),
+            nodes[key]["config"]["target_lag"],
+            nodes[key]["config"]["refresh_mode"],
+        )
+        for key in order.static_order()
+    ]
 
 
 def refresh_new(warehouse: Warehouse) -> list[Refresh]:
@@ -53,41 +106,71 @@ def deployed_score_source(settings: Settings) -> str:
     return "model" if "coalesce(model_score, churn_score)" in query else "heuristic"
 
 
-def _declare(settings: Settings) -> None:
+def _dbt(folder: Path, command: str, *options: str) -> None:
     from dbt.cli.main import dbtRunner  # noqa: PLC0415  # 3 s of imports that only a deployment needs
 
-    # Runs read the manifest at any time, and what `run` writes lacks the SQL of the tests: a whole one takes its place.
-    workshop = settings.dbt_target_path / "workshop"
-    options = [
+    folders = [
         "--project-dir", str(DBT_PROJECT),
         "--profiles-dir", str(DBT_PROJECT),
-        "--target-path", str(workshop),
-        "--log-path", str(settings.dbt_target_path / "logs"),
+        "--target-path", str(folder),
+        "--log-path", str(folder / "logs"),
         "--quiet",
+        "--log-level", "none",
     ]  # fmt: skip
-    environment = {
+    result = dbtRunner().invoke([command, *folders, *options])
+    if not result.success:
+        raise DeploymentError(f"dbt {command} failed: {_failure(result)}")
+
+
+def _workshop(settings: Settings) -> Path:
+    """Where dbt writes. Runs read the manifest at any time, and what `run` writes lacks the SQL of the tests."""
+    return settings.dbt_target_path / "workshop"
+
+
+def _dbt_environment(settings: Settings) -> AbstractContextManager[None]:
+    """What dbt/profiles.yml reads."""
+    values = {
         "CHURN_TARGET": settings.target,
         "CHURN_LAKE": str(settings.lake_path),
         "CHURN_SCORE_SOURCE": settings.score_source,
     }
-    with _environment(environment):
-        # `compile` comes second because it writes the SQL of the tests, which become asset checks, into the manifest.
-        for command in ("run", "compile"):
-            result = dbtRunner().invoke([command, *options])
-            if not result.success:
-                raise DeploymentError(f"dbt {command} failed: {_failure(result)}")
-    (workshop / "manifest.json").replace(settings.dbt_target_path / "manifest.json")
+    if settings.target == "snowflake":
+        names, key = names_of(settings), settings.snowflake_private_key_path
+        secrets = ("private_key_passphrase", "token", "password")
+        found: dict[str, SecretStr | None] = {name: getattr(settings, f"snowflake_{name}") for name in secrets}
+        values |= {
+            f"SNOWFLAKE_{name.upper()}": value.get_secret_value() if value else "" for name, value in found.items()
+        }
+        values |= {
+            # dbt wants an account's name also where it connects to none.
+            "SNOWFLAKE_ACCOUNT": settings.snowflake_account or "none",
+            "SNOWFLAKE_USER": settings.snowflake_user or "none",
+            "SNOWFLAKE_PRIVATE_KEY_PATH": str(key.absolute()) if key else "",
+            "SNOWFLAKE_ROLE": names.engineer_role,
+            "SNOWFLAKE_WAREHOUSE": names.warehouse,
+            "SNOWFLAKE_DATABASE": names.database,
+            "SNOWFLAKE_SCHEMA": names.schema,
+            "SNOWFLAKE_HOST": settings.snowflake_host or "",
+            "SNOWFLAKE_PORT": str(settings.snowflake_port),
+            "SNOWFLAKE_PROTOCOL": settings.snowflake_protocol,
+        }
+    return _environment(values)
 
 
 def _failure(result: object) -> str:
     exception = getattr(result, "exception", None)
     if exception is not None:
-        return str(exception)
+        return _one_line(exception)
     return "; ".join(
-        f"{run.node.name}: {run.message}"
+        f"{run.node.name}: {_one_line(run.message)}"
         for run in getattr(result, "result", [])
         if str(run.status) in {"error", "fail"}
     )
+
+
+def _one_line(message: object) -> str:
+    """What dbt says, without the macros on the way there."""
+    return " ".join(str(message).split()).split(" > in macro ")[0]
 
 
 @contextmanager

@@ -1,8 +1,13 @@
 """`churn doctor`: is everything there that the system needs, and if not, what to do. Secrets are never shown."""
 
+from __future__ import annotations
+
 import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
 
 from churn_assets.clock import utc_now
 from churn_assets.deployment import deployed_score_source, manifest_path
@@ -16,6 +21,9 @@ from churn_assets.retention.smtp import smtp_of
 from churn_assets.settings import Settings
 from churn_assets.warehouse.opening import open_warehouse, place_of
 from churn_assets.warehouse.protocol import Warehouse
+
+if TYPE_CHECKING:
+    from churn_assets.warehouse.snowflake_connection import Rows
 
 LEAST_FREE_BYTES = 1024**3
 # Only these are shown; whatever else a librdkafka property holds may be a secret.
@@ -33,16 +41,42 @@ class Finding:
 
 def examine(settings: Settings) -> list[Finding]:
     """Look at everything, also after a problem was found."""
+    first = [_finding("settings", lambda: _settings(settings)), _finding("disk", lambda: _disk(settings))]
+    last = [_finding("deployment", lambda: _deployment(settings)), _finding("emails", lambda: _emails(settings))]
+    if settings.target == "snowflake":
+        of_account = examine_account(settings, utc_now)
+        if of_account[0].problem:  # all that asks the warehouse would say the same
+            return [*first, *of_account, *last]
+    else:
+        of_account = []
     warehouse = open_warehouse(settings, read_only=True)
     return [
-        _finding("settings", lambda: _settings(settings)),
-        _finding("disk", lambda: _disk(settings)),
-        _finding("warehouse", lambda: _warehouse(settings, warehouse)),
-        _finding("deployment", lambda: _deployment(settings)),
+        *first,
+        *(of_account or [_finding("warehouse", lambda: _warehouse(settings, warehouse))]),
+        last[0],
         _finding("model", lambda: _model(settings, warehouse)),
         _finding("Kafka", lambda: _kafka(settings, warehouse)),
-        _finding("emails", lambda: _emails(settings)),
+        last[1],
     ]
+
+
+def examine_account(
+    settings: Settings,
+    now: Callable[[], datetime],
+    connect: Callable[[Settings], AbstractContextManager[Rows]] | None = None,
+) -> list[Finding]:
+    """Look at a Snowflake account; only at the connection where there is none. `now` is UTC."""
+    # Snowflake's client takes seconds to import, which the lake's doctor would pay.
+    from churn_assets import snowflake_doctor  # noqa: PLC0415
+    from churn_assets.snowflake_sql import names_of  # noqa: PLC0415
+    from churn_assets.warehouse.snowflake_connection import signed_in  # noqa: PLC0415
+
+    try:
+        with (connect or signed_in)(settings) as rows:
+            checks = snowflake_doctor.checks(settings, names_of(settings), rows, now)
+            return [_finding(what, look) for what, look in checks]
+    except ChurnError as error:
+        return [Finding("connection", "", str(error))]
 
 
 def _finding(what: str, look: Callable[[], str]) -> Finding:

@@ -9,9 +9,9 @@ By documentation only: they have not met a live account.
 
 import re
 import uuid
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from churn_assets.analyst.semantic_model import for_snowflake, load_semantic_model
 from churn_assets.dashboard.files import APP_FILE, APP_FOLDER
@@ -32,21 +32,34 @@ from churn_assets.settings import (
     Settings,
 )
 
-Phase = Literal["account", "schema", "after_dbt"]
+Phase = Literal["account", "schema", "functions", "dbt", "after_dbt"]
 
-_PHASES: dict[Phase, str] = {
+# In the order of deployment. `functions` and `dbt` are not of this module.
+PHASES: dict[Phase, str] = {
     "account": "by an administrator, once",
-    "schema": "by the engineer's role; after it the model's functions (model.snowflake_functions) and `dbt run`",
-    "after_dbt": "by the engineer's role, once the dynamic tables are there",
+    "schema": "the tables, by the engineer's role",
+    "functions": "the model's stage and functions, with their code, and the dashboard's files",
+    "dbt": "the dynamic tables, by `dbt run`",
+    "after_dbt": "what reads the dynamic tables",
 }
 _SQL = PROJECT_ROOT / "sql"
-_SESSION = "snowflake/session.sql"
+_SESSION, HISTORY = "snowflake/session.sql", "snowflake/history.sql"
 _NAME = re.compile(r"[A-Z_][A-Z0-9_$]{0,254}")
 _PLACEHOLDER = re.compile(r"\{\{ (\w+) \}\}")
 # What a semicolon does not end a statement in: comments, texts, quoted names and bodies.
 _OPAQUE = re.compile(r"--[^\n]*|//[^\n]*|/\*.*?\*/|'(?:[^'\\]|''|\\.)*'|\"(?:[^\"]|\"\")*\"|\$\$.*?\$\$", re.DOTALL)
 _COMMENTS = ("--", "//", "/*")
 _HERE = "\0"  # stands in no file
+# What a statement is about, and what of it comes first.
+_KIND = r"(?:(?:SECURE|DYNAMIC|SEMANTIC|CORTEX|SEARCH|MASKING|ROW|ACCESS|FILE) )*[A-Z]+"
+_ABOUT = (
+    re.compile(rf"CREATE (?:OR (?:REPLACE|ALTER) )?({_KIND}) (?:IF NOT EXISTS )?([\w.$]+)"),
+    re.compile(rf"(ALTER {_KIND}) (?:IF EXISTS )?([\w.$]+(?: [A-Z]+)?)"),
+    re.compile(r"(INSERT INTO [\w.$]+).*?( FROM \S+)"),
+    re.compile(r"(PUT) (\S+)"),
+)
+CREATES_STREAM = re.compile(r"CREATE STREAM IF NOT EXISTS (\S+) ON DYNAMIC TABLE (\S+)")
+_OF_THE_SESSION = re.compile(r"(USE|ALTER SESSION)\b")
 
 
 class SnowflakeSqlError(ChurnError):
@@ -98,6 +111,25 @@ class Statement:
     text: str
     phase: Phase
 
+    @property
+    def plain(self) -> str:
+        """The text on one line, without comments."""
+        return " ".join(_without_comments(self.text).split())
+
+    @property
+    def about(self) -> str:
+        """What it creates or changes: the same for another version of it, and unlike what its file has beside it."""
+        for pattern in _ABOUT:
+            if found := pattern.match(self.plain):
+                create = "CREATE " if self.plain.startswith("CREATE") else ""
+                return f"{create}{found[1]} {found[2].strip()}"
+        return self.plain[:200]
+
+    @property
+    def is_of_the_session(self) -> bool:
+        """Whether it holds for a connection only."""
+        return bool(_OF_THE_SESSION.match(self.plain))
+
 
 def statements(names: Names) -> list[Statement]:
     """All statements in the order of deployment; each can be repeated, and none drops or replaces what holds data.
@@ -116,28 +148,41 @@ def statements(names: Names) -> list[Statement]:
     ]
 
 
-def script(names: Names) -> str:
-    """All statements as one text to read, each with the file that it is from; what has to be done between two phases is said."""
-    parts: list[str] = []
-    phase = None
-    for statement in statements(names):
-        if statement.phase != phase:
-            phase = statement.phase
-            parts.append(f"-- ==== {phase}: {_PHASES[phase]}")
-        parts.append(f"-- {statement.file}\n{statement.text};")
-    return "\n\n".join(parts)
-
-
-def names_from_environment(environment: Mapping[str, str]) -> Names:
-    """Names from the variables that dbt's profile reads; `SnowflakeSqlError` for one that cannot be a name."""
-    known = Names()
-    return replace(
-        known,
-        database=environment.get("SNOWFLAKE_DATABASE") or known.database,
-        schema=environment.get("SNOWFLAKE_SCHEMA") or known.schema,
-        warehouse=environment.get("SNOWFLAKE_WAREHOUSE") or known.warehouse,
-        engineer_role=environment.get("SNOWFLAKE_ROLE") or known.engineer_role,
+def names_of(settings: Settings) -> Names:
+    """The settings' names, as Snowflake stores them; `SnowflakeSqlError` for one that would need quotes."""
+    found: dict[str, Any] = {}
+    for part, key in (
+        ("database", "database"),
+        ("schema", "schema"),
+        ("warehouse", "warehouse"),
+        ("role", "engineer_role"),
+    ):
+        name: str = getattr(settings, f"snowflake_{part}")
+        if not (name.isascii() and _NAME.fullmatch(name.upper())):
+            raise SnowflakeSqlError(
+                f"SNOWFLAKE_{part.upper()} cannot be {name!r}; use letters, digits and _, as in a name without quotes"
+            )
+        found[key] = name.upper()
+    model = settings.writer_model if settings.writer == "cortex" else None
+    return Names(
+        **found,
+        writer_model=model or DEFAULT_MODELS["cortex"],
+        emails_per_day=settings.emails_per_day,
+        tokens_per_day=settings.tokens_per_day,
     )
+
+
+def driver_statements(settings: Settings, names: Names) -> list[Statement]:
+    """What lets the driver of the settings, and no other, work: every task runs, or none does."""
+    change = "RESUME" if settings.driver == "native" else "SUSPEND"
+    if_exists = "" if settings.driver == "native" else "IF EXISTS "
+    return [
+        Statement(
+            one.file, f"ALTER TASK {if_exists}{found[1]} {change}", "after_dbt" if change == "RESUME" else "schema"
+        )
+        for one in statements(names)
+        if (found := re.match(r"CREATE TASK IF NOT EXISTS (\S+)", one.plain))
+    ]
 
 
 def render(text: str, values: dict[str, str], file: str) -> str:
@@ -179,7 +224,7 @@ def _files() -> dict[Phase, list[str]]:
 
     return {
         "account": files("snowflake/account/*.sql"),
-        "schema": [_SESSION, *files("*.sql"), *files("snowflake/schema/*.sql")],
+        "schema": [_SESSION, HISTORY, *files("*.sql"), *files("snowflake/schema/*.sql")],
         "after_dbt": [_SESSION, *files("snowflake/after_dbt/*.sql")],
     }
 

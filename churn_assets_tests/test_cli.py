@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from churn_assets import cli
+from churn_assets import cli, deployment, snowflake_deployment
 from churn_assets.clock import utc_now
 from churn_assets.ingestion import kafka
 from churn_assets.ingestion.backlog import ingest, lags
@@ -24,6 +24,7 @@ from churn_assets.simulator import seeding
 from churn_assets.simulator.bank import Bank
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets_tests.ingestion.messages import message
+from churn_assets_tests.snowflake.scripted_account import ScriptedAccount
 
 CHURN = Path(sys.executable).with_name("churn")
 
@@ -469,18 +470,95 @@ def test_doctor_notices_that_the_deployed_class_is_made_by_another_score(
     assert "the class is made by the model" in churn("doctor").out
 
 
-def test_a_dry_run_shows_snowflakes_statements_in_order_under_ones_own_names(
+def test_a_dry_run_without_an_account_shows_snowflakes_statements_in_order_under_ones_own_names_and_makes_nothing(
     churn: Churn, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv("SNOWFLAKE_DATABASE", "RETAIL")
-    shown = churn("deploy", "--target", "snowflake", "--dry-run").out
+    monkeypatch.setenv("SNOWFLAKE_DATABASE", "retail")
+    outcome = churn("deploy", "--target", "snowflake", "--dry-run")
 
-    assert "RETAIL.MAIN.STREAM_HIGH_RISK_CUSTOMERS" in shown
-    places = [
-        shown.index(text)
-        for text in ("==== account", "CREATE DATABASE", "==== schema", "dim_accounts", "CREATE TASK IF")
+    assert (outcome.code, outcome.err) == (0, "")
+    wanted = (
+        "==== account", "CREATE DATABASE IF NOT EXISTS RETAIL", "==== schema", "dim_accounts", "==== functions", "PUT 'file",
+        "==== dbt", "CREATE DYNAMIC TABLE customer_day", "==== after_dbt", "RETAIL.MAIN.STREAM_HIGH_RISK_CUSTOMERS",
+        "statements", "history unknown, so all statements are shown: CHURN_TARGET=snowflake needs SNOWFLAKE_ACCOUNT",
+        "cost a day, estimated",
+    )  # fmt: skip
+    place = 0
+    for text in wanted:
+        place = outcome.out.index(text, place)
+    assert not load_settings().home.exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "arguments", "words"),
+    [
+        ({"SNOWFLAKE_DATABASE": "retail bank"}, ["--dry-run"], ("SNOWFLAKE_DATABASE cannot be 'retail bank'",)),
+        ({"SNOWFLAKE_ROLE": '"me"'}, [], ("SNOWFLAKE_ROLE cannot be '\"me\"'",)),
+        ({}, [], ("needs SNOWFLAKE_ACCOUNT and SNOWFLAKE_USER",)),
+        (
+            {"SNOWFLAKE_ACCOUNT": "a", "SNOWFLAKE_USER": "b", "SNOWFLAKE_PRIVATE_KEY_PATH": "nowhere.pem"},
+            [],
+            ("there is no file nowhere.pem",),
+        ),
+        ({"CHURN_DRIVER": "both"}, [], ("CHURN_DRIVER", "'native'")),
+    ],
+    ids=["a name with a blank", "a name with quotes", "no account", "no key", "a driver that is none"],
+)
+def test_what_keeps_a_deployment_on_snowflake_from_beginning_is_one_line(
+    churn: Churn,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, str],
+    arguments: list[str],
+    words: tuple[str, ...],
+):
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+
+    assert fails_in_one_line(churn("deploy", "--target", "snowflake", *arguments), *words)
+    assert not load_settings(CHURN_DRIVER="native").home.exists()
+
+
+def test_a_deployment_goes_where_the_settings_say_and_reports_each_file(churn: Churn, monkeypatch: pytest.MonkeyPatch):
+    account = ScriptedAccount("ACCOUNTADMIN")
+    monkeypatch.setattr(deployment, "compiled", lambda settings: [])
+    monkeypatch.setattr(deployment, "declare", account.declare)
+    deploy = snowflake_deployment.deploy
+    monkeypatch.setattr(
+        snowflake_deployment,
+        "deploy",
+        lambda settings, only, report: deploy(settings, only, report, account.connect, account.declare),
+    )
+    monkeypatch.setenv("CHURN_TARGET", "snowflake")
+    monkeypatch.setenv("SNOWFLAKE_ACCOUNT", "ORG-BANK")
+
+    outcome = churn("deploy", "--only", "account", "--only", "010_ledgers.sql")
+
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.splitlines() == [
+        "account: sql/snowflake/account/010_roles.sql, 5 statements, 4 new",
+        "account: sql/snowflake/account/020_warehouse.sql, 1 statement, 1 new",
+        "account: sql/snowflake/account/030_database.sql, 3 statements, 3 new",
+        "account: sql/snowflake/account/040_grants.sql, 15 statements, 15 new",
+        "schema: sql/010_ledgers.sql, 6 statements, 6 new",
+        "deployed to CHURN.MAIN of ORG-BANK",
     ]
-    assert places == sorted(places)
-    monkeypatch.setenv("SNOWFLAKE_DATABASE", "retail bank")
-    assert "database cannot be 'retail bank'" in churn("deploy", "--target", "snowflake", "--dry-run").err
-    assert churn("deploy", "--target", "snowflake").code == 2
+
+
+@pytest.mark.parametrize("option", [["--dry-run"], ["--only", "schema"]])
+def test_the_lake_has_nothing_to_preview(churn: Churn, option: list[str]):
+    outcome = churn("deploy", *option)
+
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "--target snowflake" in outcome.err
+    assert not load_settings().home.exists()
+
+
+def test_doctor_says_of_snowflake_what_is_missing_and_shows_no_secret(churn: Churn, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CHURN_TARGET", "snowflake")
+    monkeypatch.setenv("SNOWFLAKE_PRIVATE_KEY_PASSPHRASE", "s3cret")
+
+    outcome = churn("doctor")
+
+    assert outcome.code == 1
+    assert "FAIL  connection: CHURN_TARGET=snowflake needs SNOWFLAKE_ACCOUNT and SNOWFLAKE_USER" in outcome.out
+    assert "s3cret" not in outcome.out + outcome.err

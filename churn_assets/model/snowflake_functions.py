@@ -8,11 +8,8 @@ https://docs.snowflake.com/en/developer-guide/udf/python/udf-python-packages
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from io import BytesIO
 from modulefinder import ModuleFinder
 from pathlib import Path
-
-from snowflake.snowpark import Session
 
 from churn_assets.model.artefact import digest, zipped
 from churn_assets.model.by_digest import PREDICT, REASONS
@@ -22,19 +19,6 @@ REPOSITORY = "snowflake.snowpark.pypi_shared_repository"  # PyPI, so that there 
 SCORING_PACKAGES = ("numpy", "onnx", "pandas", "pydantic-settings", "snowflake-snowpark-python")
 TRAINING_PACKAGES = (*SCORING_PACKAGES, "pyarrow", "scikit-learn", "skl2onnx", "sqlglot")
 _SCORING, _TRAINING = "churn_assets.model.snowflake_scoring", "churn_assets.model.snowflake_training"
-
-
-def deploy(session: Session, schema: str) -> None:
-    """Create in a schema, given as `database.schema`, what is missing, and let the procedure run the present code.
-
-    The functions stay as they are where they exist, with the code that they were created with: see `statements`.
-    """
-    code = package_zip()
-    stage, *others = statements(schema, code)
-    session.sql(stage).collect()
-    session.file.put_stream(BytesIO(code), _place(schema, code), auto_compress=False)
-    for statement in others:
-        session.sql(statement).collect()
 
 
 def statements(schema: str, code: bytes) -> list[str]:
@@ -57,6 +41,12 @@ def statements(schema: str, code: bytes) -> list[str]:
             for function, type_, maker in ((PREDICT, "FLOAT", "predictor"), (REASONS, "VARCHAR", "explainer"))
         ),
     ]
+
+
+def upload(schema: str, code: bytes, folder: str = "") -> str:
+    """What puts the code on the stage, from the file of its name in a folder of this machine; it may be there already."""
+    place, _, name = _place(schema, code).rpartition("/")
+    return f"PUT 'file://{folder}{name}' {place} AUTO_COMPRESS = FALSE"
 
 
 def package_zip() -> bytes:

@@ -6,9 +6,9 @@ connection is `snowflake`'s and the deployment's.
 
 import re
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Any
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, Protocol
 
 from snowflake.connector import SnowflakeConnection
 from snowflake.connector.errors import Error
@@ -42,15 +42,29 @@ _WHAT_TO_DO: tuple[tuple[tuple[int, ...], str], ...] = (
         (390318, 390111, 390112, 390114),
         "the token or session has expired; get a new SNOWFLAKE_TOKEN, or sign in with a key",
     ),
-    ((390189,), "role {role} does not exist or user {user} does not have it; GRANT ROLE {role} TO USER {user}"),
+    (
+        (390189, 3013),
+        "the role does not exist or user {user} does not have it; as an administrator: GRANT ROLE {role} TO USER {user}",
+    ),
     (
         (390100, 390101, 390102),
         "user or password is wrong; service users sign in with a key (SNOWFLAKE_PRIVATE_KEY_PATH)",
     ),
-    ((606, 90073), "no warehouse runs; GRANT USAGE, OPERATE ON WAREHOUSE {warehouse} TO ROLE {role}, or resume it"),
     (
-        (90064, 90106),
-        "warehouse {warehouse} is suspended or its resource monitor has stopped it; ALTER WAREHOUSE {warehouse} RESUME",
+        (606,),
+        "no warehouse is in use; GRANT USAGE, OPERATE ON WAREHOUSE {warehouse} TO ROLE {role}, or set SNOWFLAKE_WAREHOUSE",
+    ),
+    (
+        (90073,),
+        "the resource monitor of warehouse {warehouse} has used up its credits; raise its quota, or wait for its next interval",
+    ),
+    (
+        (90063, 90064),
+        "warehouse {warehouse} is in no state for this; look at SHOW WAREHOUSES, or ALTER WAREHOUSE {warehouse} RESUME",
+    ),
+    (
+        (90105, 90106),
+        "database {database} or its schema {schema} is not there yet; run `churn deploy --target snowflake`",
     ),
     (
         (2003, 2043),
@@ -58,11 +72,41 @@ _WHAT_TO_DO: tuple[tuple[tuple[int, ...], str], ...] = (
     ),
     ((3001,), "role {role} lacks a privilege; `churn doctor` lists what to grant"),
 )
+# The same by Snowflake's words, where errors of many numbers have them.
+_WHAT_TO_DO_IF_IT_SAYS: tuple[tuple[str, str], ...] = (
+    (
+        r"unknown model|unavailable in your region",
+        "set CHURN_WRITER_MODEL to a model of the account's region, or let an administrator run"
+        " ALTER ACCOUNT SET CORTEX_ENABLED_CROSS_REGION = 'ANY_REGION'",
+    ),
+    (
+        r"cannot read from stream|stream .*\bstale\b",
+        "the stream's table was created anew; `churn deploy --target snowflake` creates the stream again and loses nobody",
+    ),
+    (
+        r"JWT token is invalid",
+        "the key is not the one of user {user}, or the clock of this machine is off; set the key with"
+        " ALTER USER {user} SET RSA_PUBLIC_KEY = '…', and compare the time with a time server",
+    ),
+    (
+        r"\bis suspended\b",
+        "ALTER WAREHOUSE {warehouse} RESUME, or let it resume by itself: ALTER WAREHOUSE {warehouse} SET AUTO_RESUME = TRUE",
+    ),
+)
+_CHOSEN = {"role", "warehouse", "database", "schema"}
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,254}")
 
 
 class SnowflakeError(WarehouseError):
     """Snowflake refused a sign-in or a statement; the message is one line that says what to do."""
+
+
+class Rows(Protocol):
+    """What runs a statement with parameters bound to `?` and gives its rows by the columns' names in lower case."""
+
+    def __call__(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """All rows of the result; `SnowflakeError` where Snowflake refuses the statement."""
+        ...
 
 
 def connection_parameters(settings: Settings) -> dict[str, Any]:
@@ -134,18 +178,57 @@ def _sign_in(settings: Settings, extra: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def connections(settings: Settings) -> Connections:
-    """What opens a connection each time it is called, through dagster-snowflake's resource."""
+def connections(settings: Settings, *, of_the_user: bool = False) -> Connections:
+    """What opens a connection each time it is called, through dagster-snowflake's resource.
+
+    One `of_the_user` has the user's own role and nothing chosen, as is needed before role, warehouse and schema are there.
+    """
     from dagster_snowflake import SnowflakeResource  # noqa: PLC0415  # seconds of imports
 
     parameters = connection_parameters(settings)
+    if of_the_user:
+        parameters = {name: value for name, value in parameters.items() if name not in _CHOSEN}
     return SnowflakeResource(**parameters).get_connection
+
+
+@contextmanager
+def signed_in(settings: Settings) -> Generator[Rows]:
+    """A connection of the user, for deployments and the doctor; what Snowflake refuses becomes a `SnowflakeError`."""
+    with ExitStack() as stack:
+        try:
+            connection = stack.enter_context(connections(settings, of_the_user=True)())
+        except Error as error:
+            raise SnowflakeError(what_to_do(error, settings), error.errno, error.sfqid) from error
+        except (TypeError, ValueError) as error:  # of the library that reads keys
+            reason = " ".join(str(error).split())
+            raise SettingsError(
+                f"the key of SNOWFLAKE_PRIVATE_KEY_PATH cannot be read ({reason}); it must be a PEM file, and"
+                " SNOWFLAKE_PRIVATE_KEY_PASSPHRASE its passphrase, if it has one"
+            ) from error
+
+        def rows(sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+            try:
+                with connection.cursor() as cursor:
+                    cursor.execute(sql, list(parameters) or None)
+                    names = [column.name.lower() for column in cursor.description or ()]
+                    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+            except Error as error:
+                raise SnowflakeError(what_to_do(error, settings), error.errno, error.sfqid) from error
+
+        yield rows
 
 
 def what_to_do(error: Error, settings: Settings) -> str:
     """One line for a person: Snowflake's own words, cut to the first line, and what to do where that is known."""
     said = " ".join((error.raw_msg or error.msg or str(error)).split())[:300]
-    fix = next((text for numbers, text in _WHAT_TO_DO if error.errno in numbers), None)
     line = f"Snowflake ({error.errno}): {said}"
-    names = {name: getattr(settings, f"snowflake_{name}") for name in ("user", "role", "warehouse")}
-    return f"{line}; {fix.format(**names)}" if fix else line
+    fix = known_fix(error.errno, said, settings)
+    return f"{line}; {fix}" if fix else line
+
+
+def known_fix(number: int | None, said: str, settings: Settings) -> str | None:
+    """What to do about an error of Snowflake, where that is known: by its words, which say more, or by its number."""
+    fix = next((fix for words, fix in _WHAT_TO_DO_IF_IT_SAYS if re.search(words, said, re.IGNORECASE)), None)
+    fix = fix or next((fix for numbers, fix in _WHAT_TO_DO if number in numbers), None)
+    names = ("user", "role", "warehouse", "database", "schema")
+    return fix.format(**{name: getattr(settings, f"snowflake_{name}") for name in names}) if fix else None

@@ -36,7 +36,7 @@ from churn_assets.model import artefact, metrics, registry, serving, snowflake_s
 from churn_assets.model.artefact import ArtefactError
 from churn_assets.model.reasons import reasons
 from churn_assets.model.scoring import Model, score
-from churn_assets.model.snowflake_functions import SCORING_PACKAGES, TRAINING_PACKAGES, deploy, package_zip, statements
+from churn_assets.model.snowflake_functions import SCORING_PACKAGES, TRAINING_PACKAGES, package_zip, statements, upload
 from churn_assets.model.snowflake_scoring import explainer, predictor
 from churn_assets.model.snowflake_training import STAGE, SnowparkTables, train_and_keep, training_rows
 from churn_assets.model.training import TrainingError
@@ -430,15 +430,10 @@ def test_packages_are_pinned_to_the_versions_of_the_lock_which_have_wheels_for_s
             assert re.search(rf"-none-any\.whl|-({python}|abi3|none)-manylinux\S*{machine}\S*\.whl", wheels), name
 
 
-def test_a_deployment_puts_the_code_on_the_stage_between_making_it_and_what_runs_the_code():
-    session = Mock()
-
-    deploy(session, "CHURN.MAIN")
-
+def test_the_code_is_put_where_the_procedure_and_the_functions_look_for_it():
     code = package_zip()
-    stage, *others = statements("CHURN.MAIN", code)
-    ran = [one for one in session.mock_calls if not str(one).startswith("call.sql()")]
-    assert ran[0] == call.sql(stage)
-    assert ran[1].args[0].getvalue() == code
-    assert ran[1].args[1] in others[0]
-    assert ran[2:] == [call.sql(statement) for statement in others]
+    name, stage = re.findall(r"PUT 'file:///tmp/([^']+)' (\S+) ", upload("CHURN.MAIN", code, "/tmp/"))[0]
+
+    created, *others = statements("CHURN.MAIN", code)
+    assert stage.removeprefix("@") in created
+    assert all(f"IMPORTS = ('{stage}/{name}')" in statement for statement in others)

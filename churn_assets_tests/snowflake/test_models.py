@@ -11,8 +11,15 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 import sqlglot
+import yaml
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from dbt.adapters.snowflake.connections import SnowflakeCredentials
+from dbt.config.renderer import ProfileRenderer
+from dbt_common.context import set_invocation_context
 from sqlfluff.core import Linter
 
 from churn_assets.deployment import DBT_PROJECT
@@ -96,3 +103,66 @@ def test_what_the_training_set_makes_of_the_features_is_sql_that_snowflake_takes
 @pytest.mark.parametrize(("sql", "rule"), BREAKING.items())
 def test_a_query_that_snowflake_would_refresh_in_full_is_found(sql, rule):
     assert any(found.startswith(rule) or rule in found for found in broken_rules(sql)), sqlglot.parse_one(sql).sql()
+
+
+def profile(monkeypatch: pytest.MonkeyPatch, **variables: str) -> dict[str, Any]:
+    """What the connector would be given by dbt, with these variables of the environment."""
+    for name in list(os.environ):
+        if name.startswith("SNOWFLAKE_"):
+            monkeypatch.delenv(name)
+    for name, value in {"ACCOUNT": "org-bank", "USER": "ann", **variables}.items():
+        monkeypatch.setenv(f"SNOWFLAKE_{name}", value)
+    set_invocation_context(os.environ)
+    raw = yaml.safe_load((DBT_PROJECT / "profiles.yml").read_text())["churn_assets"]["outputs"]["snowflake"]
+    rendered = ProfileRenderer({}).render_data(raw)
+    credentials = SnowflakeCredentials(**{name: rendered[name] for name in set(raw) - {"type", "threads"}})
+    return {name: value for name, value in credentials.auth_args().items() if value is not None}
+
+
+def test_dbt_signs_in_with_a_key_a_token_or_a_password_in_this_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    path = tmp_path / "key.pem"
+    path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"123"),
+        )
+    )
+    of_key = {"PRIVATE_KEY_PATH": str(path), "PRIVATE_KEY_PASSPHRASE": "123"}
+
+    with_key = profile(monkeypatch, **of_key, TOKEN="t", PASSWORD="p")
+    with_token = profile(monkeypatch, TOKEN="42", PASSWORD="p")
+    with_password = profile(monkeypatch, PASSWORD="007")
+
+    assert with_key["private_key"]
+    assert not {"token", "password", "authenticator"} & set(with_key)
+    assert (with_token["authenticator"], with_token["token"]) == ("oauth", "42")
+    assert "password" not in with_token
+    assert with_password["password"] == "007"
+
+
+def test_dbt_goes_to_the_account_itself_or_to_the_host_that_is_named(monkeypatch: pytest.MonkeyPatch):
+    itself = profile(monkeypatch, PASSWORD="p")
+    named = profile(monkeypatch, PASSWORD="p", HOST="127.0.0.1", PORT="8123", PROTOCOL="http")
+
+    assert "host" not in itself
+    assert (itself["port"], itself["protocol"]) == (443, "https")
+    assert (named["host"], named["port"], named["protocol"]) == ("127.0.0.1", 8123, "http")
+
+
+@pytest.mark.parametrize(("full", "rebuilt", "expected"), [(False, [], False), (False, ["a"], True), (True, [], True)])
+def test_a_model_that_the_deployment_names_is_created_anew(full: bool, rebuilt: list[str], expected: bool):
+    macro = (DBT_PROJECT / "macros" / "should_full_refresh.sql").read_text()
+    environment = jinja2.Environment(extensions=["jinja2.ext.do"])
+    answers: list[bool] = []
+    environment.from_string(macro + "{{ should_full_refresh() }}").render(
+        {
+            "model": {"name": "a"},
+            "var": lambda name, default: rebuilt,
+            "dbt": {"should_full_refresh": lambda: full},
+            "return": lambda value: answers.append(bool(value)) or "",
+        }
+    )
+
+    assert answers == [expected]

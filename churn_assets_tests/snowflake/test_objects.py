@@ -62,7 +62,8 @@ REPEATABLE = (
     r"MERGE INTO error_codes ",  # to what the catalogue says
     r"ALTER (MASKING|ROW ACCESS) POLICY \S+ SET BODY ->",
     # Only into an empty table.
-    r"INSERT INTO (retention_queue|write_turn) .* (WHERE|AND) NOT EXISTS \(SELECT 1 FROM \1\)$",
+    r"INSERT INTO (write_turn) .* (WHERE|AND) NOT EXISTS \(SELECT 1 FROM \1\)$",
+    r"INSERT INTO (retention_queue|high_risk_history) .* NOT IN \( SELECT \w+\.customer_id FROM \1 ",  # nobody twice
 )
 DYNAMIC_TABLES = {
     path.stem for folder in ("features", "predictions") for path in DBT_PROJECT.glob(f"models/{folder}/*.sql")
@@ -661,6 +662,62 @@ def test_only_a_customer_on_the_books_whose_metrics_came_to_critical_joins_the_q
     ) AS change (customer_id, change_action, risk_status, avg_churn_score)"""
 
     assert queued("churn_metrics_stream", "process_alerts", changes) == [("C1", "alert")]
+
+
+def test_whoever_is_at_risk_when_a_stream_begins_is_queued_once_unless_written_to_within_the_pause():
+    at_risk = [one.text for one in ALL if plain(one).startswith("INSERT INTO")]
+    with duckdb.connect() as connection:
+
+        def run(sql: str) -> None:
+            connection.execute(
+                sqlglot.transpile(sql, read="snowflake", write="duckdb")[0].replace("SYSDATE()", "now()")
+            )
+
+        def rows(sql: str) -> list[tuple]:
+            return connection.execute(f"{sql} ORDER BY ALL").fetchall()
+
+        connection.create_function("uuid_string", lambda: str(uuid.uuid4()), [], "VARCHAR", side_effects=True)
+        connection.execute("SET TimeZone = 'UTC'")
+        for table in ("retention_queue", "agent_intervention_log", "high_risk_history"):
+            connection.execute(named(f"CREATE TABLE IF NOT EXISTS {table}").text)
+        connection.execute("""
+            CREATE TABLE dyn_churn_predictions AS
+            SELECT customer_id, risk_score, risk_class, 'x' AS reason_codes, 0.4 AS model_score
+            FROM (VALUES ('new', 0.9, 'HIGH'), ('low', 0.1, 'LOW'), ('waits', 0.9, 'HIGH'), ('written to', 0.9, 'HIGH'),
+                ('written to long ago', 0.9, 'HIGH'), ('cancelled', 0.9, 'HIGH'), ('critical', 0.1, 'LOW'),
+                ('critical and high', 0.9, 'HIGH'), ('alerted', 0.1, 'LOW')) AS p (customer_id, risk_score, risk_class);
+            CREATE TABLE churn_metrics_live AS SELECT customer_id, risk_status, 0.9 AS avg_churn_score, 1 AS max_churn_score,
+                0 AS declines, 0 AS spend
+            FROM (VALUES ('critical', 'CRITICAL'), ('critical and high', 'CRITICAL'), ('alerted', 'CRITICAL'), ('low', 'SAFE'),
+                ('nobody of ours', 'CRITICAL')) AS m (customer_id, risk_status);
+            INSERT INTO retention_queue VALUES ('waits', 'prediction', 1, NULL, now(), NULL, NULL),
+                ('new', 'prediction', 1, NULL, now(), now(), 'no longer HIGH'), ('alerted', 'alert', 1, NULL, now(), NULL, NULL);
+            INSERT INTO high_risk_history (alert_id, customer_id, alerted_at, avg_churn_score, max_churn_score, declines, spend)
+            VALUES ('a', 'alerted', now() - INTERVAL 1 HOUR, 1, 1, 0, 0);
+            INSERT INTO agent_intervention_log
+                (intervention_id, customer_id, churn_score, created_at, status, source, partition_day)
+            SELECT customer_id, customer_id, 1, now() - days * INTERVAL 1 DAY, status, 'prediction', now()
+            FROM (VALUES ('written to', 6, 'CONTROL'), ('written to long ago', 8, 'READY'), ('cancelled', 1, 'CANCELLED'))
+                AS log (customer_id, days, status);
+        """)
+        for _ in range(2):
+            for statement in at_risk:
+                run(statement)
+
+        assert rows("SELECT customer_id, source FROM retention_queue WHERE left_at IS NULL") == [
+            ("alerted", "alert"),
+            ("cancelled", "prediction"),
+            ("critical", "alert"),
+            ("critical and high", "prediction"),
+            ("new", "prediction"),
+            ("waits", "prediction"),
+            ("written to long ago", "prediction"),
+        ]
+        assert rows("SELECT customer_id, model_score FROM high_risk_history WHERE alert_id <> 'a'") == [
+            ("critical", 0.4),
+            ("critical and high", 0.4),
+            ("nobody of ours", None),
+        ]
 
 
 NOW = datetime.fromisoformat("2026-03-02T12:00:00")

@@ -1,0 +1,109 @@
+"""The deployment through the real connector and dbt, against the emulator of an account.
+
+The emulator is our own idea of Snowflake (see its package): it shows that the way to the account and back works, and what is
+there afterwards.
+"""
+
+from collections.abc import Callable, Generator
+from typing import Any
+
+import pytest
+
+from churn_assets import snowflake_deployment
+from churn_assets.clock import utc_now
+from churn_assets.deployment import DeploymentError
+from churn_assets.doctor import examine_account
+from churn_assets.settings import Settings
+from churn_assets.warehouse.snowflake_connection import Rows, signed_in
+from churn_assets_tests.snowflake.emulator.process import RunningEmulator
+
+Deploy = Callable[..., list[str]]
+
+
+@pytest.fixture
+def deploy(empty_account: Settings) -> Deploy:
+    """Deploys and gives what was reported."""
+
+    def run(*only: str, **settings: Any) -> list[str]:
+        said: list[str] = []
+        snowflake_deployment.deploy(empty_account.model_copy(update=settings), only, said.append)
+        return said
+
+    return run
+
+
+@pytest.fixture
+def account(empty_account: Settings) -> Generator[Rows]:
+    """The account as the engineer sees it, after a deployment."""
+    with signed_in(empty_account) as rows:
+        yield rows
+
+
+def as_engineer(rows: Rows) -> Rows:
+    for sql in ("USE ROLE DATA_ENGINEER", "USE WAREHOUSE CHURN", "USE SCHEMA CHURN.MAIN"):
+        rows(sql)
+    return rows
+
+
+def test_an_empty_account_is_deployed_and_the_doctor_finds_it_well_and_a_second_time_changes_nothing(
+    deploy: Deploy, empty_account: Settings
+):
+    first, second = deploy(), deploy()
+
+    assert any(line == "dbt: 4 statements, 4 new" for line in first)
+    assert second[0] == "account: unchanged"
+    assert not [line for line in second if " new" in line and "nothing new" not in line]
+    found = examine_account(empty_account, utc_now)
+    assert [(one.what, one.problem) for one in found if one.problem] == []
+    shown = snowflake_deployment.preview(empty_account, [])
+    assert "statements, nothing new or changed" in shown
+
+
+def test_a_failure_in_the_middle_is_one_line_and_the_next_deployment_goes_on(
+    deploy: Deploy, emulator: RunningEmulator, empty_account: Settings
+):
+    emulator.fail("CREATE TASK IF NOT EXISTS process_alerts_task", 3001)
+
+    with pytest.raises(
+        DeploymentError, match=r"^CREATE TASK process_alerts_task of sql/snowflake/.*050_tasks.sql failed"
+    ) as stop:
+        deploy()
+    assert "`churn doctor` lists what to grant" in str(stop.value)
+    assert "\n" not in str(stop.value)
+
+    assert "after_dbt: sql/snowflake/after_dbt/050_tasks.sql, 2 statements, 1 new" in deploy()
+
+
+def test_a_changed_query_creates_its_dynamic_table_anew_and_then_its_stream(deploy: Deploy, account: Rows):
+    deploy()
+    rows = as_engineer(account)
+    before = {row["name"]: row["created_on"] for row in rows("SHOW DYNAMIC TABLES IN SCHEMA CHURN.MAIN")}
+
+    said = deploy(score_source="model")
+
+    assert any("created anew, as the query has changed: dyn_churn_predictions;" in line for line in said)
+    assert "  stream_high_risk_customers could not be read any more and was created again" in said
+    after = {row["name"]: row["created_on"] for row in rows("SHOW DYNAMIC TABLES IN SCHEMA CHURN.MAIN")}
+    assert {name for name in after if after[name] != before[name]} == {"DYN_CHURN_PREDICTIONS"}
+    assert rows("SELECT COUNT(*) AS changes FROM stream_high_risk_customers") == [{"changes": 0}]
+    assert not any("created" in line for line in deploy(score_source="model"))
+
+
+def test_a_column_that_a_table_lacks_is_added(deploy: Deploy, account: Rows):
+    deploy()
+    rows = as_engineer(account)
+    rows("ALTER TABLE suppressions DROP COLUMN note")
+
+    assert "schema: ALTER TABLE suppressions ADD COLUMN IF NOT EXISTS note VARCHAR" in deploy()
+    assert rows("SELECT note FROM suppressions") == []
+
+
+def test_the_driver_decides_whether_the_tasks_run(deploy: Deploy, account: Rows):
+    def states() -> set[str]:
+        return {row["state"] for row in account("SHOW TASKS IN SCHEMA CHURN.MAIN")}
+
+    deploy(driver="native")
+    as_engineer(account)
+    assert states() == {"started"}
+    deploy(driver="dagster")
+    assert states() == {"suspended"}
