@@ -6,12 +6,14 @@ cannot fall between two ticks, and an idle system starts no run. A sensor reques
 queued or started.
 """
 
+import json
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
+from churn_assets.assets.driver import DRIVER_CHECK, driver_found
 from churn_assets.assets.dynamic_tables import REFRESHED_AT, numbers_of, timestamp_of
 from churn_assets.assets.interventions import ALERTS, EMAIL_CHECKS
 from churn_assets.assets.ledgers import COMPLETE_CHECK, INGEST_CHECKS, REJECTS, ingest_config
@@ -26,6 +28,7 @@ from churn_assets.ingestion.kafka import OffsetRange
 from churn_assets.model.challenge import is_training_due
 from churn_assets.model.registry import serving_since
 from churn_assets.retention import outbox
+from churn_assets.retention.claims import oldest_drafted_day
 from churn_assets.retention.desk import limits_of
 from churn_assets.retention.emails import next_day
 from churn_assets.retention.queue import ALERT_STREAM, STREAM
@@ -53,6 +56,7 @@ UNDER_WAY = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
+_OUTCOMES = {AssetCheckExecutionRecordStatus.SUCCEEDED: True, AssetCheckExecutionRecordStatus.FAILED: False}
 BLOCKING_CHECKS = (*INGEST_CHECKS, *BLOCKING_LEDGER_CHECKS)
 _TICK_SECONDS = 5  # the daemon's own loop is no faster
 
@@ -170,8 +174,9 @@ def refresh_sensor(
         return skip
     tables = warehouse.dynamic_tables(utc_now())
     due = [table.name for table in tables if is_due(table, eager=settings.refresh == "eager")]
-    if due or warehouse.stream_has_data(STREAM) or warehouse.stream_has_data(ALERT_STREAM):
-        together = [*with_late_sources(tables, due), STREAM, ALERTS]
+    drives = settings.driver == "dagster"
+    if due or (drives and (warehouse.stream_has_data(STREAM) or warehouse.stream_has_data(ALERT_STREAM))):
+        together = [*with_late_sources(tables, due), *([STREAM, ALERTS] if drives else [])]
         return dg.RunRequest(
             asset_selection=[dg.AssetKey(name) for name in together], tags={"churn/due": ", ".join(due) or "streams"}
         )
@@ -227,6 +232,48 @@ def refresh_history_sensor(
     )
 
 
+@dg.sensor(
+    target=emails_job,
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        "Reports whether Dagster or the warehouse's own tasks move the streams and write the emails, as CHURN_DRIVER says, and"
+        " what the tasks have done. It requests no run."
+    ),
+)
+def driver_sensor(
+    context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse], settings: dg.ResourceParam[Settings]
+) -> dg.SensorResult | dg.SkipReason:
+    """One look at the tasks, and where they drive at what they have left."""
+    events: list[dg.AssetObservation | dg.AssetMaterialization | dg.AssetCheckEvaluation] = []
+    found = driver_found(settings, warehouse.tasks())
+    if _last_outcome(context, DRIVER_CHECK) is not found["passed"]:
+        events.append(dg.AssetCheckEvaluation(**found))
+    if settings.driver == "native":
+        seen = {
+            asset: warehouse.query(f"SELECT count(*) AS all_rows, max({time}) AS newest FROM {table}").to_pylist()[0]
+            for asset, table, time in (
+                (STREAM, "retention_queue", "queued_at"),
+                (ALERTS, "high_risk_history", "alerted_at"),
+                ("retention_emails", "agent_intervention_log", "created_at"),
+            )
+        }
+        if (cursor := json.dumps(seen, default=str)) != context.cursor:
+            context.update_cursor(cursor)
+            events += [
+                dg.AssetObservation(
+                    asset,
+                    description="what the warehouse's own task has left",
+                    metadata={
+                        "dagster/row_count": row["all_rows"],
+                        **({"newest": timestamp_of(row["newest"])} if row["newest"] else {}),
+                    },
+                )
+                for asset, row in seen.items()
+            ]
+    return dg.SensorResult(skip_reason=None if events else "as before", asset_events=events)
+
+
 def _shown_until(context: dg.SensorEvaluationContext, name: str) -> datetime:
     """When the refresh began that the asset's latest materialization tells of (UTC)."""
     event = context.instance.get_latest_materialization_event(dg.AssetKey(name))
@@ -266,9 +313,13 @@ def emails_sensor(
     context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse], settings: dg.ResourceParam[Settings]
 ) -> dg.RunRequest | dg.SkipReason:
     """One look at the queue."""
-    if skip := _not_now(context, emails_job.name) or _blocked(context):
+    if skip := _not_now(context, emails_job.name) or _blocked(context, (*BLOCKING_CHECKS, DRIVER_CHECK)):
         return skip
-    if day := next_day(warehouse, limits_of(settings), utc_now()):
+    if settings.driver == "native":
+        day = oldest_drafted_day(warehouse, utc_now())
+    else:
+        day = next_day(warehouse, limits_of(settings), utc_now())
+    if day:
         return dg.RunRequest(partition_key=day.isoformat())
     return dg.SkipReason("nobody waits who may be written to today")
 
@@ -401,6 +452,7 @@ SENSORS = [
     kafka_sensor,
     refresh_sensor,
     refresh_history_sensor,
+    driver_sensor,
     emails_sensor,
     outbox_sensor,
     ledger_checks_sensor,
@@ -485,8 +537,13 @@ def _blocked(
 
 
 def _has_failed(context: dg.SensorEvaluationContext, check: dg.AssetCheckKey) -> bool:
+    return _last_outcome(context, check) is False
+
+
+def _last_outcome(context: dg.SensorEvaluationContext, check: dg.AssetCheckKey) -> bool | None:
+    """Whether a check passed the last time; None where it has not said yet."""
     record = context.instance.event_log_storage.get_latest_asset_check_execution_by_key([check]).get(check)
-    return record is not None and record.status == AssetCheckExecutionRecordStatus.FAILED
+    return _OUTCOMES.get(record.status) if record else None
 
 
 def _materialization_is_old(context: dg.SensorEvaluationContext, table: DynamicTable) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 from zoneinfo import available_timezones
 
 from dotenv import dotenv_values
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from churn_assets.errors import ChurnError
@@ -244,6 +244,12 @@ class Settings(BaseSettings):
     time_zone: str = Field(
         "UTC", alias="CHURN_TIME_ZONE", description="The customers' time zone, such as Europe/Paris."
     )
+
+    @model_validator(mode="after")
+    def _has_tasks_to_drive(self) -> "Settings":
+        if self.driver == "native" and self.target != "snowflake":
+            raise ValueError("CHURN_DRIVER=native needs CHURN_TARGET=snowflake, whose tasks it means")
+        return self
 
     @field_validator("quiet_hours")
     @classmethod

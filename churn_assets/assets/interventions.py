@@ -9,13 +9,14 @@ from typing import Any
 
 import dagster as dg
 
+from churn_assets.assets.driver import DRIVER_CHECK_SPEC, driver_found, must_drive
 from churn_assets.assets.ledgers import row_count
 from churn_assets.clock import utc_now
 from churn_assets.retention.claims import customers_written_to_twice
-from churn_assets.retention.emails import Desk, emails_with_complaints, write_emails
+from churn_assets.retention.emails import Desk, check_drafts, emails_with_complaints, write_emails
 from churn_assets.retention.outbox import masked
 from churn_assets.retention.queue import STREAM, fill_queue, raise_alerts
-from churn_assets.settings import EMAIL_PAUSE_DAYS
+from churn_assets.settings import EMAIL_PAUSE_DAYS, Settings
 from churn_assets.warehouse.protocol import Warehouse
 
 GROUP = "interventions"
@@ -38,8 +39,11 @@ email_days = dg.DailyPartitionsDefinition(start_date=FIRST_DAY, end_offset=1)  #
     metadata={"dagster/table_name": "lake.main.retention_queue"},
     pool="refresh",
 )
-def stream_high_risk_customers(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
+def stream_high_risk_customers(
+    warehouse: dg.ResourceParam[Warehouse], settings: dg.ResourceParam[Settings]
+) -> dg.MaterializeResult:
     """Consume the stream into the queue."""
+    must_drive(settings, warehouse)
     joined = warehouse.transact(lambda tx: fill_queue(tx, utc_now()))
     return dg.MaterializeResult(
         metadata={"joined_the_queue": joined, "dagster/row_count": row_count(warehouse, "retention_queue")}
@@ -60,8 +64,11 @@ def stream_high_risk_customers(warehouse: dg.ResourceParam[Warehouse]) -> dg.Mat
     metadata={"dagster/table_name": f"lake.main.{ALERTS}"},
     pool="refresh",
 )
-def high_risk_history(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
+def high_risk_history(
+    warehouse: dg.ResourceParam[Warehouse], settings: dg.ResourceParam[Settings]
+) -> dg.MaterializeResult:
     """Consume the metrics' stream into alerts."""
+    must_drive(settings, warehouse)
     raised = warehouse.transact(lambda tx: raise_alerts(tx, utc_now()))
     return dg.MaterializeResult(metadata={"alerts": raised, "dagster/row_count": row_count(warehouse, ALERTS)})
 
@@ -94,17 +101,25 @@ def high_risk_history(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeR
             asset="retention_emails",
             description="The writer gave a text for every customer, within the day's limits.",
         ),
+        DRIVER_CHECK_SPEC,
     ],
     metadata={"dagster/table_name": "lake.main.agent_intervention_log"},
     pool="emails",
 )
 def retention_emails(
-    context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse], desk: dg.ResourceParam[Desk]
+    context: dg.AssetExecutionContext,
+    warehouse: dg.ResourceParam[Warehouse],
+    settings: dg.ResourceParam[Settings],
+    desk: dg.ResourceParam[Desk],
 ) -> dg.MaterializeResult:
-    """Claim, write, check and log the day's emails."""
+    """Claim, write, check and log the day's emails; where the warehouse's own tasks write them, only check."""
     day = date.fromisoformat(context.partition_key)
     started = perf_counter()
-    run = write_emails(warehouse, desk, day, utc_now(), context.log.info)
+    if settings.driver == "native":
+        run = check_drafts(warehouse, desk, day, utc_now())
+    else:
+        must_drive(settings, warehouse)
+        run = write_emails(warehouse, desk, day, utc_now(), context.log.info)
     seconds = perf_counter() - started
     twice = customers_written_to_twice(warehouse)
     complaints = emails_with_complaints(warehouse, desk.check, day)
@@ -139,6 +154,7 @@ def retention_emails(
                     "stopped_by": run.stopped_by or "",
                 },
             ),
+            dg.AssetCheckResult(**driver_found(settings, warehouse.tasks())),
         ],
     )
 

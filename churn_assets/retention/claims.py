@@ -186,6 +186,15 @@ def oldest_due_day(warehouse: Warehouse, now: datetime) -> date | None:
     ][0].as_py()
 
 
+def oldest_drafted_day(warehouse: Warehouse, now: datetime) -> date | None:
+    """The oldest day with a text of the warehouse's own task that no check has seen."""
+    return warehouse.query(
+        "SELECT min(partition_day) AS oldest_day FROM agent_intervention_log AS log"
+        f" WHERE {_DUE} AND log.generated_email IS NOT NULL",
+        [now],
+    )["oldest_day"][0].as_py()
+
+
 def customers_written_to_twice(warehouse: Warehouse) -> list[str]:
     """Customers with two interventions less than the pause apart; there must be none."""
     rows = warehouse.query(

@@ -21,6 +21,7 @@ from time import perf_counter
 from churn_assets.retention.claims import (
     Claim,
     Claims,
+    Draft,
     claim,
     due_claims,
     eligible_count,
@@ -125,6 +126,23 @@ def write_emails(
     )
 
 
+def check_drafts(warehouse: Warehouse, desk: Desk, day: date, now: datetime) -> EmailRun:
+    """Check the texts that the warehouse's own task has written for `day`: READY what passes, CANCELLED what does not.
+
+    Nobody is claimed, no stream is read and no writer is asked.
+    """
+    with turn_to_write(desk.folder):
+        drafts = [_checked(desk, claim, claim.draft) for claim in due_claims(warehouse, day, now) if claim.draft]
+        counts = warehouse.transact(lambda tx: _store(tx, drafts, now))
+    return EmailRun(cancelled=counts["CANCELLED"], written=counts["READY"])
+
+
+def _checked(desk: Desk, claim: Claim, draft: Draft) -> "_Draft":
+    text = draft.answer.text
+    found = desk.check(text, EmailRequest(claim.full_name, claim.segment, claim.reasons))
+    return _Draft(claim, draft.writer, draft.prompt_version, [draft.answer], found, 0.0, None if found else text)
+
+
 def emails_with_complaints(
     warehouse: Warehouse, check: Callable[[str, EmailRequest], list[str]], day: date
 ) -> dict[str, list[str]]:
@@ -164,7 +182,7 @@ class _Draft:
 
     @property
     def is_owed(self) -> bool:
-        return self.text is None and not self.is_fallback
+        return self.text is None and self.error is not None and not self.is_fallback
 
 
 class _Calls:

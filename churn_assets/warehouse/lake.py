@@ -231,6 +231,9 @@ class LakeWarehouse:
     def credits(self, since: date) -> list[Credits]:
         return []
 
+    def tasks(self) -> dict[str, bool]:
+        return {}
+
     def stream_has_data(self, stream: str) -> bool:
         with self._one_snapshot() as tx:
             return engine.stream_has_data(tx, stream)

@@ -148,6 +148,10 @@ class Warehouse(Protocol):
         """What was billed for each day from `since` on, by service, in order; nothing where the warehouse is one's own."""
         ...
 
+    def tasks(self) -> dict[str, bool]:
+        """The warehouse's own tasks that move streams and write emails, by name: whether each is active. The lake has none."""
+        ...
+
     def stream_has_data(self, stream: str) -> bool:
         """Whether a stream's table was written since the stream was last consumed."""
         ...

@@ -244,6 +244,10 @@ class SnowflakeWarehouse:
             for name in TopologicalSorter(sources).static_order()
         ]
 
+    def tasks(self) -> dict[str, bool]:
+        shown = self._ask(lambda session: session.dicts("SHOW TASKS"))
+        return {row["name"].lower(): row["state"] == "started" for row in shown}
+
     def stream_has_data(self, stream: str) -> bool:
         # Answered without a running warehouse.
         return self._ask(lambda session: session.rows(f"SELECT SYSTEM$STREAM_HAS_DATA('{stream}')"))[0][0]
