@@ -10,7 +10,7 @@ RUN := .venv/bin
 SYNCED := .venv/.synced
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-kafka check test-ui lint format dbt-vars event-docs screenshots benchmark-ingest benchmark-refresh benchmark-lag benchmark-idle benchmark-effect benchmark-scoring clean
+.PHONY: help install demo test test-slow test-kafka test-snowflake check test-ui lint format dbt-vars event-docs screenshots benchmark-ingest benchmark-refresh benchmark-lag benchmark-idle benchmark-effect benchmark-scoring clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -45,6 +45,9 @@ check: $(SYNCED)  ## Run the whole graph on a small bank and fail on any failed 
 
 test-kafka: $(SYNCED) .tools/kafka  ## Run the tests against Apache Kafka and the compose file (needs Java 17, Maven, PostgreSQL, docker-compose)
 	$(RUN)/pytest --kafka .tools/kafka -m "not slow" churn_assets_tests/ingestion churn_assets_tests/test_compose.py $(ARGS)
+
+test-snowflake: $(SYNCED)  ## Run the tests of the Snowflake side, against an emulator on this machine
+	$(RUN)/pytest -n 2 --dist loadfile -m "emulator or not (slow or kafka or ui or snowflake)" churn_assets_tests/snowflake $(ARGS)
 
 test-ui: $(SYNCED)  ## Look at a running demo in headless Chromium (needs chromium)
 	$(RUN)/pytest -m ui $(ARGS)

@@ -34,9 +34,9 @@ ROWS = pa.table(
 
 
 @pytest.fixture
-def warehouse(deployed: Settings) -> SnowflakeWarehouse:
+def warehouse(tables: Settings) -> SnowflakeWarehouse:
     """A warehouse whose tables are there."""
-    return SnowflakeWarehouse(deployed, tag=lambda: '{"run": "r1"}')
+    return SnowflakeWarehouse(tables, tag=lambda: '{"run": "r1"}')
 
 
 def moves(warehouse: SnowflakeWarehouse) -> list[dict[str, Any]]:
@@ -132,7 +132,7 @@ def test_a_statement_that_would_commit_is_refused_and_nothing_is_stored(warehous
     assert moves(warehouse) == []
 
 
-def test_writers_take_turns(deployed: Settings):
+def test_writers_take_turns(tables: Settings):
     """Each reads how many there are and adds that number: two that read the same would leave a number twice."""
 
     def add(tx: Transaction) -> None:
@@ -141,7 +141,7 @@ def test_writers_take_turns(deployed: Settings):
         suppress(tx, f"C{count:03}")
 
     def write() -> None:
-        warehouse = SnowflakeWarehouse(deployed)
+        warehouse = SnowflakeWarehouse(tables)
         for _ in range(5):
             warehouse.transact(add)
 
@@ -151,7 +151,7 @@ def test_writers_take_turns(deployed: Settings):
     for thread in threads:
         thread.join()
 
-    found = [row["customer_id"] for row in moves(SnowflakeWarehouse(deployed))]
+    found = [row["customer_id"] for row in moves(SnowflakeWarehouse(tables))]
     assert found == [f"C{number:03}" for number in range(15)]
 
 
@@ -224,8 +224,8 @@ def test_statements_say_on_whose_behalf_they_ran(warehouse: SnowflakeWarehouse):
     assert tags == {"INSERT": '{"run": "r1"}', "COMMIT": '{"run": "r1"}'}
 
 
-def test_a_reader_is_refused_all_that_writes(deployed: Settings):
-    reader = SnowflakeWarehouse(deployed, read_only=True)
+def test_a_reader_is_refused_all_that_writes(tables: Settings):
+    reader = SnowflakeWarehouse(tables, read_only=True)
 
     for sql in (
         "DELETE FROM suppressions",

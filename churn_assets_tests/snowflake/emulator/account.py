@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 from fakesnow.instance import FakeSnow
 
-from churn_assets_tests.snowflake.emulator.errors import Refused, does_not_exist
+from churn_assets_tests.snowflake.emulator.errors import StatementError, does_not_exist
 from churn_assets_tests.snowflake.emulator.names import Name, shown
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Account:
                     holder.abort(f"it rested for {self.limits.idle} s and blocked session {session.number}")
                     continue
                 if time.monotonic() > deadline:
-                    raise Refused(
+                    raise StatementError(
                         625,
                         "57014",
                         f"Statement has locked table '{shown(name)}' in a transaction of session {holder.number} and this lock"
@@ -192,4 +192,4 @@ class Account:
         for failure in self.failures:
             if failure.times and failure.pattern.search(text):
                 failure.times -= 1
-                raise Refused(failure.number, "XX000", failure.message)
+                raise StatementError(failure.number, "XX000", failure.message)

@@ -14,7 +14,13 @@ from typing import TYPE_CHECKING
 from sqlglot import exp, parse_one
 
 from churn_assets_tests.snowflake.emulator import changes
-from churn_assets_tests.snowflake.emulator.errors import Refused, missing_property, refusal, syntax_error, unsupported
+from churn_assets_tests.snowflake.emulator.errors import (
+    StatementError,
+    missing_property,
+    refusal,
+    syntax_error,
+    unsupported,
+)
 from churn_assets_tests.snowflake.emulator.names import NAME, Name, blanked, in_sql, parts, shown
 from churn_assets_tests.snowflake.incremental_form import broken_rules
 
@@ -69,7 +75,7 @@ def create(session: "Session", create: "Create") -> str:
     query = _bare(create.rest[found.end() :].strip())
     options = _options(create.rest[: found.start()])
     if create.name not in account.dynamic_tables and account.is_there(create.name):
-        raise Refused(
+        raise StatementError(
             2002, "42710", f"SQL compilation error:\nObject '{shown(create.name)}' already exists as another type."
         )
     lag = _target_lag(options["TARGET_LAG"])
@@ -83,7 +89,7 @@ def create(session: "Session", create: "Create") -> str:
     if mode == "INCREMENTAL":
         for source in sources:
             if source in account.dynamic_tables and account.dynamic_tables[source].refresh_mode == "FULL":
-                raise Refused(
+                raise StatementError(
                     2,
                     "0A000",
                     f"Dynamic table {shown(create.name)} cannot be INCREMENTAL: {shown(source)} refreshes in full",
@@ -110,7 +116,7 @@ def create(session: "Session", create: "Create") -> str:
     if fills == "ON_CREATE":
         try:
             _refresh(session, table, "CREATION")
-        except Refused:
+        except StatementError:
             del account.dynamic_tables[create.name]
             account.duck.execute(f"DROP TABLE {in_sql(create.name)}")
             raise
@@ -186,9 +192,13 @@ def _target_lag(written: str) -> str:
     if lag.upper() == "DOWNSTREAM":
         return "DOWNSTREAM"
     if not re.fullmatch(r"\d+ (?:second|minute|hour|day)s?", lag):
-        raise Refused(1008, "22023", f"SQL compilation error:\ninvalid value [{written}] for parameter 'TARGET_LAG'")
+        raise StatementError(
+            1008, "22023", f"SQL compilation error:\ninvalid value [{written}] for parameter 'TARGET_LAG'"
+        )
     if (lag_in_seconds(lag) or 0) < 60:
-        raise Refused(1008, "22023", f"SQL compilation error:\nTARGET_LAG {written} is under the least, 60 seconds")
+        raise StatementError(
+            1008, "22023", f"SQL compilation error:\nTARGET_LAG {written} is under the least, 60 seconds"
+        )
     return lag
 
 
@@ -199,7 +209,7 @@ def _refresh_mode(asked: str, query: str) -> tuple[str, str | None]:
             return "FULL", None
         case "INCREMENTAL":
             if broken:
-                raise Refused(2, "0A000", f"Change tracking is not supported on this query: {'; '.join(broken)}")
+                raise StatementError(2, "0A000", f"Change tracking is not supported on this query: {'; '.join(broken)}")
             return "INCREMENTAL", None
         case "AUTO":
             return ("FULL", "; ".join(broken)) if broken else ("INCREMENTAL", None)

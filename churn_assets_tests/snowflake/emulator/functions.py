@@ -4,13 +4,15 @@ Everything else is fakesnow's to translate, and an error where DuckDB does not h
 """
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from sqlglot import Expr, exp
 
 from churn_assets_tests.snowflake.emulator import listings
-from churn_assets_tests.snowflake.emulator.errors import does_not_exist, unsupported
+from churn_assets_tests.snowflake.emulator.errors import StatementError, does_not_exist, unsupported
 from churn_assets_tests.snowflake.emulator.names import TEMPORARY
+from churn_assets_tests.snowflake.emulator.wire import Rows
 
 if TYPE_CHECKING:
     from churn_assets_tests.snowflake.emulator.session import Session
@@ -25,29 +27,32 @@ def replaced(session: "Session", node: Expr) -> Expr:
     if isinstance(node, exp.Dot) and isinstance(node.expression, exp.Anonymous):
         # A function with its schema; all are known without.
         return node.expression
-    if not isinstance(node, exp.Func):
-        return node
+    return _function(session, node) if isinstance(node, exp.Func) else node
+
+
+def _function(session: "Session", node: exp.Func) -> Expr:
     name = (node.name if isinstance(node, exp.Anonymous) else node.sql_name()).upper()
-    of_session: dict[str, Any] = {
-        "CURRENT_ROLE": session.role,
-        "CURRENT_USER": session.user,
-        "CURRENT_WAREHOUSE": session.warehouse,
-        "CURRENT_DATABASE": session.database,
-        "CURRENT_SCHEMA": session.schema,
-        "CURRENT_SESSION": str(session.number),
-        "CURRENT_ACCOUNT": "EMULATOR",
-        "CURRENT_ACCOUNT_NAME": "EMULATOR",
-        "CURRENT_ORGANIZATION_NAME": "EMULATOR",
-        "CURRENT_REGION": "EMULATOR",
-        "CURRENT_TRANSACTION": str(session.transaction.id) if session.transaction else None,
-        "LAST_QUERY_ID": session.last_query,
+    of_session: dict[str, Callable[[], Any]] = {
+        "CURRENT_ROLE": lambda: session.role,
+        "CURRENT_USER": lambda: session.user,
+        "CURRENT_WAREHOUSE": lambda: session.warehouse,
+        "CURRENT_DATABASE": lambda: session.database,
+        "CURRENT_SCHEMA": lambda: session.schema,
+        "CURRENT_SESSION": lambda: str(session.number),
+        "CURRENT_ACCOUNT": lambda: "EMULATOR",
+        "CURRENT_ACCOUNT_NAME": lambda: "EMULATOR",
+        "CURRENT_ORGANIZATION_NAME": lambda: "EMULATOR",
+        "CURRENT_REGION": lambda: "EMULATOR",
+        "CURRENT_TRANSACTION": lambda: str(session.transaction.id) if session.transaction else None,
+        "LAST_QUERY_ID": lambda: session.last_query,
+        # An administrator has every role.
+        "IS_ROLE_IN_SESSION": lambda: session.role in {_text(node), "ACCOUNTADMIN"},
+        # Clients ask for it when they close; of a session only one statement runs at a time, and that is this one.
+        "SYSTEM$CANCEL_ALL_QUERIES": lambda: "0 queries cancelled.",
+        "SYSTEM$STREAM_HAS_DATA": lambda: stream_has_data(session, _text(node)),
     }
     if name in of_session:
-        return exp.convert(of_session[name])
-    if name == "IS_ROLE_IN_SESSION":
-        return exp.convert(_text(node) == session.role or session.role == "ACCOUNTADMIN")
-    if name == "SYSTEM$STREAM_HAS_DATA":
-        return exp.convert(stream_has_data(session, _text(node)))
+        return exp.convert(of_session[name]())
     if name == "AI_COMPLETE":
         return _completion(session, node)
     if name.startswith("SYSTEM$"):
@@ -64,19 +69,33 @@ def stream_has_data(session: "Session", written: str) -> bool:
 
 def _table_function(session: "Session", node: exp.TableFromRows) -> Expr:
     call = node.this.expression if isinstance(node.this, exp.Dot) else node.this
+    if not isinstance(call, exp.Anonymous):
+        return node  # FLATTEN and others that fakesnow may know
     name = call.name.upper()
-    arguments: dict[str, Any] = {}
-    for argument in call.expressions:
-        if not isinstance(argument, exp.Kwarg):
-            raise unsupported(f"arguments of {name} without their names")
-        value = argument.expression
-        arguments[argument.this.name.upper()] = value.to_py() if isinstance(value, exp.Literal | exp.Boolean) else value
-    rows = listings.table_function(session, name, arguments)
+    if name == "RESULT_SCAN":
+        rows = _result(session, call.expressions[0])
+    else:
+        arguments: dict[str, Any] = {}
+        for argument in call.expressions:
+            if not isinstance(argument, exp.Kwarg):
+                raise unsupported(f"arguments of {name} without their names")
+            value = argument.expression
+            arguments[argument.this.name.upper()] = (
+                value.to_py() if isinstance(value, exp.Literal | exp.Boolean) else value
+            )
+        rows = listings.table_function(session, name, arguments)
     identifiers = [exp.to_identifier(part, quoted=True) for part in (*TEMPORARY, session.stand_in(rows))]
     table = exp.Table(this=identifiers[2], db=identifiers[1], catalog=identifiers[0])
     if node.args.get("alias"):
         table.set("alias", node.args["alias"].copy())
     return table
+
+
+def _result(session: "Session", of: Expr) -> Rows:
+    number = of.name if isinstance(of, exp.Literal) else session.last_query
+    if number not in session.results:
+        raise StatementError(709, "02000", f"Statement {number} not found")
+    return session.results[number]
 
 
 def _completion(session: "Session", node: Expr) -> Expr:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from churn_assets_tests.snowflake.emulator import dynamic_tables
 from churn_assets_tests.snowflake.emulator.account import Grant
 from churn_assets_tests.snowflake.emulator.errors import does_not_exist, unsupported
-from churn_assets_tests.snowflake.emulator.names import NAME, PART, Name, in_sql, parts, shown, text_of
+from churn_assets_tests.snowflake.emulator.names import NAME, PART, Name, in_sql, parts, shown, stored, text_of
 from churn_assets_tests.snowflake.emulator.wire import Rows, listed
 
 if TYPE_CHECKING:
@@ -451,6 +451,8 @@ def _show_grants(session: "Session", found: "re.Match[str]", _: str) -> Rows:
         if role not in session.account.roles:
             raise does_not_exist("Role", role)
         chosen = [(grant, at) for grant, at in grants if grant.role == role]
+    elif to_user := re.fullmatch(rf"TO USER (?P<user>{PART})", what, re.IGNORECASE):
+        chosen = [(grant, at) for grant, at in grants if grant.role == f"USER {stored(to_user['user'])}"]
     elif of_role := re.fullmatch(rf"OF ROLE (?P<role>{PART})", what, re.IGNORECASE):
         (role,) = parts(of_role["role"])
         chosen = [(grant, at) for grant, at in grants if grant.granted_on == "ROLE" and grant.name == role]
@@ -482,15 +484,16 @@ def _show_grants(session: "Session", found: "re.Match[str]", _: str) -> Rows:
 
 def _grant_row(grant: Grant, at: datetime) -> Row:
     kind = grant.granted_on.replace(" ", "_")
+    grantee = "USER" if grant.role.startswith("USER ") else "ROLE"
     return {
         "created_on": at,
         "privilege": grant.privilege,
         "granted_on": kind,
         "grant_on": kind,
         "name": grant.name,
-        "granted_to": "ROLE",
-        "grant_to": "ROLE",
-        "grantee_name": grant.role,
+        "granted_to": grantee,
+        "grant_to": grantee,
+        "grantee_name": grant.role.removeprefix("USER "),
         "grant_option": str(grant.grant_option).lower(),
         "granted_by": "",
     }

@@ -21,7 +21,7 @@ from sqlglot import exp, parse_one
 from churn_assets_tests.snowflake.emulator import dynamic_tables, stages
 from churn_assets_tests.snowflake.emulator.account import SYSTEM_ROLES, Definition, Grant
 from churn_assets_tests.snowflake.emulator.errors import (
-    Refused,
+    StatementError,
     already_exists,
     does_not_exist,
     missing_property,
@@ -69,6 +69,15 @@ REQUIRED: dict[str, dict[str, str]] = {
     "STAGE": {},
     "WAREHOUSE": {},
 }
+SESSION_PARAMETERS = (
+    "AUTOCOMMIT",
+    "LOCK_TIMEOUT",
+    "QUERY_TAG",
+    "STATEMENT_TIMEOUT_IN_SECONDS",
+    "TIMESTAMP_TYPE_MAPPING",
+    "TIMEZONE",
+    "USE_CACHED_RESULT",
+)
 PYTHON = {r"\bRUNTIME_VERSION\s*=": "RUNTIME_VERSION", r"\bHANDLER\s*=": "HANDLER", r"\bPACKAGES\s*=": "PACKAGES"}
 MODEL_FUNCTIONS = ("PREDICT_CHURN", "CHURN_REASONS")
 _KINDS = ("DYNAMIC TABLE", "TABLE", "VIEW", "STREAM", "DATABASE", "SCHEMA", "ROLE", *REQUIRED)
@@ -162,7 +171,7 @@ def _object_name(session: "Session", kind: str, written: str, rest: str = "") ->
 
 def _database(session: "Session") -> str:
     if session.database is None:
-        raise Refused(90105, "22000", "This session does not have a current database.")
+        raise StatementError(90105, "22000", "This session does not have a current database.")
     return session.database
 
 
@@ -265,6 +274,7 @@ def _make_table(session: "Session", create: Create) -> str:
         expression.set("expression", session.prepared(query))
     for key, part in zip(("catalog", "db", "this"), target, strict=True):
         node.set(key, exp.to_identifier(part, quoted=True))
+    _refuse_unknown_properties(expression)
     expression.set("properties", exp.Properties(expressions=[exp.TemporaryProperty()]) if is_temporary else None)
     expression.set("exists", False)
     session.duck.execute(session.translated(expression))
@@ -273,6 +283,17 @@ def _make_table(session: "Session", create: Create) -> str:
     else:
         session.account.replaced(create.name)
     return f"Table {create.name[-1]} successfully created."
+
+
+def _refuse_unknown_properties(table: exp.Create) -> None:
+    known = (exp.TemporaryProperty, exp.TransientProperty, exp.SchemaCommentProperty, exp.ClusterProperty)
+    properties = table.args.get("properties")
+    for given in properties.expressions if properties else []:
+        if not isinstance(given, known) and given.name.upper() not in {
+            "CHANGE_TRACKING",
+            "DATA_RETENTION_TIME_IN_DAYS",
+        }:
+            raise unsupported(f"{given.sql(dialect='snowflake')} of a table")
 
 
 def _make_view(session: "Session", create: Create) -> str:
@@ -339,7 +360,7 @@ def _make_stream(session: "Session", create: Create) -> str:
         if "SHOW_INITIAL_ROWS" in options:
             raise unsupported("SHOW_INITIAL_ROWS for a dynamic table, as Snowflake does not")
         if account.dynamic_tables[source].refresh_mode != "INCREMENTAL":
-            raise Refused(
+            raise StatementError(
                 2, "0A000", f"Change tracking is not supported on dynamic tables in full refresh mode: {shown(source)}"
             )
     rows = account.duck.execute(f"SELECT * FROM {in_sql(source)}").to_arrow_table()
@@ -384,7 +405,7 @@ def _imports_are_there(session: "Session", create: Create) -> None:
     for location in re.findall(r"'(@[^']+)'", create.property("IMPORTS") or ""):
         base, inner, _ = stages.folder(session, location)
         if not (base / inner).is_file():
-            raise Refused(1003, "42000", f"SQL compilation error:\nRemote file '{location}' was not found.")
+            raise StatementError(1003, "42000", f"SQL compilation error:\nRemote file '{location}' was not found.")
 
 
 def _register_model(session: "Session", create: Create) -> None:
@@ -427,7 +448,7 @@ def _drop(session: "Session", found: "re.Match[str]", _: str) -> Rows:
     name = _object_name(session, kind, found["name"], found["rest"])
     account = session.account
     if kind == "ROLE" and name[0] in SYSTEM_ROLES:
-        raise Refused(
+        raise StatementError(
             3001, "42501", f"SQL access control error:\nInsufficient privileges to operate on role '{name[0]}'."
         )
     if not is_defined(session, kind, name) or (kind == "TABLE" and name in account.dynamic_tables):
@@ -526,7 +547,8 @@ def _alter_table(session: "Session", name: Name, sql: str) -> Rows:
 def _grant(session: "Session", found: "re.Match[str]", sql: str) -> Rows:
     session.commit()
     account = session.account
-    role = _role(session, found["role"])
+    is_user = found["to"].upper() == "USER"
+    role = f"USER {stored(found['role'])}" if is_user else _role(session, found["role"])
     gives = found["verb"].upper() == "GRANT"
     for grant in _granted(session, found["what"].strip(), role, with_option=bool(found["option"])):
         if gives:
@@ -607,8 +629,10 @@ def _use(session: "Session", found: "re.Match[str]", _: str) -> Rows:
     return status(DONE)
 
 
-def _cannot_use() -> Refused:
-    return Refused(2043, "02000", "SQL compilation error:\nObject does not exist, or operation cannot be performed.")
+def _cannot_use() -> StatementError:
+    return StatementError(
+        2043, "02000", "SQL compilation error:\nObject does not exist, or operation cannot be performed."
+    )
 
 
 def _alter_session(session: "Session", found: "re.Match[str]", _: str) -> Rows:
@@ -620,6 +644,8 @@ def _alter_session(session: "Session", found: "re.Match[str]", _: str) -> Rows:
     if not given:
         raise syntax_error(f"unexpected '{found['what']}'")
     for name, value in given.items():
+        if name not in SESSION_PARAMETERS:
+            raise StatementError(1, "22023", f"SQL compilation error:\ninvalid property '{name}' for 'SESSION'")
         session.parameters[name] = text_of(value) if value.startswith("'") else value
     return status(DONE)
 
@@ -633,7 +659,7 @@ def _call(session: "Session", found: "re.Match[str]", _: str) -> Rows:
         kind == "PROCEDURE" and one[:2] == name[:2] and one[2].startswith(f"{name[2]}(")
         for kind, one in _defined(session)
     ):
-        raise Refused(2140, "42601", f"SQL compilation error:\nUnknown user-defined procedure {shown(name)}.")
+        raise StatementError(2140, "42601", f"SQL compilation error:\nUnknown user-defined procedure {shown(name)}.")
     raise no_scripting(f"the procedure {shown(name)}")
 
 
@@ -662,7 +688,7 @@ def _semantic_view_from_yaml(session: "Session", found: "re.Match[str]", _: str)
         if "base_table" not in table
     ]
     if wrong:
-        raise Refused(392400, "22023", f"the semantic model lacks {', '.join(wrong)}")
+        raise StatementError(392400, "22023", f"the semantic model lacks {', '.join(wrong)}")
     if (found["verify"] or "").upper() == "TRUE":
         return status("YAML file is valid for creating a semantic view. No object has been created yet.")
     name = (*schema, model["name"].upper())
@@ -688,7 +714,7 @@ RULES = [
     (r"ALTER\s+SESSION\s+(?P<verb>SET|UNSET)\s+(?P<what>.+)$", _alter_session),
     (rf"ALTER\s+(?P<kind>{_KIND})\s+(?P<exists>IF\s+EXISTS\s+)?(?P<name>{NAME})(?P<rest>.*)$", _alter),
     (
-        rf"(?P<verb>GRANT|REVOKE)\s+(?P<what>.+)\s+(?:TO|FROM)\s+(?:ROLE\s+)(?P<role>{PART})"
+        rf"(?P<verb>GRANT|REVOKE)\s+(?P<what>.+)\s+(?:TO|FROM)\s+(?P<to>ROLE|USER)\s+(?P<role>{PART})"
         r"(?P<option>\s+WITH\s+GRANT\s+OPTION)?$",
         _grant,
     ),

@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 from churn_assets_tests.snowflake.emulator import wire
 from churn_assets_tests.snowflake.emulator.account import Account, Completion, Failure, Limits
-from churn_assets_tests.snowflake.emulator.errors import Refused, unsupported
+from churn_assets_tests.snowflake.emulator.errors import StatementError, unsupported
 from churn_assets_tests.snowflake.emulator.session import Session
 
 _VERSION = "10.0.0"
@@ -160,7 +160,7 @@ def _answer(session: Session, body: dict[str, Any]) -> dict[str, Any]:
         if outcome.rows.transfer:
             return {"success": True, "data": {**outcome.rows.transfer, "queryId": outcome.id}}
         answer = wire.answer(outcome.rows, outcome.statement_type)
-    except Refused as error:
+    except StatementError as error:
         code = f"{error.number:06d}"
         data = {"errorCode": code, "sqlState": error.state, "queryId": session.last_query}
         return {"success": False, "code": code, "message": error.message, "data": data}

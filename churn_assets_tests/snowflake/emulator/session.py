@@ -19,12 +19,21 @@ from itertools import count
 from typing import Any
 
 from fakesnow import statement_type
-from sqlglot import Expr, exp, parse_one
+from sqlglot import ErrorLevel, Expr, exp, parse_one
+from sqlglot.errors import UnsupportedError
 
+from churn_assets.snowflake_sql import split
 from churn_assets_tests.snowflake.emulator import changes, functions, listings, streams
 from churn_assets_tests.snowflake.emulator.account import Account, Asked
 from churn_assets_tests.snowflake.emulator.changes import Change
-from churn_assets_tests.snowflake.emulator.errors import Refused, does_not_exist, refusal, syntax_error, unsupported
+from churn_assets_tests.snowflake.emulator.errors import (
+    StatementError,
+    does_not_exist,
+    no_scripting,
+    refusal,
+    syntax_error,
+    unsupported,
+)
 from churn_assets_tests.snowflake.emulator.names import (
     NAME,
     TEMPORARY,
@@ -39,6 +48,7 @@ from churn_assets_tests.snowflake.emulator.streams import Content, Stream
 from churn_assets_tests.snowflake.emulator.wire import Rows, fetched, listed, status, with_values
 
 DONE = "Statement executed successfully."
+_RESULTS = 20  # of how many statements a session can be asked for the rows again
 _STATEMENT_TYPES = {
     "": statement_type.SELECT,
     "SELECT": statement_type.SELECT,
@@ -134,12 +144,12 @@ class Session:
         *,
         describe_only: bool = False,
     ) -> Outcome:
-        """Run one statement; `Refused` where it fails."""
+        """Run one statement; `StatementError` where it fails."""
         with self.account.turn:
             self.is_busy = True
             number = str(uuid.uuid4())
-            kept = dict(self.parameters)
-            self.parameters.update({name.upper(): value for name, value in (parameters or {}).items()})
+            own = {name.upper(): value for name, value in (parameters or {}).items()}
+            of_session, self.parameters = self.parameters, {**self.parameters, **own}
             tag = str(self.parameters.get("QUERY_TAG") or "")
             now = datetime.now(UTC)
             self.account.asked.append(Asked(text, tag, self.number, number, self.role, now))
@@ -151,23 +161,27 @@ class Session:
             except Exception as error:
                 raise refusal(error) from error
             finally:
-                for name, value in kept.items():
-                    if name in {key.upper() for key in parameters or {}}:
-                        self.parameters[name] = value
-                for name in {key.upper() for key in parameters or {}} - set(kept):
-                    self.parameters.pop(name, None)
+                # What the statement itself has set stays; what was only said with it does not.
+                changed = {name: value for name, value in self.parameters.items() if own.get(name) != value}
+                gone = set(of_session) - set(self.parameters)
+                self.parameters = {name: value for name, value in {**of_session, **changed}.items() if name not in gone}
                 self.last_active = time.monotonic()
                 self.is_busy = False
                 self.account.turn.notify_all()
             self.last_query = number
             self.results[number] = rows
+            self.results.pop(next(iter(self.results)) if len(self.results) > _RESULTS else "", None)
             return Outcome(rows, kind, number)
 
     def _run(self, sql: str) -> tuple[Rows, int]:
         bare = without_comments(sql).rstrip(";").strip()
+        if not re.match(r"(?:BEGIN|DECLARE)\s", bare, re.IGNORECASE) and (number := len(split(sql))) > 1:
+            raise StatementError(
+                8, "0A000", f"Actual statement count {number} did not match the desired statement count 1."
+            )
         if self._lost is not None and not re.match(r"(BEGIN|START|ROLLBACK)\b", bare, re.IGNORECASE):
             why, self._lost = self._lost, None
-            raise Refused(608, "57014", f"The transaction of session {self.number} was aborted: {why}")
+            raise StatementError(608, "57014", f"The transaction of session {self.number} was aborted: {why}")
         for pattern, run in rules():
             if found := re.match(pattern, bare, re.IGNORECASE | re.DOTALL):
                 return run(self, found, bare), _statement_type(bare)
@@ -180,14 +194,14 @@ class Session:
     def qualified(self, written: list[str]) -> Name:
         """A name with the session's database and schema where it has none."""
         if len(written) < 3 and self.database is None:
-            raise Refused(
+            raise StatementError(
                 90105,
                 "22000",
                 "Cannot perform operation. This session does not have a current database. Call 'USE DATABASE', or use a"
                 " qualified name.",
             )
         if len(written) == 1 and self.schema is None:
-            raise Refused(
+            raise StatementError(
                 90106,
                 "22000",
                 "Cannot perform operation. This session does not have a current schema. Call 'USE SCHEMA', or use a qualified"
@@ -257,7 +271,6 @@ class Session:
         self._lost = why
 
     def close(self) -> None:
-        self.rollback()
         self.duck.close()
 
     @contextmanager
@@ -274,13 +287,6 @@ class Session:
 
     def query(self, sql: str) -> Rows:
         """The rows of a SELECT."""
-        if (
-            at := re.fullmatch(r"SELECT\s+\*\s+FROM\s+TABLE\s*\(\s*RESULT_SCAN\s*\((.*)\)\s*\)", sql, re.IGNORECASE)
-        ) is not None:
-            number = self.last_query if "LAST_QUERY_ID" in at[1].upper() else at[1].strip(" '")
-            if number not in self.results:
-                raise Refused(709, "02000", f"Statement {number} not found")
-            return self.results[number]
         with self._understood(sql) as (_, engine_sql):
             return self.read(engine_sql)
 
@@ -379,11 +385,11 @@ class Session:
         if name in self.temporary:
             return self.temporary[name]
         if name in self.account.dynamic_tables:
-            raise Refused(
+            raise StatementError(
                 1506, "0A000", f"SQL compilation error:\nDML on dynamic table '{shown(name)}' is not allowed."
             )
         if name in self.account.streams:
-            raise Refused(2, "0A000", f"SQL compilation error:\nDML on stream '{shown(name)}' is not allowed.")
+            raise StatementError(2, "0A000", f"SQL compilation error:\nDML on stream '{shown(name)}' is not allowed.")
         if not self.account.is_there(name):
             raise does_not_exist("Table", shown(name))
         return name
@@ -428,7 +434,7 @@ class Session:
             .limit(1)
         )
         if self.read(self.translated(query)).table.num_rows:
-            raise Refused(100090, "42P18", "Duplicate row detected during DML action")
+            raise StatementError(100090, "42P18", "Duplicate row detected during DML action")
 
     # ---- from Snowflake's SQL to the engine's
 
@@ -455,7 +461,7 @@ class Session:
             if isinstance(expression, exp.Command):
                 raise unsupported(f"the statement {sql[:200]!r}")
             if self.warehouse is None and _tables(expression):
-                raise Refused(606, "57P03", "No active warehouse selected in the current session.")
+                raise StatementError(606, "57P03", "No active warehouse selected in the current session.")
             expression = self.prepared(expression)
             yield expression, self.translated(expression)
         finally:
@@ -474,7 +480,7 @@ class Session:
             elif (stream := self.account.streams.get(name)) is not None:
                 _put(node, (*TEMPORARY, self.stand_in(self.stream_content(stream).rows)), alias=name[-1])
             elif (table := self.account.dynamic_tables.get(name)) is not None and table.data_timestamp is None:
-                raise Refused(
+                raise StatementError(
                     2,
                     "0A000",
                     f"Dynamic Table '{shown(name)}' is not initialized. Please run a manual refresh or wait for a scheduled"
@@ -496,7 +502,7 @@ class Session:
         name = f"_STAND_IN_{next(self._inputs)}"
         self.duck.register(f"{name}_ROWS", rows.table)
         columns = ", ".join(
-            f'CAST("{column}" AS {type_}) AS "{column}"'
+            f"CAST({in_sql((column,))} AS {type_}) AS {in_sql((column,))}"
             for column, type_ in zip(rows.table.column_names, rows.types, strict=True)
         )
         self.duck.execute(f"CREATE TEMP VIEW {name} AS SELECT {columns} FROM {name}_ROWS")
@@ -505,8 +511,14 @@ class Session:
 
     def translated(self, expression: Expr) -> str:
         """A prepared statement in DuckDB's SQL."""
+        # Every name between quotes: DuckDB reserves other words than Snowflake.
         cursor = self._translator.cursor()
-        return cursor._transform(expression, None).sql(dialect="duckdb")
+        try:
+            return cursor._transform(expression, None).sql(
+                dialect="duckdb", identify=True, unsupported_level=ErrorLevel.RAISE
+            )
+        except UnsupportedError as error:
+            raise unsupported(str(error)) from error
 
     def run_within(self, sql: str) -> None:
         """Run what another statement asks for."""
@@ -539,6 +551,8 @@ def _put(node: exp.Table, name: Name, alias: str | None = None) -> None:
 
 def _as_duckdb_has_it(expression: Expr) -> Expr:
     """SET names a column without its table there, and so does the list of columns of an INSERT."""
+    if isinstance(expression, exp.TruncateTable):
+        expression.set("exists", False)
     for update in expression.find_all(exp.Update):
         for one in update.expressions:
             if isinstance(one, exp.EQ) and isinstance(one.this, exp.Column):
@@ -584,8 +598,6 @@ def _then(work: Callable[[], None]) -> Rows:
 
 
 def _refuse_scripting(_: Session, __: "re.Match[str]", sql: str) -> Rows:
-    from churn_assets_tests.snowflake.emulator.errors import no_scripting
-
     raise no_scripting(sql[:100])
 
 

@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from churn_assets_tests.snowflake.emulator.errors import Refused, does_not_exist, missing_property, unsupported
+from churn_assets_tests.snowflake.emulator.errors import StatementError, does_not_exist, missing_property, unsupported
 from churn_assets_tests.snowflake.emulator.names import NAME, PART, Name, in_sql, shown, text_of
 from churn_assets_tests.snowflake.emulator.wire import Rows, listed
 
@@ -149,7 +149,7 @@ def _copy(session: "Session", found: "re.Match[str]", _: str) -> Rows:
         raise unsupported(f"ON_ERROR = {options['ON_ERROR']}")
     format_ = _file_format(session, options, found["location"])
     if options.get("MATCH_BY_COLUMN_NAME", "NONE").upper() != "CASE_INSENSITIVE":
-        raise Refused(
+        raise StatementError(
             2019,
             "0A000",
             "SQL compilation error:\nPARQUET file format can produce one and only one column of type variant, object, or array."
@@ -160,7 +160,7 @@ def _copy(session: "Session", found: "re.Match[str]", _: str) -> Rows:
         wanted = [text_of(one) for one in re.findall(_QUOTED, options["FILES"])]
         chosen = [base / inner / one for one in wanted]
         if missing := [one for one in chosen if not one.is_file()]:
-            raise Refused(100016, "22000", f"Remote file '{missing[0].name}' was not found.")
+            raise StatementError(100016, "22000", f"Remote file '{missing[0].name}' was not found.")
     rows: list[list[Any]] = []
     with session.implicit_transaction() as is_alone:
         transaction = session.transaction
@@ -226,18 +226,18 @@ def _load(session: "Session", file: Path, name: Name, format_: dict[str, str]) -
     if format_.get("USE_LOGICAL_TYPE", "FALSE") != "TRUE" and any(
         pa.types.is_timestamp(kind) or pa.types.is_decimal(kind) for kind in in_file.types
     ):
-        raise Refused(
+        raise StatementError(
             100035, "22007", "without USE_LOGICAL_TYPE = TRUE Snowflake reads times in Parquet as plain numbers"
         )
     if format_.get("BINARY_AS_TEXT", "TRUE") != "FALSE" and any(pa.types.is_binary(kind) for kind in in_file.types):
-        raise Refused(
+        raise StatementError(
             100144, "22000", "without BINARY_AS_TEXT = FALSE Snowflake reads binary values in Parquet as text"
         )
     columns = [row[0] for row in session.duck.execute(f"DESCRIBE {table}").fetchall()]
     of_file = {column.upper(): column for column in in_file.names}
     matched = [column for column in columns if column.upper() in of_file]
     if not matched:
-        raise Refused(2019, "0A000", f"no column of {file.name} has the name of a column of {shown(name)}")
+        raise StatementError(2019, "0A000", f"no column of {file.name} has the name of a column of {shown(name)}")
 
     def quoted(column: str) -> str:
         return '"' + column.replace('"', '""') + '"'

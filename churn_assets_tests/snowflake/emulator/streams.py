@@ -12,7 +12,7 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection
 
 from churn_assets_tests.snowflake.emulator import changes
-from churn_assets_tests.snowflake.emulator.errors import Refused
+from churn_assets_tests.snowflake.emulator.errors import StatementError
 from churn_assets_tests.snowflake.emulator.names import Name, in_sql, shown
 from churn_assets_tests.snowflake.emulator.wire import Rows, fetched
 
@@ -40,7 +40,7 @@ class Content:
 def content(stream: Stream, connection: DuckDBPyConnection) -> Content:
     """What a stream shows now; the connection must be in no transaction."""
     if stream.is_stale:
-        raise Refused(
+        raise StatementError(
             91904,
             "22000",
             f"SQL execution error: Base table '{shown(stream.source)}' dropped, cannot read from stream '{stream.name[-1]}'",

@@ -2,7 +2,7 @@
 
 import json
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,7 +15,7 @@ from fakesnow.statement_type import DML_TYPE_IDS
 from sqlglot.dialects.snowflake import Snowflake
 from sqlglot.tokens import TokenType
 
-from churn_assets_tests.snowflake.emulator.errors import Refused, unsupported
+from churn_assets_tests.snowflake.emulator.errors import StatementError, unsupported
 
 _EPOCH = datetime(1970, 1, 1)
 # A type of DuckDB's and what Snowflake calls it; those of nested values are text on the wire.
@@ -92,7 +92,9 @@ def with_values(sql: str, bindings: Mapping[str, Mapping[str, Any]] | None) -> s
     tokens = Snowflake().tokenize(sql)
     places = [token for token in tokens if token.token_type == TokenType.PLACEHOLDER]
     if len(places) != len(bound):
-        raise Refused(2049, "42601", f"SQL compilation error:\n{len(places)} bind variables, {len(bound)} values")
+        raise StatementError(
+            2049, "42601", f"SQL compilation error:\n{len(places)} bind variables, {len(bound)} values"
+        )
     if not any(isinstance(value["value"], list) for value in bound):
         return _filled(sql, 0, [(place.start, place.end) for place in places], [literal(value) for value in bound])
     opening, closing = _row_of_values(tokens, places[0].start)
@@ -130,31 +132,34 @@ def _filled(text: str, offset: int, spots: Sequence[tuple[int, int]], values: Se
 
 def literal(binding: Mapping[str, Any]) -> str:
     """One bound value as a literal of Snowflake's SQL."""
-    kind, value = binding["type"], binding["value"]
-    if value is None:
+    if binding["value"] is None:
         return "NULL"
-    match kind:
-        case "FIXED":
-            return str(value)
-        case "REAL":
-            if value in {"nan", "inf", "-inf"}:
-                return f"CAST('{value}' AS DOUBLE)"
-            return f"CAST({float(value)!r} AS DOUBLE)"
-        case "BOOLEAN":
-            return str(value).upper()
-        case "BINARY":
-            return f"TO_BINARY('{value}', 'HEX')"
-        case "DATE":
-            return f"CAST('{(_EPOCH + timedelta(milliseconds=int(value))).date().isoformat()}' AS DATE)"
-        case "TIME":
-            return f"CAST('{(_EPOCH + timedelta(microseconds=int(value) // 1000)).time().isoformat()}' AS TIME)"
-        case "TIMESTAMP_NTZ" | "TIMESTAMP_LTZ":
-            at = _EPOCH + timedelta(microseconds=int(value) // 1000)
-            return f"CAST('{at.isoformat(' ')}' AS {kind})"
-        case "TEXT" | "ANY":
-            return "'" + str(value).replace("\\", "\\\\").replace("'", "''") + "'"
-        case _:
-            raise unsupported(f"values of type {kind}")
+    if (in_sql := _LITERALS.get(binding["type"])) is None:
+        raise unsupported(f"values of type {binding['type']}")
+    return in_sql(str(binding["value"]))
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+def _of_nanoseconds(value: str) -> datetime:
+    return _EPOCH + timedelta(microseconds=int(value) // 1000)
+
+
+_LITERALS: dict[str, Callable[[str], str]] = {
+    "FIXED": str,
+    "REAL": lambda value: f"CAST('{value}' AS DOUBLE)",
+    "BOOLEAN": str.upper,
+    "BINARY": lambda value: f"TO_BINARY('{value}', 'HEX')",
+    # Days come in milliseconds, times in nanoseconds.
+    "DATE": lambda value: f"CAST('{(_EPOCH + timedelta(milliseconds=int(value))).date()}' AS DATE)",
+    "TIME": lambda value: f"CAST('{_of_nanoseconds(value).time()}' AS TIME)",
+    "TIMESTAMP_NTZ": lambda value: f"CAST('{_of_nanoseconds(value)}' AS TIMESTAMP_NTZ)",
+    "TIMESTAMP_LTZ": lambda value: f"CAST('{_of_nanoseconds(value)}' AS TIMESTAMP_LTZ)",
+    "TEXT": _text,
+    "ANY": _text,
+}
 
 
 # ---- rows out
@@ -221,26 +226,32 @@ def _column(name: str, type_: str) -> dict[str, Any]:
 
 def _array(array: Any, about: Mapping[str, Any]) -> Any:
     """A column as the connector's Arrow reader expects its Snowflake type."""
-    kind = about["type"]
-    if isinstance(array, pa.ExtensionArray):
-        array = array.storage
-    if kind in {"text", "variant"} and not pa.types.is_string(array.type):
-        if pa.types.is_nested(array.type):
-            texts = [None if value is None else json.dumps(value, default=str) for value in array.to_pylist()]
-            return pa.array(texts, pa.string())
-        if pa.types.is_null(array.type):
-            return pa.nulls(len(array), pa.string())
-        return array.cast(pa.string())
-    if kind.startswith("timestamp"):
-        # As what the zone says is UTC, the moment is what counts.
-        micros = array.cast(pa.timestamp("us", array.type.tz)).cast(pa.int64()).fill_null(0).to_numpy()
-        epoch, fraction = np.divmod(micros, 1_000_000)
-        parts = [pa.array(epoch, pa.int64()), pa.array(fraction * 1000, pa.int32())]
-        return pa.StructArray.from_arrays(parts, ["epoch", "fraction"], mask=array.is_null())
-    if kind == "time":
-        return pc.multiply(array.cast(pa.time64("us")).cast(pa.int64()), 1000)
-    if kind == "real":
-        return array.cast(pa.float64())
-    if kind == "fixed" and pa.types.is_integer(array.type):
-        return array.cast(pa.int64())
-    return array
+    array = array.storage if isinstance(array, pa.ExtensionArray) else array
+    match about["type"]:
+        case "text" | "variant":
+            return _texts(array)
+        case "timestamp_ntz" | "timestamp_ltz":
+            return _moments(array)
+        case "time":
+            return pc.multiply(array.cast(pa.time64("us")).cast(pa.int64()), 1000)
+        case "real":
+            return array.cast(pa.float64())
+        case "fixed" if pa.types.is_integer(array.type):
+            return array.cast(pa.int64())
+        case _:
+            return array
+
+
+def _texts(array: Any) -> Any:
+    if pa.types.is_nested(array.type):
+        texts = [None if value is None else json.dumps(value, default=str) for value in array.to_pylist()]
+        return pa.array(texts, pa.string())
+    return pa.nulls(len(array), pa.string()) if pa.types.is_null(array.type) else array.cast(pa.string())
+
+
+def _moments(array: Any) -> Any:
+    """Seconds and nanoseconds; as the session's time zone is UTC, it is not told."""
+    micros = array.cast(pa.timestamp("us", array.type.tz)).cast(pa.int64()).fill_null(0).to_numpy()
+    seconds, fraction = np.divmod(micros, 1_000_000)
+    parts = [pa.array(seconds, pa.int64()), pa.array(fraction * 1000, pa.int32())]
+    return pa.StructArray.from_arrays(parts, ["epoch", "fraction"], mask=array.is_null())
