@@ -247,42 +247,56 @@ def _make_warehouse(session: "Session", create: Create) -> str:
 
 def _make_table(session: "Session", create: Create) -> str:
     is_temporary = bool(create.modifiers & {"TEMPORARY", "TEMP"})
-    expression = parse_one(create.text, read="snowflake")
-    if not isinstance(expression, exp.Create):
-        raise unsupported(create.text[:100])
-    if re.match(r"(?:LIKE|CLONE)\b", create.rest, re.IGNORECASE):
-        raise unsupported("CREATE TABLE ... CLONE or LIKE")
-    if session.streams_in(expression):
-        raise unsupported("CREATE TABLE AS a query of a stream")
-    schema = expression.this if isinstance(expression.this, exp.Schema) else None
-    node = schema.this if schema else expression.this
-    for constraint in list(expression.find_all(exp.ColumnConstraint)):
-        # Snowflake declares keys and does not enforce them.
-        if isinstance(
-            constraint.args["kind"], exp.PrimaryKeyColumnConstraint | exp.UniqueColumnConstraint | exp.Reference
-        ):
-            constraint.pop()
-    for constraint in list(
-        expression.find_all(exp.PrimaryKey, exp.UniqueColumnConstraint, exp.ForeignKey, exp.Constraint)
-    ):
-        constraint.pop()
     target = (*TEMPORARY, create.name[-1]) if is_temporary else create.name
     if is_temporary and any(other == target for name, other in session.temporary.items() if name != create.name):
         raise unsupported("two temporary tables of one name in different schemas")
-    query = expression.args.get("expression")
-    if query is not None:
-        expression.set("expression", session.prepared(query))
-    for key, part in zip(("catalog", "db", "this"), target, strict=True):
-        node.set(key, exp.to_identifier(part, quoted=True))
-    _refuse_unknown_properties(expression)
-    expression.set("properties", exp.Properties(expressions=[exp.TemporaryProperty()]) if is_temporary else None)
-    expression.set("exists", False)
-    session.duck.execute(session.translated(expression))
+    if like := re.fullmatch(rf"LIKE\s+(?P<source>{NAME})", create.rest, re.IGNORECASE):
+        _make_like(session, target, session.name(like["source"]))
+    else:
+        session.duck.execute(session.translated(_as_engine_has_it(session, create, target)))
     if is_temporary:
         session.temporary[create.name] = target
     else:
+        create.define(session)
         session.account.replaced(create.name)
     return f"Table {create.name[-1]} successfully created."
+
+
+def _make_like(session: "Session", target: Name, source: Name) -> None:
+    """An empty table with the columns of another."""
+    source = session.temporary.get(source, source)
+    described = session.duck.execute(f"DESCRIBE {in_sql(source)}").fetchall()
+    columns = ", ".join(
+        f"{in_sql((name,))} {type_}{'' if nullable == 'YES' else ' NOT NULL'}"
+        for name, type_, nullable, *_ in described
+    )
+    kind = "TEMPORARY TABLE" if target[:2] == TEMPORARY else "TABLE"
+    session.duck.execute(f"CREATE OR REPLACE {kind} {in_sql(target)} ({columns})")
+
+
+def _as_engine_has_it(session: "Session", create: Create, target: Name) -> exp.Create:
+    """A CREATE TABLE with columns or a query, without what DuckDB would enforce and Snowflake only declares."""
+    expression = parse_one(create.text, read="snowflake")
+    if not isinstance(expression, exp.Create) or expression.args.get("clone"):
+        raise unsupported(create.text[:100])
+    if session.streams_in(expression):
+        raise unsupported("CREATE TABLE AS a query of a stream")
+    keys = (exp.PrimaryKeyColumnConstraint, exp.UniqueColumnConstraint, exp.Reference)
+    for constraint in list(expression.find_all(exp.ColumnConstraint)):
+        if isinstance(constraint.args["kind"], keys):
+            constraint.pop()
+    for constraint in list(expression.find_all(exp.PrimaryKey, *keys[1:2], exp.ForeignKey, exp.Constraint)):
+        constraint.pop()
+    if (query := expression.args.get("expression")) is not None:
+        expression.set("expression", session.prepared(query))
+    node = expression.this.this if isinstance(expression.this, exp.Schema) else expression.this
+    for key, part in zip(("catalog", "db", "this"), target, strict=True):
+        node.set(key, exp.to_identifier(part, quoted=True))
+    _refuse_unknown_properties(expression)
+    is_temporary = target[:2] == TEMPORARY
+    expression.set("properties", exp.Properties(expressions=[exp.TemporaryProperty()]) if is_temporary else None)
+    expression.set("exists", False)
+    return expression
 
 
 def _refuse_unknown_properties(table: exp.Create) -> None:
@@ -419,7 +433,8 @@ def _register_model(session: "Session", create: Create) -> None:
         raise does_not_exist("Stage", shown(stage))
     there = session.account.duck.execute("SELECT 1 FROM duckdb_functions() WHERE function_name = 'predict_churn'")
     if there.fetchone() is None:
-        register(session.account.duck, stages.stage_folder(session, stage))
+        folder = stages.stage_folder(session, stage)
+        register(session.account.duck, lambda name: (folder / name).read_bytes())
 
 
 _MAKERS: dict[str, Callable[["Session", Create], str]] = {
@@ -529,15 +544,16 @@ def _alter_table(session: "Session", name: Name, sql: str) -> Rows:
         r"\b(?:ADD|DROP|RENAME)\s+COLUMN\b|\bADD\b", blanked(sql), re.IGNORECASE
     ):
         raise unsupported(sql[:200])
-    session.account.before_change([name])
-    for key, part in zip(("catalog", "db", "this"), name, strict=True):
+    target = session.temporary.get(name, name)
+    session.account.before_change([target])
+    for key, part in zip(("catalog", "db", "this"), target, strict=True):
         expression.this.set(key, exp.to_identifier(part, quoted=True))
     actions = expression.args["actions"]
     for action in actions:
         one = expression.copy()
         one.set("actions", [action.copy()])
         session.duck.execute(session.translated(one))
-    session.account.changed([name])
+    session.account.changed([target])
     return status(DONE)
 
 

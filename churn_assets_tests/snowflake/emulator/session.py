@@ -165,6 +165,7 @@ class Session:
                 changed = {name: value for name, value in self.parameters.items() if own.get(name) != value}
                 gone = set(of_session) - set(self.parameters)
                 self.parameters = {name: value for name, value in {**of_session, **changed}.items() if name not in gone}
+                self._forget_stand_ins()
                 self.last_active = time.monotonic()
                 self.is_busy = False
                 self.account.turn.notify_all()
@@ -271,6 +272,7 @@ class Session:
         self._lost = why
 
     def close(self) -> None:
+        self.rollback()
         self.duck.close()
 
     @contextmanager
@@ -287,8 +289,8 @@ class Session:
 
     def query(self, sql: str) -> Rows:
         """The rows of a SELECT."""
-        with self._understood(sql) as (_, engine_sql):
-            return self.read(engine_sql)
+        _, engine_sql = self._understood(sql)
+        return self.read(engine_sql)
 
     def read(self, engine_sql: str) -> Rows:
         """The rows of a query in DuckDB's SQL, as the transaction sees the tables."""
@@ -325,12 +327,12 @@ class Session:
         adds_only = isinstance(expression, exp.Insert)
         with self.implicit_transaction() as is_alone:
             self.account.lock(self, [*([] if adds_only or target[:2] == TEMPORARY else [target]), *read])
-            with self._understood(sql) as (statement, engine_sql):
-                if isinstance(statement, exp.Merge):
-                    self._refuse_ambiguous(statement)
-                rows = self.change(
-                    target, lambda: self._counts(statement, engine_sql), adds_only=adds_only, is_alone=is_alone
-                )
+            statement, engine_sql = self._understood(sql)
+            if isinstance(statement, exp.Merge):
+                self._refuse_ambiguous(statement)
+            rows = self.change(
+                target, lambda: self._counts(statement, engine_sql), adds_only=adds_only, is_alone=is_alone
+            )
             assert self.transaction is not None
             self.transaction.consumed.update(read)
             return rows
@@ -453,22 +455,15 @@ class Session:
     def names_in(self, expression: Expr) -> list[Name]:
         return [self.table_name(node) for node in _tables(expression)]
 
-    @contextmanager
-    def _understood(self, sql: str) -> Generator[tuple[Expr, str]]:
+    def _understood(self, sql: str) -> tuple[Expr, str]:
         """A statement and what it is in DuckDB's SQL, over relations that stand in for streams and table functions."""
-        try:
-            expression = parse_one(sql, read="snowflake")
-            if isinstance(expression, exp.Command):
-                raise unsupported(f"the statement {sql[:200]!r}")
-            if self.warehouse is None and _tables(expression):
-                raise StatementError(606, "57P03", "No active warehouse selected in the current session.")
-            expression = self.prepared(expression)
-            yield expression, self.translated(expression)
-        finally:
-            for name in self._registered:
-                self.duck.execute(f"DROP VIEW IF EXISTS temp.main.{name}")
-                self.duck.unregister(f"{name}_ROWS")
-            self._registered.clear()
+        expression = parse_one(sql, read="snowflake")
+        if isinstance(expression, exp.Command):
+            raise unsupported(f"the statement {sql[:200]!r}")
+        if self.warehouse is None and _tables(expression):
+            raise StatementError(606, "57P03", "No active warehouse selected in the current session.")
+        expression = self.prepared(expression)
+        return expression, self.translated(expression)
 
     def prepared(self, expression: Expr) -> Expr:
         """The same statement with everything that DuckDB does not have replaced."""
@@ -508,6 +503,12 @@ class Session:
         self.duck.execute(f"CREATE TEMP VIEW {name} AS SELECT {columns} FROM {name}_ROWS")
         self._registered.append(name)
         return name
+
+    def _forget_stand_ins(self) -> None:
+        for name in self._registered:
+            self.duck.execute(f"DROP VIEW IF EXISTS temp.main.{name}")
+            self.duck.unregister(f"{name}_ROWS")
+        self._registered.clear()
 
     def translated(self, expression: Expr) -> str:
         """A prepared statement in DuckDB's SQL."""

@@ -476,8 +476,10 @@ def test_a_session_that_ends_gives_its_locks_back(connect: Connect, one: Client)
     gone.run("BEGIN")
     gone.run("UPDATE t SET word = 'x'")
     gone.connection.close()
+    began = time.monotonic()
 
     assert one.run("UPDATE t SET word = 'y' WHERE id = 1") == 1
+    assert time.monotonic() - began < IDLE_SECONDS / 2
     assert words(one) == ["two", "y"]
 
 
@@ -497,6 +499,17 @@ def test_a_temporary_table_is_its_sessions_and_hides_another_of_its_name(one: Cl
     assert words(other) == ["one", "two"]
     one.run("DROP TABLE t")
     assert words(one) == ["one", "two"]
+
+
+def test_a_table_like_another_has_its_columns_and_no_rows(one: Client, other: Client):
+    one.run("CREATE TABLE strict (id INTEGER NOT NULL)")
+    one.run("CREATE TEMPORARY TABLE t LIKE strict")
+    one.run("ALTER TABLE t ADD COLUMN word VARCHAR")
+    assert one.error("INSERT INTO t (word) VALUES ('x')") == 100072
+    one.run("INSERT INTO t VALUES (1, 'mine')")
+
+    assert words(one) == ["mine"]
+    assert words(other) == ["one", "two"]
 
 
 # ---- files
