@@ -17,7 +17,7 @@ from churn_assets.warehouse.lake import LakeWarehouse
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in os.environ:
-        if name.startswith(("CHURN_", "KAFKA_", "DAGSTER_")):
+        if name.startswith(("CHURN_", "KAFKA_", "DAGSTER_", "SNOWFLAKE_")):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)  # where there is no .env
     monkeypatch.setenv("CHURN_HOME", str(tmp_path / "home"))

@@ -1,6 +1,9 @@
 """Fixtures of the Snowflake side: an emulated account in a process of its own."""
 
-from collections.abc import Iterator
+import os
+import uuid
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,11 @@ from churn_assets.model import snowflake_functions
 from churn_assets.settings import Settings, load_settings
 from churn_assets.snowflake_deployment import deploy
 from churn_assets.snowflake_sql import Names, statements
+from churn_assets.warehouse.snowflake_connection import signed_in
 from churn_assets_tests.snowflake.emulator.process import RunningEmulator, running
+
+# Read before the tests' settings are shut off from outside.
+LIVE = {name: value for name, value in os.environ.items() if name.startswith("SNOWFLAKE_")}
 
 
 @pytest.fixture(scope="module")
@@ -19,11 +26,40 @@ def emulator() -> Iterator[RunningEmulator]:
         yield emulator
 
 
+def is_live(config: pytest.Config) -> bool:
+    """Whether `pytest -m snowflake` asks for a live account."""
+    return config.option.markexpr == "snowflake"
+
+
 @pytest.fixture
-def empty_account(emulator: RunningEmulator, tmp_path: Path) -> Settings:
-    """The settings of an account in which nothing was created yet, not even the role that they name."""
-    emulator.reset()
-    return load_settings(CHURN_HOME=tmp_path / "home_of_snowflake", **emulator.environment())
+def empty_account(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
+    """The settings of an account in which nothing was created yet, not even the role that they name.
+
+    With `-m snowflake` it is a database of its own in the live account, dropped afterwards.
+    """
+    home = tmp_path / "home_of_snowflake"
+    if is_live(request.config):
+        with scratch_database(home) as settings:
+            yield settings
+    else:
+        emulator: RunningEmulator = request.getfixturevalue("emulator")
+        emulator.reset()
+        yield load_settings(CHURN_HOME=home, **emulator.environment())
+
+
+@contextmanager
+def scratch_database(home: Path) -> Generator[Settings]:
+    """Settings that name a database of their own in the live account, which is dropped afterwards."""
+    if not LIVE.get("SNOWFLAKE_ACCOUNT"):
+        pytest.skip("not run: SNOWFLAKE_ACCOUNT, SNOWFLAKE_USER and a key name no live account; see docs/snowflake.md")
+    database = f"CHURN_TEST_{uuid.uuid4().hex[:8].upper()}"
+    settings = load_settings(**LIVE | {"CHURN_HOME": home, "CHURN_TARGET": "snowflake", "SNOWFLAKE_DATABASE": database})
+    try:
+        yield settings
+    finally:
+        with signed_in(settings) as rows:
+            rows(f"USE ROLE {Names().admin_role}")
+            rows(f"DROP DATABASE IF EXISTS {database}")
 
 
 @pytest.fixture

@@ -271,6 +271,8 @@ def _warehouses(session: "Session") -> list[Row]:
             "size": {"XSMALL": "X-Small"}.get(one.options["size"], one.options["size"]),
             "is_default": "N",
             "is_current": "Y" if session.warehouse == one.name[0] else "N",
+            "auto_suspend": one.options["auto_suspend"],
+            "auto_resume": one.options["auto_resume"],
             "created_on": one.created_on,
             "owner": one.owner,
             "comment": "",

@@ -240,7 +240,13 @@ def _make_role(session: "Session", create: Create) -> str:
 def _make_warehouse(session: "Session", create: Create) -> str:
     suspended = (create.property("INITIALLY_SUSPENDED") or "FALSE").upper() == "TRUE"
     size = (create.property("WAREHOUSE_SIZE") or "XSMALL").strip("'").upper()
-    create.define(session, state="SUSPENDED" if suspended else "STARTED", size=size)
+    create.define(
+        session,
+        state="SUSPENDED" if suspended else "STARTED",
+        size=size,
+        auto_suspend=create.property("AUTO_SUSPEND") or "600",
+        auto_resume=(create.property("AUTO_RESUME") or "TRUE").lower(),
+    )
     session.warehouse = create.name[0]
     return f"Warehouse {create.name[0]} successfully created."
 
