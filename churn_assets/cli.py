@@ -3,6 +3,7 @@
 import getpass
 import json
 import sys
+import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import datetime
@@ -36,6 +37,7 @@ QUERY_ROWS = 1000
 
 def main() -> None:
     """Run the command; an error is one line on stderr and exit code 1 (2 for wrong usage)."""
+    warnings.formatwarning = lambda message, *_: f"churn: {message}\n"
     try:
         app()
     except (ChurnError, DynamicTableError) as error:
@@ -279,7 +281,8 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Machine-readabl
     for dynamic_table in state["dynamic_tables"]:
         lag, target = dynamic_table["lag_seconds"], dynamic_table["target_lag_seconds"]
         table.add_row(
-            dynamic_table["name"], f"{lag:.0f} s behind (target {target} s), {dynamic_table['refresh_action']}"
+            dynamic_table["name"],
+            f"{lag:.0f} s behind (target {target} s){', ' + action if (action := dynamic_table['refresh_action']) else ''}",
         )
     model = state["model"]
     table.add_row(

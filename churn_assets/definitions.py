@@ -16,9 +16,9 @@ from churn_assets.assets.outbox import email_outbox
 from churn_assets.automation import JOBS, SENSORS
 from churn_assets.checks import ledger_checks
 from churn_assets.deployment import manifest_path
-from churn_assets.query_tag import query_tag
 from churn_assets.retention.desk import make_desk
 from churn_assets.settings import Settings, load_settings
+from churn_assets.through_dagster import connections, query_tag
 from churn_assets.warehouse.opening import Place, open_warehouse, place_of
 
 
@@ -50,7 +50,7 @@ def build_defs(settings: Settings, resource_overrides: dict[str, Any] | None = N
         executor=dg.in_process_executor,
         resources={
             "settings": settings,
-            "warehouse": open_warehouse(settings, tag=query_tag),
+            "warehouse": open_warehouse(settings, tag=query_tag, connect=connections),
             # Made where a run needs it: a slip of marketing's in the prompts must not stop anything but emails.
             "desk": dg.ResourceDefinition(lambda _: make_desk(settings)),
             **(resource_overrides or {}),

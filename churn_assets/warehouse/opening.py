@@ -3,8 +3,8 @@
 Here belongs the choice; what a warehouse does is `lake`'s and `snowflake`'s.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from churn_assets.errors import ChurnError
 from churn_assets.settings import Settings
@@ -38,23 +38,23 @@ def must_be_here(settings: Settings, command: str) -> None:
         raise OnlyHereError(f"`{command}` runs on this machine only; set CHURN_TARGET=local for it")
 
 
-def open_warehouse(settings: Settings, *, read_only: bool = False, tag: Callable[[], str] = lambda: "") -> Warehouse:
+def open_warehouse(settings: Settings, *, read_only: bool = False, **of_snowflake: Any) -> Warehouse:
     """The warehouse of `settings`; nothing is opened before it is asked something.
 
-    `tag` says at any time on whose behalf statements are run; Snowflake's query history keeps it.
+    `of_snowflake` is what `SnowflakeWarehouse` takes beside: on whose behalf statements run, and how to connect.
     """
     if settings.target == "snowflake":
-        # Its client takes two seconds to import, which every command of the lake would pay.
+        # Its client takes a second to import, which every command of the lake would pay.
         from churn_assets.warehouse.snowflake import SnowflakeWarehouse  # noqa: PLC0415
 
-        return SnowflakeWarehouse(settings, read_only=read_only, tag=tag)
+        return SnowflakeWarehouse(settings, read_only=read_only, **of_snowflake)
     from churn_assets.warehouse.lake import LakeWarehouse  # noqa: PLC0415
 
     return LakeWarehouse(settings.lake_path, read_only=read_only)
 
 
-def warehouse_to_write(settings: Settings, *, tag: Callable[[], str] = lambda: "") -> Warehouse:
+def warehouse_to_write(settings: Settings) -> Warehouse:
     """The warehouse of `settings`, with every table that this version knows."""
-    warehouse = open_warehouse(settings, tag=tag)
+    warehouse = open_warehouse(settings)
     warehouse.deploy()
     return warehouse

@@ -13,7 +13,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
@@ -32,7 +32,7 @@ from churn_assets.dynamic_tables.engine import DOWNSTREAM, DynamicTable, Refresh
 from churn_assets.errors import ModelFileError
 from churn_assets.settings import ORPHAN_HOURS, Settings
 from churn_assets.warehouse.protocol import Column, Credits, Maintenance, PastRefresh, ReadOnlyError, T, Transaction
-from churn_assets.warehouse.snowflake_connection import SnowflakeError, connections, what_to_do
+from churn_assets.warehouse.snowflake_connection import Connections, SnowflakeError, connections, opened, what_to_do
 
 MAX_ATTEMPTS = 5
 # The columns of `PastRefresh`; the parameter is the time after which. The lag before a refresh is how far the one before it
@@ -112,14 +112,20 @@ class UnknownOutcomeError(SnowflakeError):
 class _Session:
     """One connection; a statement at a time."""
 
-    def __init__(self, connection: SnowflakeConnection, tag: Callable[[], str]) -> None:
-        self.connection = connection
+    def __init__(self, opening: AbstractContextManager[SnowflakeConnection], tag: Callable[[], str]) -> None:
+        self._opening = opening
+        self._connection = opening.__enter__()
         self._tag = tag
+
+    def close(self) -> None:
+        """Give the connection up, which may be lost already."""
+        with suppress(Error):
+            self._opening.__exit__(None, None, None)
 
     @contextmanager
     def run(self, sql: str, parameters: Sequence[Any] = (), **options: Any) -> Generator[SnowflakeCursor]:
         """A cursor with the result of one statement."""
-        with self.connection.cursor() as cursor:
+        with self._connection.cursor() as cursor:
             tag = {"QUERY_TAG": self._tag()}
             cursor.execute(sql, list(parameters) or None, _statement_params=tag, **options)
             yield cursor
@@ -176,11 +182,19 @@ class _SnowflakeTransaction:
 class SnowflakeWarehouse:
     """The schema that `settings` name. Implements `Warehouse`; one object may be used from several threads.
 
-    A session is kept for the next caller: to sign in takes a second or more. `tag` says on whose behalf statements run.
+    A session is kept for the next caller: to sign in takes a second or more. `tag` says on whose behalf statements run,
+    `connect` opens a connection.
     """
 
-    def __init__(self, settings: Settings, *, read_only: bool = False, tag: Callable[[], str] = lambda: "") -> None:
-        self._connect = connections(settings)
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        read_only: bool = False,
+        tag: Callable[[], str] = lambda: "",
+        connect: Callable[[Settings], Connections] = connections,
+    ) -> None:
+        self._connect = connect(settings)
         self._settings = settings
         self._read_only = read_only
         self._tag = tag
@@ -293,6 +307,9 @@ class SnowflakeWarehouse:
         """The time by Snowflake's clock (UTC)."""
         return self._ask(lambda session: session.rows("SELECT SYSDATE()"))[0][0]
 
+    def _opened(self) -> _Session:
+        return _Session(opened(self._connect, self._settings), self._tag)
+
     def _ask(self, work: Callable[[_Session], T]) -> T:
         """What `work` gives with a session of this thread alone; once more where another session may give it."""
         attempt = 0
@@ -300,15 +317,14 @@ class SnowflakeWarehouse:
             attempt += 1
             session = None
             try:
-                session = self._idle.pop() if self._idle else _Session(self._connect().__enter__(), self._tag)
+                session = self._idle.pop() if self._idle else self._opened()
                 result = work(session)
             except Error as error:
                 gone = _is_gone(error)
                 if session and not gone:
                     self._idle.append(session)
                 elif session:
-                    with suppress(Error):
-                        session.connection.close()
+                    session.close()
                 if session and attempt < MAX_ATTEMPTS and (gone or error.errno in _TRANSIENT):
                     time.sleep(0.2 * 2**attempt)
                     continue

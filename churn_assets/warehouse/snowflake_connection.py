@@ -8,8 +8,10 @@ import re
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Any, Protocol
 
+import snowflake.connector
 from snowflake.connector import SnowflakeConnection
 from snowflake.connector.errors import Error
 
@@ -93,8 +95,12 @@ _WHAT_TO_DO_IF_IT_SAYS: tuple[tuple[str, str], ...] = (
         "ALTER WAREHOUSE {warehouse} RESUME, or let it resume by itself: ALTER WAREHOUSE {warehouse} SET AUTO_RESUME = TRUE",
     ),
 )
-_CHOSEN = {"role", "warehouse", "database", "schema"}
+_CHOSEN = ("role", "warehouse", "database", "schema")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,254}")
+
+
+class PasswordWarning(UserWarning):
+    """A password is used where a key should be."""
 
 
 class SnowflakeError(WarehouseError):
@@ -110,66 +116,54 @@ class Rows(Protocol):
 
 
 def connection_parameters(settings: Settings) -> dict[str, Any]:
-    """What dagster-snowflake's resource is configured with; `SettingsError` where something is missing or wrong."""
+    """What the connector is called with; `SettingsError` where something is missing or wrong."""
     missing = [name for name in ("account", "user") if not getattr(settings, f"snowflake_{name}")]
     if missing:
         names = " and ".join(f"SNOWFLAKE_{name.upper()}" for name in missing)
         raise SettingsError(f"CHURN_TARGET=snowflake needs {names}; see docs/snowflake.md")
-    parts = {part: getattr(settings, f"snowflake_{part}") for part in ("role", "warehouse", "database", "schema")}
-    for part, name in parts.items():
+    chosen = {part: getattr(settings, f"snowflake_{part}") for part in _CHOSEN}
+    for part, name in chosen.items():
         if not _NAME.fullmatch(name):
             raise SettingsError(
                 f"SNOWFLAKE_{part.upper()} cannot be {name!r}: use letters, digits and _, as a name without quotes"
             )
-    parts = {part: name.upper() for part, name in parts.items()}
-    extra: dict[str, Any] = {
+    host = {part: getattr(settings, f"snowflake_{part}") for part in ("host", "port", "protocol")}
+    return {
+        "account": settings.snowflake_account,
+        "user": settings.snowflake_user,
+        **{part: name.upper() for part, name in chosen.items()},
+        **_sign_in(settings),
+        **(host if settings.snowflake_host else {}),
+        "login_timeout": LOGIN_SECONDS,
+        "network_timeout": NETWORK_SECONDS,
         # Values are bound by the server, never written into a statement.
         "paramstyle": "qmark",
         "session_parameters": {
             "TIMEZONE": "UTC",
             "TIMESTAMP_TYPE_MAPPING": "TIMESTAMP_NTZ",
+            "LOCK_TIMEOUT": LOCK_SECONDS,
+            "ABORT_DETACHED_QUERY": True,
             "QUERY_TAG": "churn_assets",
         },
-        **(
-            {
-                "host": settings.snowflake_host,
-                "port": settings.snowflake_port,
-                "protocol": settings.snowflake_protocol,
-            }
-            if settings.snowflake_host
-            else {}
-        ),
-    }
-    return {
-        "account": settings.snowflake_account,
-        "user": settings.snowflake_user,
-        "role": parts["role"],
-        "warehouse": parts["warehouse"],
-        "database": parts["database"],
-        "schema": parts["schema"],
-        "login_timeout": LOGIN_SECONDS,
-        "network_timeout": NETWORK_SECONDS,
-        **_sign_in(settings, extra),
-        "additional_snowflake_connection_args": extra,
     }
 
 
-def _sign_in(settings: Settings, extra: dict[str, Any]) -> dict[str, Any]:
-    """A key, a token or, with a warning, a password. The resource knows no token, so it joins what is passed on as it is."""
+def _sign_in(settings: Settings) -> dict[str, Any]:
+    """A key, a token or, with a warning, a password."""
     if path := settings.snowflake_private_key_path:
         if not path.is_file():
             raise SettingsError(f"SNOWFLAKE_PRIVATE_KEY_PATH: there is no file {path}")
         phrase = settings.snowflake_private_key_passphrase
         return {
-            "private_key_path": str(path),
-            **({"private_key_password": phrase.get_secret_value()} if phrase else {}),
+            "private_key_file": str(path),
+            **({"private_key_file_pwd": phrase.get_secret_value()} if phrase else {}),
         }
     if settings.snowflake_token:
-        extra["token"] = settings.snowflake_token.get_secret_value()
-        return {"authenticator": "oauth"}
+        return {"authenticator": "oauth", "token": settings.snowflake_token.get_secret_value()}
     if settings.snowflake_password:
         warnings.warn(
             "signing in to Snowflake with a password, which it refuses for service users; use SNOWFLAKE_PRIVATE_KEY_PATH",
+            PasswordWarning,
             stacklevel=2,
         )
         return {"password": settings.snowflake_password.get_secret_value()}
@@ -178,25 +172,17 @@ def _sign_in(settings: Settings, extra: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def connections(settings: Settings, *, of_the_user: bool = False) -> Connections:
-    """What opens a connection each time it is called, through dagster-snowflake's resource.
-
-    One `of_the_user` has the user's own role and nothing chosen, as is needed before role, warehouse and schema are there.
-    """
-    from dagster_snowflake import SnowflakeResource  # noqa: PLC0415  # seconds of imports
-
-    parameters = connection_parameters(settings)
-    if of_the_user:
-        parameters = {name: value for name, value in parameters.items() if name not in _CHOSEN}
-    return SnowflakeResource(**parameters).get_connection
+def connections(settings: Settings) -> Connections:
+    """What opens a connection of the project's role each time it is called."""
+    return partial(snowflake.connector.connect, **connection_parameters(settings))
 
 
 @contextmanager
-def signed_in(settings: Settings) -> Generator[Rows]:
-    """A connection of the user, for deployments and the doctor; what Snowflake refuses becomes a `SnowflakeError`."""
+def opened(connect: Connections, settings: Settings) -> Generator[SnowflakeConnection]:
+    """A connection, or `SnowflakeError` or `SettingsError` where there is none."""
     with ExitStack() as stack:
         try:
-            connection = stack.enter_context(connections(settings, of_the_user=True)())
+            connection = stack.enter_context(connect())
         except Error as error:
             raise SnowflakeError(what_to_do(error, settings), error.errno, error.sfqid) from error
         except (TypeError, ValueError) as error:  # of the library that reads keys
@@ -205,6 +191,17 @@ def signed_in(settings: Settings) -> Generator[Rows]:
                 f"the key of SNOWFLAKE_PRIVATE_KEY_PATH cannot be read ({reason}); it must be a PEM file, and"
                 " SNOWFLAKE_PRIVATE_KEY_PASSPHRASE its passphrase, if it has one"
             ) from error
+        yield connection
+
+
+@contextmanager
+def signed_in(settings: Settings) -> Generator[Rows]:
+    """A connection for deployments and the doctor; what Snowflake refuses becomes a `SnowflakeError`.
+
+    It has the user's own role and nothing chosen, as is needed before role, warehouse and schema are there.
+    """
+    own = {name: value for name, value in connection_parameters(settings).items() if name not in _CHOSEN}
+    with opened(partial(snowflake.connector.connect, **own), settings) as connection:
 
         def rows(sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
             try:
