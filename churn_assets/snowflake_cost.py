@@ -48,7 +48,12 @@ def estimate(settings: Settings, models: Iterable[Model], size: str = "XSMALL", 
         f" {24 * price:.1f} credits"
     )
     lines.append(
-        f"  these overlap on one warehouse: together at most {24 * price:.1f} credits a day, {price} for each hour of events"
+        f"  Dagster's sensors, which ask tables every few seconds: {24 * price:.1f} credits where its daemon runs all day, also"
+        " where nothing changes"
+    )
+    lines.append(
+        f"  these overlap on one warehouse: together at most {24 * price:.1f} credits a day, {price} for each hour of events or"
+        " of the daemon"
     )
     if settings.driver == "native":
         lines.append(

@@ -4,7 +4,7 @@ Here belong the order, what the account's history says of each statement, and wh
 `snowflake_sql`'s and `model.snowflake_functions`', the dynamic tables `deployment`'s. (schemachange was considered: its
 history is by file, it knows no phases with dbt and functions between them, and its errors are tracebacks.)
 
-Every statement can be repeated and drops nothing, so all of them run every time, which is 70 statements of some tenths of
+Every statement can be repeated and drops nothing, so all of them run every time, which is 100 statements of some tenths of
 a second: so a deployment that was killed is simply run again, and what somebody dropped or changed by hand is put right. The
 history (`churn_deployments`) therefore decides little. It tells what is new or changed; it spares an administrator a
 deployment in which nothing of the account changes; it finds the dynamic tables whose query changed, which dbt would leave as
@@ -36,7 +36,7 @@ from churn_assets.deployment import DeploymentError, Model
 from churn_assets.settings import Settings, SettingsError
 from churn_assets.snowflake_cost import estimate
 from churn_assets.snowflake_doctor import dynamic_tables, is_unreadable, missing_grants, streams, warehouses
-from churn_assets.snowflake_sql import CREATES_STREAM, HISTORY, PHASES, Names, Phase, Statement
+from churn_assets.snowflake_sql import CREATES_STREAM, HISTORY, PHASES, QUEUE_AT_RISK, Names, Phase, Statement
 from churn_assets.warehouse.snowflake_connection import Rows, SnowflakeError, known_fix, signed_in
 
 Mark = Literal["new", "changed", "unchanged", "each time", "history unknown"]
@@ -503,7 +503,7 @@ def _runs_each_time(statement: Statement) -> bool:
 
 def _makes_up(statement: Statement) -> bool:
     """Whether it queues those at risk of whom a stream that was just created does not tell."""
-    return statement.phase == "after_dbt" and statement.plain.startswith("INSERT INTO ")
+    return statement.file == QUEUE_AT_RISK
 
 
 def _reads(statement: Statement) -> str:

@@ -36,7 +36,7 @@ _LAST_REFRESHES = """
     QUALIFY ROW_NUMBER() OVER (PARTITION BY name ORDER BY data_timestamp DESC) = 1
 """
 _GRANT = re.compile(r"GRANT (.+) ON (ACCOUNT|(?!FUTURE)[A-Z ]+? [\w.$]+) TO ROLE (\S+)")
-_GRANT_OF_ROLE = re.compile(r"GRANT DATABASE ROLE (\S+) TO ROLE (\S+)")
+_GRANT_OF_ROLE = re.compile(r"GRANT (?:DATABASE )?ROLE (\S+) TO ROLE (\S+)")
 
 
 def checks(settings: Settings, names: Names, rows: Rows, now: Callable[[], datetime]) -> list[Check]:
@@ -82,17 +82,17 @@ def is_unreadable(stream: dict[str, Any], table: dict[str, Any] | None) -> bool:
 def missing_grants(rows: Rows, names: Names, statements: Iterable[Statement]) -> list[str]:
     """Of the statements' grants to the engineer's role, those that it does not have, as statements to run.
 
-    A database role counts also where everybody has it.
+    A role counts also where everybody has it.
     """
     role = names.engineer_role
     has = rows(f"SHOW GRANTS TO ROLE {role}")
     granted = {(row["privilege"], _object(row)) for row in has}
-    database_roles = {row["name"] for row in has if row["granted_on"].replace("_", " ") == "DATABASE ROLE"}
+    roles = {row["name"] for row in has if row["granted_on"].replace("_", " ") in {"ROLE", "DATABASE ROLE"}}
     missing: list[str] = []
     for_everybody: set[str] | None = None
     for statement in statements:
         text = statement.plain
-        if (found := _GRANT_OF_ROLE.fullmatch(text)) and found[2] == role and found[1] not in database_roles:
+        if (found := _GRANT_OF_ROLE.fullmatch(text)) and found[2] == role and found[1] not in roles:
             if for_everybody is None:
                 for_everybody = {row["name"] for row in rows("SHOW GRANTS TO ROLE PUBLIC")}
             if found[1] not in for_everybody:

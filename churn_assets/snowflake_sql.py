@@ -44,6 +44,7 @@ PHASES: dict[Phase, str] = {
 }
 _SQL = PROJECT_ROOT / "sql"
 _SESSION, HISTORY = "snowflake/session.sql", "snowflake/history.sql"
+QUEUE_AT_RISK = "snowflake/after_dbt/020_queue_who_is_at_risk.sql"  # what a stream that was just created does not tell
 _NAME = re.compile(r"[A-Z_][A-Z0-9_$]{0,254}")
 _PLACEHOLDER = re.compile(r"\{\{ (\w+) \}\}")
 # What a semicolon does not end a statement in: comments, texts, quoted names and bodies.

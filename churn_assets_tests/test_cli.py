@@ -24,7 +24,7 @@ from churn_assets.simulator import seeding
 from churn_assets.simulator.bank import Bank
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets_tests.ingestion.messages import message
-from churn_assets_tests.snowflake.scripted_account import ScriptedAccount
+from churn_assets_tests.snowflake.scripted_account import ScriptedAccount, reported
 
 CHURN = Path(sys.executable).with_name("churn")
 
@@ -515,7 +515,7 @@ def test_what_keeps_a_deployment_on_snowflake_from_beginning_is_one_line(
         monkeypatch.setenv(name, value)
 
     assert fails_in_one_line(churn("deploy", "--target", "snowflake", *arguments), *words)
-    assert not load_settings(CHURN_DRIVER="native").home.exists()
+    assert not load_settings(CHURN_DRIVER="dagster").home.exists()
 
 
 def test_a_deployment_goes_where_the_settings_say_and_reports_each_file(churn: Churn, monkeypatch: pytest.MonkeyPatch):
@@ -535,11 +535,11 @@ def test_a_deployment_goes_where_the_settings_say_and_reports_each_file(churn: C
 
     assert (outcome.code, outcome.err) == (0, "")
     assert outcome.out.splitlines() == [
-        "account: sql/snowflake/account/010_roles.sql, 5 statements, 4 new",
-        "account: sql/snowflake/account/020_warehouse.sql, 1 statement, 1 new",
-        "account: sql/snowflake/account/030_database.sql, 3 statements, 3 new",
-        "account: sql/snowflake/account/040_grants.sql, 15 statements, 15 new",
-        "schema: sql/010_ledgers.sql, 6 statements, 6 new",
+        reported("snowflake/account/010_roles.sql"),
+        reported("snowflake/account/020_warehouse.sql"),
+        reported("snowflake/account/030_database.sql"),
+        reported("snowflake/account/040_grants.sql"),
+        reported("010_ledgers.sql"),
         "deployed to CHURN.MAIN of ORG-BANK",
     ]
 

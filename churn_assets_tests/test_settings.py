@@ -1,8 +1,10 @@
+import re
 from pathlib import Path
 
 import pytest
+from dotenv import dotenv_values
 
-from churn_assets.settings import RISK_RULES, SettingsError, load_settings
+from churn_assets.settings import PROJECT_ROOT, RISK_RULES, Settings, SettingsError, load_settings
 
 
 @pytest.fixture
@@ -48,6 +50,18 @@ def test_settings_are_read_from_the_env_file(env_file: Path):
 
     assert load_settings().refresh == "eager"
     assert load_settings().kafka_bootstrap_servers == "localhost:9092"
+
+
+def test_the_example_names_every_setting_and_what_it_sets_are_the_defaults(monkeypatch: pytest.MonkeyPatch):
+    example = PROJECT_ROOT / ".env.example"
+    named = re.findall(r"^#?([A-Z_]+)=", example.read_text(), re.MULTILINE)
+    defaults = load_settings(CHURN_HOME=".churn")
+
+    for name, value in dotenv_values(example).items():
+        monkeypatch.setenv(name, value or "")
+
+    assert {field.alias for field in Settings.model_fields.values() if field.alias} <= set(named)
+    assert load_settings() == defaults
 
 
 def test_the_environment_wins_over_the_env_file(env_file: Path, monkeypatch: pytest.MonkeyPatch):

@@ -303,10 +303,10 @@ def _tokens_spent(warehouse: Warehouse, now: datetime) -> int:
     """Tokens of the texts that were stored on the day of `now`, and of its drafts that are yet to be checked."""
     return warehouse.query(
         "SELECT cast(coalesce(sum(log.prompt_tokens + log.completion_tokens), 0) AS bigint) AS tokens"
-        " FROM agent_intervention_log AS log WHERE (log.status = 'CLAIMED' AND log.partition_day = ?)"
-        " OR log.intervention_id IN (SELECT moves.intervention_id FROM intervention_moves AS moves"
-        " WHERE moves.status_from = 'CLAIMED' AND moves.moved_at >= ?)",
-        [now.date(), datetime.combine(now.date(), datetime.min.time())],
+        " FROM agent_intervention_log AS log LEFT JOIN (SELECT DISTINCT intervention_id FROM intervention_moves"
+        " WHERE status_from = 'CLAIMED' AND moved_at >= ?) AS stored ON log.intervention_id = stored.intervention_id"
+        " WHERE stored.intervention_id IS NOT NULL OR (log.status = 'CLAIMED' AND log.partition_day = ?)",
+        [datetime.combine(now.date(), datetime.min.time()), now.date()],
     )["tokens"][0].as_py()
 
 

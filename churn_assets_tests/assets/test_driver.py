@@ -16,7 +16,7 @@ from churn_assets.retention.writer import EmailRequest
 from churn_assets.settings import SettingsError, load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets_tests.assets.conftest import Graph
-from churn_assets_tests.assets.test_automation import skip_reason
+from churn_assets_tests.assets.test_automation import skip_reason, the_request
 from churn_assets_tests.retention.bank import HIGH, NOW, fill, interventions, predict, waiting
 
 TASKS = {"process_alerts_task": True, "task_generate_emails": True}
@@ -113,7 +113,7 @@ def test_where_tasks_drive_their_drafts_are_checked_and_what_does_not_pass_never
     drafted(native.lake, "C1", DRAFT)
     drafted(native.lake, "C2", "Your churn risk is 0.93!")
 
-    request = native.tick("emails_sensor").run_requests[0]
+    request = the_request(native.tick("emails_sensor"))
     run = native.run("write_retention_emails", request)
 
     assert run.success

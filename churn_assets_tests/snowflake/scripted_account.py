@@ -18,6 +18,14 @@ MODELS = ("customer_day", "dyn_customer_features", "dyn_churn_predictions", "chu
 TYPES = {"VARCHAR": "TEXT", "DOUBLE": "FLOAT", "INTEGER": "NUMBER", "BIGINT": "NUMBER", "TIMESTAMP": "TIMESTAMP_NTZ"}
 
 
+def reported(file: str, done: str = "") -> str:
+    """What a deployment says of a file below `sql`; unless `done` says otherwise, all that it records is new."""
+    here = [one for one in statements(Names()) if one.file == file]
+    new = sum(not one.plain.startswith("USE ") for one in here)
+    plural = "s" if len(here) > 1 else ""
+    return f"{here[0].phase}: sql/{file}, {len(here)} statement{plural}, {done or f'{new} new'}"
+
+
 class KilledError(BaseException):
     """Stands for the end of the process."""
 
@@ -176,8 +184,9 @@ class ScriptedAccount:
     def _grant(self, text: str) -> None:
         if found := re.match(r'GRANT ROLE (\S+) TO USER "ANN"', text):
             self.roles.add(found[1])
-        elif found := re.match(r"GRANT DATABASE ROLE (\S+) TO ROLE DATA_ENGINEER", text):
-            self.grants.append({"privilege": "USAGE", "granted_on": "DATABASE_ROLE", "name": found[1]})
+        elif found := re.match(r"GRANT (DATABASE )?ROLE (\S+) TO ROLE DATA_ENGINEER", text):
+            kind = "DATABASE_ROLE" if found[1] else "ROLE"
+            self.grants.append({"privilege": "USAGE", "granted_on": kind, "name": found[2]})
         elif found := re.match(r"GRANT (.+) ON (?!FUTURE)([A-Z ]+?)(?: ([A-Z.]+))? TO ROLE DATA_ENGINEER", text):
             self.grants += [
                 {"privilege": one.strip(), "granted_on": found[2], "name": found[3] or "AB123"}
@@ -186,8 +195,8 @@ class ScriptedAccount:
             ]
 
     def count(self, start: str) -> int:
-        """How many statements that begin so have run."""
-        return sum(one.startswith(start) for one in self.ran)
+        """How many statements that begin with these words have run."""
+        return sum(f"{one} ".startswith(f"{start} ") for one in self.ran)
 
     def made_by_an_administrator(self) -> "ScriptedAccount":
         """The account after somebody else ran the phase `account`, and gave its user the engineer's role."""

@@ -12,12 +12,12 @@ from churn_assets import deployment, snowflake_deployment
 from churn_assets.deployment import DeploymentError, Model
 from churn_assets.settings import Settings, SettingsError, load_settings
 from churn_assets.snowflake_cost import estimate
-from churn_assets.snowflake_sql import Names, SnowflakeSqlError, statements
+from churn_assets.snowflake_sql import CREATES_STREAM, Names, SnowflakeSqlError, statements
 from churn_assets.warehouse.snowflake_connection import SnowflakeError
-from churn_assets_tests.snowflake.scripted_account import MODELS, KilledError, ScriptedAccount
+from churn_assets_tests.snowflake.scripted_account import MODELS, KilledError, ScriptedAccount, reported
 
 TASKS = {"task_generate_emails", "process_alerts_task"}
-QUEUE_FILE = "after_dbt/020_queue_who_is_at_risk.sql"
+POLICIES = "snowflake/after_dbt/060_policies.sql"
 Deploy = Callable[..., list[str]]
 
 
@@ -86,7 +86,7 @@ def test_the_first_deployment_runs_everything_in_order_and_dbt_between(account: 
         )
     ]
     assert places == sorted(places)
-    assert said[0] == "account: sql/snowflake/account/010_roles.sql, 5 statements, 4 new"
+    assert said[0] == reported("snowflake/account/010_roles.sql")
     assert "dbt: 4 statements, 4 new" in said
     assert len(account.history) == len({(row["file"], row["statement"]) for row in account.history}) > 60
 
@@ -220,8 +220,8 @@ def test_a_changed_policy_is_said_and_set(account: ScriptedAccount, deploy: Depl
     assert "-- changed\nALTER MASKING POLICY CHURN.SERVING.mask_email SET BODY" in show(account)
     said = deploy()
 
-    assert "after_dbt: sql/snowflake/after_dbt/060_policies.sql, 6 statements, 1 changed" in said
-    assert "after_dbt: sql/snowflake/after_dbt/060_policies.sql, 6 statements, nothing new or changed" in deploy()
+    assert reported(POLICIES, "1 changed") in said
+    assert reported(POLICIES, "nothing new or changed") in deploy()
 
 
 def test_what_exists_and_is_not_altered_by_its_changed_statement_is_told(account: ScriptedAccount, deploy: Deploy):
@@ -250,6 +250,14 @@ def test_a_stream_whose_table_was_created_anew_is_created_again_and_those_at_ris
 
     deploy()
     assert account.count("CREATE OR REPLACE STREAM") == account.count("INSERT INTO retention_queue") == 0
+
+
+def test_only_what_queues_those_at_risk_makes_up_for_a_stream():
+    making_up = [one for one in statements(Names()) if snowflake_deployment._makes_up(one)]
+
+    on = {found[2] for one in statements(Names()) if (found := CREATES_STREAM.match(one.plain))}
+    assert {one.plain.split()[2] for one in making_up} == {"retention_queue", "high_risk_history"}
+    assert {one.about.split()[-1] for one in making_up} == on
 
 
 def test_a_stale_stream_is_created_again(account: ScriptedAccount, deploy: Deploy):
@@ -387,9 +395,7 @@ def test_a_warehouse_that_cannot_run_stops_the_deployment_and_creates_no_table_a
 def test_only_a_phase_or_the_files_of_a_pattern_are_run(account: ScriptedAccount, deploy: Deploy):
     deploy()
 
-    assert deploy("sql/snowflake/after_dbt/06*") == [
-        "after_dbt: sql/snowflake/after_dbt/060_policies.sql, 6 statements, nothing new or changed"
-    ]
+    assert deploy("sql/snowflake/after_dbt/06*") == [reported(POLICIES, "nothing new or changed")]
     assert deploy("dbt") == ["dbt: 4 statements, nothing new or changed"]
     deploy("dyn_churn_predictions.sql")
     assert account.declared[-1] == (["dyn_churn_predictions"], [])
@@ -470,6 +476,7 @@ def test_the_estimate_says_what_keeps_the_warehouse_awake_and_what_it_assumes():
     assert "live, each 60 s: 48.0 credits where something changes all day, so it never sleeps" in lines[1]
     assert "slow, each 300 s: 11.2 credits where something changes all day, 288 times 70 s" in lines[2]
     assert not any("between" in line for line in lines)
+    assert any("sensors" in line and "48.0 credits where its daemon runs all day" in line for line in lines)
     assert "tasks" in lines[-2]
     assert "500 x about" in lines[-1]
     assert "llama3.1-8b" in lines[-1]

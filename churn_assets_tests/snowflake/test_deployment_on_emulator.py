@@ -17,6 +17,8 @@ from churn_assets.settings import Settings
 from churn_assets.warehouse.snowflake_connection import Rows, signed_in
 from churn_assets_tests.snowflake.emulator.process import RunningEmulator
 
+pytestmark = pytest.mark.emulator
+
 Deploy = Callable[..., list[str]]
 
 

@@ -30,7 +30,16 @@ from churn_assets.retention.prompts import load_prompts
 from churn_assets.retention.writer import EmailRequest
 from churn_assets.search.error_codes import load_error_codes
 from churn_assets.settings import CONTROL_SHARE, PROJECT_ROOT, RISK_RULES
-from churn_assets.snowflake_sql import Names, SnowflakeSqlError, Statement, _offers, render, split, statements
+from churn_assets.snowflake_sql import (
+    QUEUE_AT_RISK,
+    Names,
+    SnowflakeSqlError,
+    Statement,
+    _offers,
+    render,
+    split,
+    statements,
+)
 from churn_assets.warehouse.lake import LakeWarehouse
 
 # Valid by Snowflake's documentation, but unknown to sqlfluff.
@@ -665,7 +674,7 @@ def test_only_a_customer_on_the_books_whose_metrics_came_to_critical_joins_the_q
 
 
 def test_whoever_is_at_risk_when_a_stream_begins_is_queued_once_unless_written_to_within_the_pause():
-    at_risk = [one.text for one in ALL if plain(one).startswith("INSERT INTO")]
+    at_risk = [one.text for one in ALL if one.file == QUEUE_AT_RISK]
     with duckdb.connect() as connection:
 
         def run(sql: str) -> None:

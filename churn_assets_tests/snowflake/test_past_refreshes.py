@@ -30,13 +30,12 @@ HISTORY = """
 
 
 def past_refreshes(after: str) -> list[PastRefresh]:
-    statement = PAST_REFRESHES.replace("%s", f"'{after}'::TIMESTAMP_NTZ").replace("CURRENT_SCHEMA()", "'MAIN'")
-    tree = sqlglot.parse_one(statement, dialect="snowflake")
+    tree = sqlglot.parse_one(PAST_REFRESHES.replace("CURRENT_SCHEMA()", "'MAIN'"), dialect="snowflake")
     tree.find(sqlglot.exp.TableFromRows).replace(sqlglot.to_table("history"))
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'Asia/Tokyo'")
         connection.execute(f"CREATE TABLE history AS {HISTORY}")
-        rows = connection.execute(tree.sql("duckdb")).to_arrow_table().to_pylist()
+        rows = connection.execute(tree.sql("duckdb"), [datetime.fromisoformat(after)]).to_arrow_table().to_pylist()
     names = {field.name for field in fields(PastRefresh)}
     return [PastRefresh(**{name: value for name, value in row.items() if name in names}) for row in rows]
 

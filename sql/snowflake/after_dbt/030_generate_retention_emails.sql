@@ -3,8 +3,8 @@
 --
 -- Reading the stream moves its position past everything in it, so all of it is stored before 50 are taken. A claim is
 -- committed before Cortex is asked, so nobody is written to twice, whatever dies. Drafts stay CLAIMED: the text checks
--- are Python's, and what they have not passed does not become READY, so it never leaves; a run of Dagster's takes a
--- draft as its writer's first answer. Who failed once is left to it, too.
+-- are Python's, and what they have not passed never leaves. A run of Dagster's checks each draft: READY or CANCELLED
+-- where the tasks drive, its writer's first answer where Dagster does. For whom Cortex failed, Dagster writes then.
 CREATE OR REPLACE PROCEDURE generate_retention_emails()
 RETURNS VARCHAR
 LANGUAGE SQL
@@ -19,11 +19,11 @@ BEGIN
     LET spent INTEGER := (
         SELECT COALESCE(SUM(log.prompt_tokens + log.completion_tokens), 0)
         FROM agent_intervention_log AS log
-        WHERE (log.status = 'CLAIMED' AND log.partition_day = :today)
-            OR log.intervention_id IN (
-                SELECT moves.intervention_id FROM intervention_moves AS moves
-                WHERE moves.status_from = 'CLAIMED' AND moves.moved_at >= :today
-            )
+        LEFT JOIN (
+            SELECT DISTINCT intervention_id FROM intervention_moves
+            WHERE status_from = 'CLAIMED' AND moved_at >= :today
+        ) AS stored ON log.intervention_id = stored.intervention_id
+        WHERE stored.intervention_id IS NOT NULL OR (log.status = 'CLAIMED' AND log.partition_day = :today)
     );
     BEGIN
         BEGIN TRANSACTION;

@@ -1,6 +1,6 @@
--- Triggered by the streams, and created suspended: Dagster does the same work, and never both. To let Snowflake do it,
--- stop Dagster's sensors for emails and alerts and run ALTER TASK ... RESUME. What they do is in procedures, so that a
--- new version needs no change of a task that runs.
+-- Triggered by the streams, and created suspended: Dagster does the same work, and never both. With
+-- CHURN_DRIVER=native the deployment resumes them, and Dagster leaves the streams alone. What they do is in procedures,
+-- so that a new version needs no change of a task that runs.
 CREATE TASK IF NOT EXISTS task_generate_emails
     WAREHOUSE = {{ warehouse }}
     USER_TASK_TIMEOUT_MS = 1800000
