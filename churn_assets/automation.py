@@ -38,6 +38,7 @@ from churn_assets.settings import (
     COST_SECONDS,
     DRIFT_SECONDS,
     EFFECT_SECONDS,
+    HISTORY_SECONDS,
     INGEST_MESSAGES,
     INGEST_SECONDS,
     LEDGER_CHECK_SECONDS,
@@ -218,7 +219,14 @@ def refresh_history_sensor(
     if context.instance.get_runs(dg.RunsFilter(job_name=refresh_job.name, statuses=UNDER_WAY), limit=1):
         return dg.SkipReason(f"a run of {refresh_job.name} is queued or started, which records its own")
     now = utc_now()
-    shown = {table.name: _shown_until(context, table.name) for table in warehouse.dynamic_tables(now)}
+    tables = warehouse.dynamic_tables(now)
+    if any(table.keeps_itself_fresh for table in tables):
+        # There the history is not had without a running warehouse.
+        asked_at = float(context.cursor or 0)
+        if now.timestamp() - asked_at < HISTORY_SECONDS:
+            return dg.SkipReason(f"the history was read less than {HISTORY_SECONDS / 60:g} minutes ago")
+        context.update_cursor(str(now.timestamp()))
+    shown = {table.name: _shown_until(context, table.name) for table in tables}
     past = warehouse.past_refreshes(max(min(shown.values(), default=now), now - timedelta(days=1)))
     missing = [refresh for refresh in past if refresh.started_at > shown.get(refresh.name, now)]
     return dg.SensorResult(

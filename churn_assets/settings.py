@@ -95,6 +95,9 @@ LEDGER_CHECK_SECONDS = 15 * 60.0  # between two checks of whole ledgers while ev
 # What a target lag has to leave: an event's way from Kafka to the commit of its ledger (up to 20 s), and a requested run's way
 # to its own commit (queue, process start and refresh: up to 20 s).
 REFRESH_ALLOWANCE_SECONDS = 45.0
+HISTORY_SECONDS = (
+    240.0  # between two looks at the history of tables that refresh themselves, which wakes a virtual warehouse
+)
 RETRY_AFTER_FAILURE_SECONDS = 60.0  # before a sensor requests again what has just failed
 
 EMAILS_PER_RUN = 50  # customers taken from the queue by one run, the control group included

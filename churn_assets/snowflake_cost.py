@@ -10,7 +10,7 @@ from churn_assets.dynamic_tables.engine import DOWNSTREAM, parse_lag
 from churn_assets.retention.prompts import MAX_ANSWER_TOKENS, load_prompts
 from churn_assets.retention.writer import EmailRequest
 from churn_assets.retention.writers import DEFAULT_MODELS
-from churn_assets.settings import INGEST_SECONDS, Settings
+from churn_assets.settings import HISTORY_SECONDS, INGEST_SECONDS, Settings
 
 DAY_SECONDS = 24 * 3600
 # Credits for an hour awake, billed by the second and for at least a minute each time that it wakes:
@@ -47,13 +47,14 @@ def estimate(settings: Settings, models: Iterable[Model], size: str = "XSMALL", 
         f"  ingestion, a batch at most every {INGEST_SECONDS:.0f} s: keeps it awake while events arrive, at most"
         f" {24 * price:.1f} credits"
     )
+    asked = 24 * price * min(1.0, max(LEAST_SECONDS_AWAKE, auto_suspend) / HISTORY_SECONDS)
     lines.append(
-        f"  Dagster's sensors, which ask tables every few seconds: {24 * price:.1f} credits where its daemon runs all day, also"
-        " where nothing changes"
+        f"  Dagster's sensors, which read the history of refreshes every {HISTORY_SECONDS:.0f} s: {asked:.1f} credits where its"
+        " daemon runs all day, also where nothing changes; all day awake while customers wait who may not be written to"
     )
     lines.append(
-        f"  these overlap on one warehouse: together at most {24 * price:.1f} credits a day, {price} for each hour of events or"
-        " of the daemon"
+        f"  these overlap on one warehouse: together at most {24 * price:.1f} credits a day, {price} for each hour of"
+        " events"
     )
     if settings.driver == "native":
         lines.append(

@@ -65,6 +65,19 @@ class Claim:
     draft: Draft | None = None
 
 
+def is_anybody_waiting(warehouse: Warehouse) -> bool:
+    """Whether a customer waits in the queue, or a text is owed.
+
+    The question is the same each time, so that Snowflake answers it without its warehouse as long as nothing was written.
+    """
+    return bool(
+        warehouse.query(
+            "SELECT customer_id FROM retention_queue WHERE left_at IS NULL"
+            " UNION ALL SELECT customer_id FROM agent_intervention_log WHERE status = 'CLAIMED' LIMIT 1"
+        ).num_rows
+    )
+
+
 def eligible_count(warehouse: Warehouse, now: datetime) -> int:
     """How many waiting customers could get an email at `now` (UTC), if a day had no limits."""
     return warehouse.query(f"SELECT count(*) AS eligible {_ELIGIBLE}", _eligible_at(now))["eligible"][0].as_py()

@@ -27,6 +27,7 @@ from churn_assets.retention.claims import (
     eligible_count,
     give_up_claims,
     has_room,
+    is_anybody_waiting,
     oldest_due_day,
 )
 from churn_assets.retention.journal import AnswerJournal, turn_to_write
@@ -89,7 +90,7 @@ def next_day(warehouse: Warehouse, limits: Limits, now: datetime) -> date | None
     """The day that a run is due for at `now` (UTC): the oldest with a text that may be asked for, else today if anybody waits
     who may be written to; None while nobody does or the day's limits are reached.
     """
-    if _tokens_spent(warehouse, now) >= limits.tokens_per_day:
+    if not is_anybody_waiting(warehouse) or _tokens_spent(warehouse, now) >= limits.tokens_per_day:
         return None
     if day := oldest_due_day(warehouse, now):
         return day

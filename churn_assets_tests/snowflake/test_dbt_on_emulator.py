@@ -31,9 +31,14 @@ DYNAMIC_TABLES = ["CHURN_METRICS_LIVE", "CUSTOMER_DAY", "DYN_CHURN_PREDICTIONS",
 STREAM = "CREATE {} STREAM {} stream_high_risk_customers ON DYNAMIC TABLE dyn_churn_predictions"
 
 
-def dbt(folder: Path, *command: str) -> None:
+def dbt(emulator: RunningEmulator, folder: Path, *command: str) -> None:
     place = ["--project-dir", str(DBT_PROJECT), "--profiles-dir", str(DBT_PROJECT), "--target", "snowflake"]
-    result = dbtRunner().invoke([*command, *place, "--target-path", str(folder), "--log-path", str(folder), "--quiet"])
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in emulator.environment().items():
+            patch.setenv(name, value)
+        result = dbtRunner().invoke(
+            [*command, *place, "--target-path", str(folder), "--log-path", str(folder), "--quiet"]
+        )
     assert result.success, [f"{run.node.name}: {run.message}" for run in result.result or []]  # type: ignore[union-attr]
 
 
@@ -45,10 +50,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def deployed(folder: Path) -> Iterator[RunningEmulator]:
     """An account with everything that is deployed, two customers in it."""
-    with running() as emulator, pytest.MonkeyPatch.context() as environment:
-        for name, value in emulator.environment().items():
-            environment.setenv(name, value)
-        deploy(load_settings(CHURN_HOME=folder / "home"), [], lambda _: None)
+    with running() as emulator:
+        deploy(load_settings(CHURN_HOME=folder / "home", **emulator.environment()), [], lambda _: None)
         with emulator.connect(**ENGINEER) as connection:
             _add_customers(connection.cursor())
             connection.cursor().execute("ALTER DYNAMIC TABLE dyn_churn_predictions REFRESH")
@@ -100,20 +103,22 @@ def test_the_analysts_view_shows_the_predictions_and_all_views_are_secure(cursor
 
 
 def test_dbt_test_passes(deployed: RunningEmulator, folder: Path):
-    dbt(folder, "test")
+    dbt(deployed, folder, "test")
 
 
-def test_a_second_run_of_dbt_changes_nothing(cursor: SnowflakeCursor, folder: Path):
+def test_a_second_run_of_dbt_changes_nothing(deployed: RunningEmulator, cursor: SnowflakeCursor, folder: Path):
     since = asked_so_far(cursor)
-    dbt(folder, "run")
+    dbt(deployed, folder, "run")
 
     assert definitions_sent(cursor, since) == []
 
 
-def test_another_target_lag_is_altered_and_streams_stay(cursor: SnowflakeCursor, folder: Path):
+def test_another_target_lag_is_altered_and_streams_stay(
+    deployed: RunningEmulator, cursor: SnowflakeCursor, folder: Path
+):
     cursor.execute(STREAM.format("OR REPLACE", ""))
     since = asked_so_far(cursor)
-    dbt(folder, "run", "--vars", "{features_target_lag: 10 minutes}")
+    dbt(deployed, folder, "run", "--vars", "{features_target_lag: 10 minutes}")
 
     sent = definitions_sent(cursor, since)
     assert len(sent) == 2
@@ -121,13 +126,15 @@ def test_another_target_lag_is_altered_and_streams_stay(cursor: SnowflakeCursor,
     lags = rows(cursor, "SHOW DYNAMIC TABLES LIKE 'DYN_%'")
     assert ["10 minutes" in row for row in lags] == [True, True]
     assert rows(cursor, "SELECT * FROM stream_high_risk_customers") == []
-    dbt(folder, "run")
+    dbt(deployed, folder, "run")
 
 
-def test_a_full_refresh_makes_streams_stale_until_they_are_created_anew(cursor: SnowflakeCursor, folder: Path):
+def test_a_full_refresh_makes_streams_stale_until_they_are_created_anew(
+    deployed: RunningEmulator, cursor: SnowflakeCursor, folder: Path
+):
     cursor.execute(STREAM.format("OR REPLACE", ""))
     since = asked_so_far(cursor)
-    dbt(folder, "run", "--full-refresh")
+    dbt(deployed, folder, "run", "--full-refresh")
 
     assert len(definitions_sent(cursor, since)) == len(DYNAMIC_TABLES)
     with pytest.raises(ProgrammingError) as stale:

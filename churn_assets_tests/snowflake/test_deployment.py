@@ -476,7 +476,7 @@ def test_the_estimate_says_what_keeps_the_warehouse_awake_and_what_it_assumes():
     assert "live, each 60 s: 48.0 credits where something changes all day, so it never sleeps" in lines[1]
     assert "slow, each 300 s: 11.2 credits where something changes all day, 288 times 70 s" in lines[2]
     assert not any("between" in line for line in lines)
-    assert any("sensors" in line and "48.0 credits where its daemon runs all day" in line for line in lines)
+    assert any("sensors" in line and "12.0 credits where its daemon runs all day" in line for line in lines)
     assert "tasks" in lines[-2]
     assert "500 x about" in lines[-1]
     assert "llama3.1-8b" in lines[-1]

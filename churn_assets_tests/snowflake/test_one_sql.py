@@ -284,6 +284,7 @@ def _emails(lake: LakeWarehouse) -> None:
     assert rescore(lake, {**dict.fromkeys(names, HIGH), "Hal": LOW}) == len(names)
     assert alert(lake, dict.fromkeys(["Ann", "Hal", "a stranger"], 0.95)) == 3
     desk = desk_of(lake, FailingWriter("Name of Bob", "Name of Cat"), control_share=0.2)
+    assert emails.next_day(lake, desk.limits, NOW) == TODAY
     emails.write_emails(lake, desk, TODAY, NOW)
     suppressions.suppress(lake, "Cat", None, NOW, None, "Ann")
     rescore(lake, {name: LOW if name == "Dan" else HIGH for name in names if name != "Bob"}, NOW + MINUTE)

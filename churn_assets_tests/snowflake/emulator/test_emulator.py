@@ -22,6 +22,7 @@ from churn_assets.retention.cortex_writer import CortexWriter
 from churn_assets.retention.prompts import load_prompts
 from churn_assets.retention.writer import EmailRequest, WriterError
 from churn_assets.settings import Settings
+from churn_assets.warehouse.snowflake import SnowflakeWarehouse
 from churn_assets_tests.snowflake.emulator.process import RunningEmulator, running
 
 pytestmark = pytest.mark.emulator
@@ -930,10 +931,9 @@ def test_a_semantic_view_from_yaml_needs_a_name_and_base_tables(one: Client):
 # ---- Cortex
 
 
-def test_the_projects_writer_reads_what_ai_complete_answers(emulator: RunningEmulator, connect: Connect):
-    client = Client(emulator.connect(paramstyle="pyformat"))
+def test_the_projects_writer_reads_what_ai_complete_answers(emulator: RunningEmulator, account: Settings):
     prompts = load_prompts()
-    writer = CortexWriter(lambda sql, values: client.rows(sql, *values), "llama3.1-8b", prompts)
+    writer = CortexWriter(SnowflakeWarehouse(account), "llama3.1-8b", prompts)
     emulator.complete(text=" Dear Ann, hello. ", completion_tokens=12)
     answer = writer.write(EmailRequest(full_name="Ann 'O", segment="RETAIL", reasons="many app errors"))
 
