@@ -354,7 +354,8 @@ def _transacted(session: _Session, work: Callable[[Transaction], T], staged: Map
             session.execute(put, file_stream=content)
         session.execute("BEGIN")
         try:
-            session.execute(_TAKE_TURN)
+            if session.execute(_TAKE_TURN) != 1:  # nothing would be locked
+                raise SnowflakeError("write_turn has not its one row; run `churn deploy --target snowflake`")
             for name in full:
                 session.execute(
                     f"COPY INTO {name} FROM @{place}/{name}.parquet FILE_FORMAT = (FORMAT_NAME = '{FILE_FORMAT}')"

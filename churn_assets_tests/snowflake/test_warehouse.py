@@ -155,6 +155,14 @@ def test_writers_take_turns(tables: Settings):
     assert found == [f"C{number:03}" for number in range(15)]
 
 
+def test_without_a_turn_to_take_nothing_is_written(warehouse: SnowflakeWarehouse):
+    warehouse.transact(lambda tx: tx.execute("DELETE FROM write_turn"))
+
+    with pytest.raises(SnowflakeError, match="write_turn has not its one row"):
+        warehouse.transact(lambda tx: suppress(tx, "C1"))
+    assert moves(warehouse) == []
+
+
 def test_one_warehouse_serves_several_threads(warehouse: SnowflakeWarehouse):
     found: list[int] = []
 
