@@ -36,7 +36,7 @@ def test_on_snowflake_the_assets_are_the_same_and_named_as_they_are_there(
     there = settings.model_copy(
         update={"target": "snowflake", "snowflake_database": "retail", "snowflake_schema": "MAIN"}
     )
-    monkeypatch.setattr(definitions, "open_warehouse", lambda settings, tag: graph.lake)
+    monkeypatch.setattr(definitions, "open_warehouse", lambda settings, **_: graph.lake)
 
     here = {spec.key: spec for spec in specs(graph)}
     for spec in build_defs(there).resolve_all_asset_specs():
