@@ -61,8 +61,8 @@ NO_ANSWERS: dict[str, Callable[[dict[str, Any]], Reply]] = {
 }
 
 
-def desk_of(lake: LakeWarehouse, base_url: str) -> Desk:
-    writer = OpenAIWriter(base_url, "key", "llama3", PROMPTS, timeout=0.3, max_retries=0)
+def desk_of(lake: LakeWarehouse, base_url: str, timeout: float = 10) -> Desk:
+    writer = OpenAIWriter(base_url, "key", "llama3", PROMPTS, timeout=timeout, max_retries=0)
     check = partial(complaints_about, prompts=PROMPTS)
     return Desk(writer, TemplateWriter(PROMPTS), check, folder_of(lake), LIMITS, control_share=0.0)
 
@@ -133,7 +133,7 @@ def test_a_model_that_does_not_answer_leaves_claims_until_patience_ends_and_the_
 ):
     lake = bank_with_an_injecting_name
     with OpenAIServer(NO_ANSWERS[answer]) as server:
-        desk = desk_of(lake, server.base_url)
+        desk = desk_of(lake, server.base_url, timeout=0.3)
         run = write_emails(lake, desk, TODAY, NOW)
         assert run == EmailRun(claimed=3, failed=3)
         assert_only_good_texts_are_ready(lake, desk, 0)

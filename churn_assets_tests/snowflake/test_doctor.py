@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import pytest
+import snowflake.connector
 from snowflake.connector.errors import DatabaseError, Error, ProgrammingError  # type: ignore[import]
 
 from churn_assets.deployment import DBT_PROJECT
@@ -331,10 +332,10 @@ def test_every_number_that_something_is_known_of_has_a_case():
 def test_a_sign_in_that_is_refused_is_one_line(
     monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[Exception], words: str
 ):
-    def refuse() -> None:
+    def refuse(**_: object) -> None:
         raise error
 
-    monkeypatch.setattr(snowflake_connection, "connections", lambda settings, of_the_user: refuse)
+    monkeypatch.setattr(snowflake.connector, "connect", refuse)
 
     with pytest.raises(kind, match=words) as failure, signed_in(of()):
         pass
@@ -356,7 +357,7 @@ def test_what_a_statement_is_refused_for_comes_with_its_number(monkeypatch: pyte
         def cursor(self) -> Cursor:
             return Cursor()
 
-    monkeypatch.setattr(snowflake_connection, "connections", lambda settings, of_the_user: Connection)
+    monkeypatch.setattr(snowflake.connector, "connect", lambda **_: Connection())
 
     with signed_in(of()) as rows, pytest.raises(SnowflakeError, match="doctor") as failure:
         rows("SELECT 1")
