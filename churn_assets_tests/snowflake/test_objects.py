@@ -379,7 +379,7 @@ def test_policies_ask_for_the_roles_of_the_session_and_rows_for_the_segments_gra
         ([("OTHERS", "*")], set()),
         ([], set()),
     ],
-    ids=str,
+    ids=["all segments", "one segment", "of another role", "nothing"],
 )
 def test_a_role_sees_the_rows_of_the_segments_that_it_is_granted(grant: list[tuple[str, str]], seen: set[str]):
     rule = next(plain(one) for one in ALL if "SET BODY" in one.text and "granted_segments" in one.text)
