@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 import duckdb
+import pyarrow as pa
 import typer
 from rich.console import Console
 from rich.markup import escape
@@ -24,7 +25,7 @@ from churn_assets.errors import ChurnError
 from churn_assets.ingestion.commit import Stored
 from churn_assets.settings import load_settings
 from churn_assets.stop import StopSignal
-from churn_assets.warehouse.opening import open_warehouse, place_of, warehouse_to_write
+from churn_assets.warehouse.opening import must_be_here, open_warehouse, place_of, warehouse_to_write
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(outbox_cli.app, name="outbox")
@@ -335,13 +336,57 @@ def query(
     elif as_csv:
         print(result.to_pandas().to_csv(index=False), end="")  # noqa: T201
     else:
-        table = Table(*(escape(name) for name in result.column_names), box=None)
-        shown = result.slice(0, QUERY_ROWS)
-        for row in zip(*(column.to_pylist() for column in shown.columns), strict=True):
-            table.add_row(*(escape("NULL" if value is None else str(value)) for value in row))
-        console.print(table)
+        _print_rows(result.slice(0, QUERY_ROWS))
         if result.num_rows > QUERY_ROWS:
             _say(f"... {QUERY_ROWS:,} of {result.num_rows:,} rows; --csv prints all")
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="In words, such as 'How many customers are in each class of risk?'")],
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Answer a question about customers, risk and emails, with the SQL that gave the answer.
+
+    It knows the verified questions of the semantic model and other ways to ask them. There is no language model behind it
+    yet, so what is none of them is not answered: exit code 1, and the questions that come nearest.
+    """
+    from churn_assets.analyst import guard
+    from churn_assets.analyst.questions import Questions
+    from churn_assets.analyst.semantic_model import load_semantic_model, on_views
+    from churn_assets.analyst.serving_views import serving_views
+    from churn_assets.warehouse.lake import LakeWarehouse
+
+    settings = load_settings()
+    must_be_here(settings, "churn ask")
+    model = load_semantic_model()
+    taken = Questions(model).take(question)
+    if taken.answer is None:
+        nearest = [match.query.question for match in taken.nearest]
+        if as_json:
+            print(json.dumps({"question": None, "nearest": nearest}, indent=2))  # noqa: T201
+        else:
+            _say("\n".join(["I can answer these:", *(f"  {answerable}" for answerable in nearest)]))
+        raise ChurnError("I cannot answer that")
+    match = taken.answer
+    sql = guard.checked(match.query.sql, model)
+    lake = LakeWarehouse(settings.lake_path, read_only=True, timeout_seconds=guard.TIMEOUT_SECONDS)
+    result = lake.query(on_views(model, sql, serving_views()))
+    if as_json:
+        answer = {"question": match.query.question, "confidence": round(match.confidence, 2), "sql": sql}
+        print(json.dumps({**answer, "rows": result.to_pylist()}, indent=2, default=str))  # noqa: T201
+        return
+    _say(f"{match.query.question}  ({match.confidence:.0%} sure that this was asked)\n\n{sql}\n")
+    _print_rows(result)
+    if result.num_rows == guard.ROW_LIMIT:
+        _say(f"... the first {guard.ROW_LIMIT:,} rows; there may be more")
+
+
+def _print_rows(rows: pa.Table) -> None:
+    table = Table(*(escape(name) for name in rows.column_names), box=None)
+    for row in zip(*(column.to_pylist() for column in rows.columns), strict=True):
+        table.add_row(*(escape("NULL" if value is None else str(value)) for value in row))
+    console.print(table)
 
 
 @app.command()

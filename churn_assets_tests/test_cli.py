@@ -154,6 +154,34 @@ def test_query_refuses_what_writes_in_one_line_and_writes_nothing(
     assert files_of(tmp_path) == {}
 
 
+@pytest.mark.usefixtures("bank_with_two_customers")
+def test_ask_says_which_question_it_took_how_sure_it_is_and_the_sql(churn: Churn):
+    outcome = churn("ask", "How many clients are in every risk category?")
+    as_json = json.loads(churn("ask", "--json", "How many customers are in each class of risk?").out)
+
+    assert outcome.code == 0
+    assert outcome.out.startswith("How many customers are in each class of risk?  (100% sure that this was asked)")
+    assert "SELECT risk_class, COUNT(*) AS customer_count FROM customers" in outcome.out
+    assert outcome.out.split()[-2:] == ["risk_class", "customer_count"]
+    assert as_json.keys() == {"question", "confidence", "sql", "rows"}
+    assert (as_json["confidence"], as_json["rows"]) == (1.0, [])
+
+
+@pytest.mark.usefixtures("bank_with_two_customers")
+@pytest.mark.parametrize(
+    "question", ["How many customers are in segment STUDENT?", "DELETE FROM customers", "[/x]", ""]
+)
+def test_ask_says_what_it_can_answer_where_it_cannot(churn: Churn, question: str):
+    outcome = churn("ask", question)
+    as_json = churn("ask", "--json", question)
+
+    assert (outcome.code, outcome.err) == (1, "churn: I cannot answer that\n")
+    assert outcome.out.startswith("I can answer these:\n")
+    assert len(outcome.out.splitlines()) == 1 + 5
+    assert as_json.code == 1
+    assert len(json.loads(as_json.out)["nearest"]) == 5
+
+
 def files_of(folder: Path) -> dict[Path, bytes]:
     """Every file that says something, with its content; SQLite leaves an empty log and an index of it after a reader."""
     files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -193,11 +221,13 @@ def test_a_wrong_setting_is_one_line(churn: Churn, monkeypatch: pytest.MonkeyPat
     assert fails_in_one_line(churn(*command), "CHURN_TARGET", "'local'", "'oracle'")
 
 
-@pytest.mark.parametrize("command", ["demo", "check"])
-def test_what_runs_on_this_machine_only_says_so(churn: Churn, monkeypatch: pytest.MonkeyPatch, command: str):
+@pytest.mark.parametrize(
+    "command", [["demo"], ["check"], ["ask", "Do emails keep customers?"]], ids=lambda words: words[0]
+)
+def test_what_runs_on_this_machine_only_says_so(churn: Churn, monkeypatch: pytest.MonkeyPatch, command: list[str]):
     monkeypatch.setenv("CHURN_TARGET", "snowflake")
 
-    assert fails_in_one_line(churn(command), f"`churn {command}` runs on this machine only", "CHURN_TARGET=local")
+    assert fails_in_one_line(churn(*command), f"`churn {command[0]}` runs on this machine only", "CHURN_TARGET=local")
     assert not load_settings().home.exists()
 
 

@@ -7,6 +7,7 @@ the callers; refreshes belong to `churn_assets.dynamic_tables`.
 import fcntl
 import random
 import re
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -57,6 +58,10 @@ _MAINTENANCE = re.compile(
 
 class LakeNotFoundError(ChurnError):
     """There is no lake at the given place; the message says how to make one."""
+
+
+class QueryTimeoutError(ChurnError):
+    """A query took longer than it may; the message says how long that is."""
 
 
 def load_extensions(connection: duckdb.DuckDBPyConnection) -> None:
@@ -110,11 +115,15 @@ class _LakeTransaction:
 
 
 class LakeWarehouse:
-    """The lake in folder `path`. Implements `Warehouse`; one object may be used from several threads."""
+    """The lake in folder `path`. Implements `Warehouse`; one object may be used from several threads.
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+    With `timeout_seconds` a query that takes longer is stopped: `QueryTimeoutError`.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False, timeout_seconds: float | None = None) -> None:
         self._path = path
         self._read_only = read_only
+        self._timeout_seconds = timeout_seconds
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
@@ -176,7 +185,7 @@ class LakeWarehouse:
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         if self._read_only:
             _refuse_writes(sql)
-        with self._cursor() as cursor:
+        with self._cursor() as cursor, _stopped_after(self._timeout_seconds, cursor):
             return cursor.execute(sql, parameters).to_arrow_table()
 
     def columns(self, table: str) -> list[Column]:
@@ -283,6 +292,25 @@ class LakeWarehouse:
                 yield _LakeTransaction(cursor)
             finally:
                 cursor.rollback()
+
+
+@contextmanager
+def _stopped_after(seconds: float | None, cursor: duckdb.DuckDBPyConnection) -> Generator[None]:
+    if seconds is None:
+        yield
+        return
+    timer = threading.Timer(seconds, cursor.interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except duckdb.InterruptException as error:
+        raise QueryTimeoutError(
+            f"the query was stopped after {seconds:g} seconds; ask for fewer rows or fewer joins"
+        ) from error
+    finally:
+        timer.cancel()
+        timer.join()  # else it could interrupt a cursor that is closed
 
 
 def _sort_by(tx: Transaction, order: Mapping[str, str]) -> None:

@@ -1,8 +1,5 @@
 """The semantic model: its form is Snowflake's, and what it says is so on a seeded lake."""
 
-import shutil
-from datetime import timedelta
-from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -20,36 +17,13 @@ from churn_assets.analyst.semantic_model import (
     on_views,
 )
 from churn_assets.analyst.serving_views import serving_views, with_serving_views
-from churn_assets.clock import utc_now
-from churn_assets.retention.emails import write_emails
 from churn_assets.retention.statuses import Status
-from churn_assets.settings import RISK_RULES, load_settings
+from churn_assets.settings import RISK_RULES
 from churn_assets.simulator.population import SEGMENTS
-from churn_assets.simulator.seeding import new_bank, seed
 from churn_assets.warehouse.lake import LakeWarehouse
-from churn_assets_tests.retention.desk import desk_of
 
 MODEL = load_semantic_model()
 QUERIES = {query.name: query for query in MODEL.verified_queries}
-
-
-@pytest.fixture(scope="module")
-def bank(deployed_home: Path, tmp_path_factory: pytest.TempPathFactory) -> LakeWarehouse:
-    """A seeded bank whose customers at risk have got emails, one of them two months ago."""
-    home = tmp_path_factory.mktemp("analyst") / "home"
-    shutil.copytree(deployed_home, home)
-    lake, now = LakeWarehouse(load_settings(CHURN_HOME=home).lake_path), utc_now()
-    seed(lake, new_bank(400, 60, 1, now), now, lambda ledger, rows: None)
-    lake.refresh([table.name for table in lake.dynamic_tables(now)], now)
-    write_emails(lake, desk_of(lake), now.date(), now)
-    lake.transact(
-        lambda tx: tx.execute(
-            "UPDATE agent_intervention_log SET created_at = ? WHERE customer_id ="
-            " (SELECT min(customer_id) FROM agent_intervention_log)",
-            [now - timedelta(days=60)],
-        )
-    )
-    return lake
 
 
 def answer(lake: LakeWarehouse, sql: str) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from churn_assets.errors import ModelFileError
-from churn_assets.warehouse.lake import LakeNotFoundError, LakeWarehouse, ReadOnlyError
+from churn_assets.warehouse.lake import LakeNotFoundError, LakeWarehouse, QueryTimeoutError, ReadOnlyError
 from churn_assets.warehouse.protocol import Transaction
 from churn_assets_tests.warehouse.processes import heard_from, killed, process
 
@@ -442,3 +442,16 @@ def test_a_models_file_is_kept_whole_within_the_lake_so_that_it_moves_with_it(
 def test_a_models_file_that_is_not_there_is_an_error_that_names_it(small_lake: LakeWarehouse) -> None:
     with pytest.raises(ModelFileError, match=r"lake/models/b\.model cannot be read"):
         small_lake.read_model("b.model")
+
+
+@pytest.mark.usefixtures("small_lake")
+def test_a_query_that_takes_too_long_is_stopped_and_the_next_one_runs(lake_path: Path) -> None:
+    lake = LakeWarehouse(lake_path, read_only=True, timeout_seconds=0.5)
+    lake.query("SELECT 1 AS n")  # opened before the clock is read
+    began = time.monotonic()
+
+    with pytest.raises(QueryTimeoutError, match=r"stopped after 0\.5 seconds"):
+        lake.query("SELECT count(*) FROM range(1000000000) AS a, range(1000000000) AS b WHERE a.range + b.range = 1")
+
+    assert time.monotonic() - began < 10
+    assert lake.query("SELECT 1 AS n")["n"].to_pylist() == [1]

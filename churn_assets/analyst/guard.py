@@ -1,0 +1,308 @@
+"""What of a query over the semantic model may run, whoever wrote it: a person, or a language model that somebody talked into it.
+
+Here belong the rules and the words in which they refuse. Everything that is not on a list here is refused: a part of SQL that
+the parser comes to know tomorrow is refused until somebody has thought about it. What runs is written anew from what was
+checked, so nothing reaches the warehouse that the parser did not see: comments, for one. That it runs on a connection that
+only reads, and not for long, is the affair of whoever runs it.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.errors import OptimizeError, SqlglotError
+from sqlglot.optimizer.qualify import qualify
+from sqlglot.tokenizer_core import Token, TokenType
+
+from churn_assets.analyst.semantic_model import SemanticModel, on_views
+from churn_assets.errors import ChurnError
+
+ROW_LIMIT = 1000
+TIMEOUT_SECONDS = 10.0
+# The parser is recursive and compiled: what is nested too deeply would end the process, so tokens are counted before.
+_MAX_CHARACTERS, _MAX_TOKENS, _MAX_BRACKETS = 5000, 800, 12
+_MAX_QUERIES, _MAX_JOINS = 12, 4
+_DIALECT = "duckdb"
+
+# What a query is made of, with the parts of it that may be filled.
+_CLAUSES: dict[type[exp.Expr], frozenset[str]] = {
+    exp.Select: frozenset(
+        ("expressions", "from_", "joins", "where", "group", "having", "order", "limit", "offset", "distinct", "with_")
+    ),
+    **dict.fromkeys(
+        (exp.Union, exp.Intersect, exp.Except),
+        frozenset(("this", "expression", "distinct", "order", "limit", "offset", "with_")),
+    ),
+    exp.With: frozenset(("expressions",)),
+    exp.CTE: frozenset(("this", "alias")),
+    exp.Subquery: frozenset(("this", "alias")),
+    exp.From: frozenset(("this",)),
+    exp.Join: frozenset(("this", "on", "using", "side", "kind")),
+    exp.Table: frozenset(("this", "alias")),
+    exp.TableAlias: frozenset(("this", "columns")),
+    exp.Column: frozenset(("this", "table")),
+    exp.Star: frozenset(),
+    exp.Where: frozenset(("this",)),
+    exp.Group: frozenset(("expressions",)),
+    exp.Having: frozenset(("this",)),
+    exp.Order: frozenset(("expressions",)),
+    exp.Ordered: frozenset(("this", "desc", "nulls_first")),
+    exp.Limit: frozenset(("expression",)),
+    exp.Offset: frozenset(("expression",)),
+    exp.Distinct: frozenset(("expressions",)),
+    exp.Window: frozenset(("this", "partition_by", "order", "spec", "over")),
+    exp.In: frozenset(("this", "expressions", "query")),
+    exp.Interval: frozenset(("this", "unit")),
+    exp.Cast: frozenset(("this", "to")),
+    exp.DataType: frozenset(("this", "expressions", "nested")),
+}
+_VALUES = frozenset(
+    (
+        exp.Alias,
+        exp.Identifier,
+        exp.Literal,
+        exp.Boolean,
+        exp.Null,
+        exp.Paren,
+        exp.Var,
+        exp.WindowSpec,
+        exp.DataTypeParam,
+    )
+)
+_OPERATORS = frozenset(
+    (
+        exp.And, exp.Or, exp.Not, exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE, exp.Is, exp.NullSafeEQ,
+        exp.NullSafeNEQ, exp.Between, exp.Like, exp.ILike, exp.Exists, exp.Add, exp.Sub, exp.Mul, exp.Div, exp.Mod,
+        exp.Neg, exp.Case, exp.If,
+    )
+)  # fmt: skip
+# None of them makes a long text of a short one, reads a setting, a file or the clock of another zone, or gives rows.
+_FUNCTIONS = frozenset(
+    (
+        exp.Count, exp.CountIf, exp.Sum, exp.Avg, exp.Min, exp.Max, exp.Median, exp.Stddev, exp.Variance,
+        exp.RowNumber, exp.Rank, exp.DenseRank, exp.Lag, exp.Lead,
+        exp.Coalesce, exp.Nullif, exp.Greatest, exp.Least, exp.Round, exp.Abs, exp.Ceil, exp.Floor,
+        exp.Lower, exp.Upper, exp.Trim, exp.Length, exp.Substring, exp.Left, exp.Right,
+        exp.CurrentDate, exp.CurrentTimestamp, exp.Extract, exp.TimestampTrunc, exp.DateTrunc, exp.DateDiff,
+        exp.Year, exp.Quarter, exp.Month, exp.Week, exp.Day, exp.DayOfWeek, exp.Hour,
+    )
+)  # fmt: skip
+_ALLOWED = frozenset(_CLAUSES) | _VALUES | _OPERATORS | _FUNCTIONS
+_TYPES = frozenset(
+    (
+        exp.DType.BIGINT, exp.DType.INT, exp.DType.DOUBLE, exp.DType.FLOAT, exp.DType.DECIMAL, exp.DType.BOOLEAN,
+        exp.DType.VARCHAR, exp.DType.TEXT, exp.DType.DATE, exp.DType.TIMESTAMP,
+        exp.DType.TIMESTAMPNTZ,
+    )
+)  # fmt: skip
+_UNITS = frozenset(
+    unit + plural
+    for unit in ("YEAR", "QUARTER", "MONTH", "WEEK", "DAY", "HOUR", "MINUTE", "SECOND", "DAYOFWEEK", "DOW")
+    for plural in ("", "S")
+)
+_KINDS_OF_JOIN = {("", ""), ("", "INNER"), ("LEFT", ""), ("RIGHT", ""), ("FULL", "")} | {
+    (side, "OUTER") for side in ("LEFT", "RIGHT", "FULL")
+}
+
+
+class RefusedSqlError(ChurnError):
+    """The query may not run; the message is one sentence that says why."""
+
+
+def guarded(sql: str, model: SemanticModel, views: Mapping[str, str]) -> str:
+    """What to run for a query over logical tables, where `views` has the query of each base table; or `RefusedSqlError`."""
+    return on_views(model, checked(sql, model), views)
+
+
+def checked(sql: str, model: SemanticModel) -> str:
+    """The query as it was understood, over logical tables, with a row limit; or `RefusedSqlError`."""
+    tree = _parsed(sql)
+    for node in tree.walk():
+        _check_node(node)
+    _check_tables(tree, model)
+    _check_size(tree)
+    _check_joins(tree)
+    _check_columns(tree, model)
+    understood = _limited(tree).sql(dialect=_DIALECT, comments=False)
+    # The parser takes more than SQL, such as a SELECT of nothing; then what was checked and what is written may differ.
+    if _parsed(understood).sql(dialect=_DIALECT, comments=False) != understood:
+        raise RefusedSqlError("this is not SQL that can be understood")
+    return understood
+
+
+def _parsed(sql: str) -> exp.Query:
+    if len(sql) > _MAX_CHARACTERS:
+        raise RefusedSqlError(f"the SQL has {len(sql):,} characters; at most {_MAX_CHARACTERS:,} are allowed")
+    if any(ord(character) < 32 and character not in "\n\r\t" for character in sql):
+        raise RefusedSqlError("the SQL has a control character")
+    try:
+        tokens = sqlglot.tokenize(sql, dialect=_DIALECT)
+    except SqlglotError as error:
+        raise RefusedSqlError("the SQL cannot be read: a text or a comment in it does not end") from error
+    _check_tokens(tokens)
+    try:
+        parsed = sqlglot.parse(sql, dialect=_DIALECT)
+    except (SqlglotError, RecursionError) as error:
+        raise RefusedSqlError("this is not SQL that can be understood") from error
+    trees = [tree for tree in parsed if not isinstance(tree, exp.Semicolon)]  # a comment behind the last semicolon
+    if len(trees) != 1:
+        raise RefusedSqlError("these are several statements; one SELECT is allowed")
+    (tree,) = trees
+    if not isinstance(tree, exp.Select | exp.SetOperation):
+        raise RefusedSqlError("this is not a SELECT; only one SELECT, without brackets around it, is allowed")
+    return tree
+
+
+def _check_tokens(tokens: list[Token]) -> None:
+    while tokens and tokens[-1].token_type == TokenType.SEMICOLON:
+        tokens = tokens[:-1]
+    if not tokens:
+        raise RefusedSqlError("there is no SQL; one SELECT is needed")
+    if any(token.token_type == TokenType.SEMICOLON for token in tokens):
+        raise RefusedSqlError("these are several statements; one SELECT is allowed")
+    if tokens[0].token_type not in {TokenType.SELECT, TokenType.WITH, TokenType.L_PAREN}:
+        raise RefusedSqlError(f"it begins with {_quoted(tokens[0].text)}; only a SELECT is allowed")
+    if len(tokens) > _MAX_TOKENS:
+        raise RefusedSqlError(f"the SQL has {len(tokens):,} words and signs; at most {_MAX_TOKENS:,} are allowed")
+    depth = 0
+    for token in tokens:
+        depth += (token.token_type == TokenType.L_PAREN) - (token.token_type == TokenType.R_PAREN)
+        if depth > _MAX_BRACKETS:
+            raise RefusedSqlError(f"brackets are nested too deeply; at most {_MAX_BRACKETS} levels are allowed")
+
+
+def _check_node(node: exp.Expr) -> None:
+    kind = type(node)
+    if isinstance(node, exp.With) and node.args.get("recursive"):
+        raise RefusedSqlError("WITH RECURSIVE is not allowed: it may never end")
+    if isinstance(node, exp.Table) and not isinstance(node.this, exp.Identifier):
+        raise RefusedSqlError(
+            f"{_quoted(_name(node.this))} in FROM is a function, not a table; functions in FROM are not allowed"
+        )
+    if isinstance(node, exp.Table) and (node.args.get("db") or node.args.get("catalog")):
+        raise RefusedSqlError(f"{_quoted(node.sql(dialect=_DIALECT))} names a schema; tables are named without one")
+    if kind not in _ALLOWED:
+        if isinstance(node, exp.Func):
+            raise RefusedSqlError(f"the function {_quoted(_name(node))} is not on the list of allowed functions")
+        raise RefusedSqlError(f"{_words(kind)} is not allowed in a question's SQL")
+    filled = {part for part, value in node.args.items() if value not in (None, False, [], "")}
+    if kind in _CLAUSES and (more := filled - _CLAUSES[kind]):
+        raise RefusedSqlError(f"{_words(kind)} with {_quoted(min(more).strip('_').upper())} is not allowed")
+    # What is on no list says so itself, when its turn comes.
+    if isinstance(node, exp.From | exp.Join) and type(node.this) in _ALLOWED - {exp.Table, exp.Subquery}:
+        raise RefusedSqlError("a SELECT in FROM needs brackets around it")
+    if isinstance(node, exp.Select) and not node.expressions:
+        raise RefusedSqlError("a SELECT in it asks for no column")
+    if isinstance(node, exp.Var) and node.name.upper() not in _UNITS:
+        raise RefusedSqlError(f"{_quoted(node.name)} is not a part of a date that is allowed")
+    if isinstance(node, exp.DataType) and node.this not in _TYPES:
+        raise RefusedSqlError(f"the type {_quoted(node.sql(dialect=_DIALECT))} is not on the list of allowed types")
+    if isinstance(node, exp.Limit | exp.Offset) and not _is_count(node.expression):
+        raise RefusedSqlError(f"{_words(kind)} must be a whole number of at most nine digits")
+    if isinstance(node, exp.With) and node.parent is not None and node.parent.parent is not None:
+        raise RefusedSqlError("WITH is allowed at the beginning of the SQL only")
+
+
+def _is_count(node: exp.Expr) -> bool:
+    return isinstance(node, exp.Literal) and not node.is_string and node.name.isdecimal() and len(node.name) < 10
+
+
+def _check_tables(tree: exp.Query, model: SemanticModel) -> None:
+    logical = {table.name for table in model.tables}
+    known = set(logical)
+    # A name that a later or an inner WITH defines is, before or outside of it, a table of the warehouse.
+    for cte in tree.ctes:
+        _check_names(cte.this, known, logical)
+        name = cte.alias.lower()
+        if name in known:
+            raise RefusedSqlError(f"WITH defines {_quoted(name)}, which is the name of another table")
+        known.add(name)
+    with_ = tree.args.get("with_")
+    _check_names(tree, known, logical, besides=with_)
+    if not any(table.name.lower() in logical for table in tree.find_all(exp.Table)):
+        raise RefusedSqlError(f"it reads no table; the tables are {_listed(logical)}")
+
+
+def _check_names(tree: exp.Expr, known: set[str], logical: set[str], besides: exp.Expr | None = None) -> None:
+    for node in tree.walk(prune=lambda node: node is besides):
+        if isinstance(node, exp.Table) and node.name.lower() not in known:
+            raise RefusedSqlError(f"there is no table {_quoted(node.name)}; the tables are {_listed(logical)}")
+
+
+def _check_size(tree: exp.Query) -> None:
+    queries = sum(1 for _ in tree.find_all(exp.Select))
+    if queries > _MAX_QUERIES:
+        raise RefusedSqlError(f"it has {queries} SELECTs; at most {_MAX_QUERIES} are allowed")
+    limit = tree.args.get("limit")
+    if isinstance(limit, exp.Limit) and int(limit.expression.name) > ROW_LIMIT:
+        raise RefusedSqlError(f"it asks for {int(limit.expression.name):,} rows; at most {ROW_LIMIT:,} are allowed")
+
+
+def _check_joins(tree: exp.Query) -> None:
+    joins = list(tree.find_all(exp.Join))
+    if len(joins) > _MAX_JOINS:
+        raise RefusedSqlError(f"it has {len(joins)} joins; at most {_MAX_JOINS} are allowed")
+    for join in joins:
+        if (join.side, join.kind) not in _KINDS_OF_JOIN:
+            raise RefusedSqlError(f"{' '.join(filter(None, (join.side, join.kind)))} JOIN is not allowed")
+        if not join.args.get("using") and not any(map(_joins_columns, _conjuncts(join.args.get("on")))):
+            raise RefusedSqlError(
+                "a join has no condition that a column of one table equals a column of another; add ON a.x = b.x"
+            )
+
+
+def _conjuncts(condition: exp.Expr | None) -> Iterator[exp.Expr]:
+    if condition is not None:
+        inner = condition.unnest()
+        yield from inner.flatten() if isinstance(inner, exp.And) else [inner]
+
+
+def _joins_columns(condition: exp.Expr) -> bool:
+    sides = (condition.left, condition.right) if isinstance(condition, exp.EQ) else ()
+    return len({side.table.lower() for side in sides if isinstance(side, exp.Column) and side.table}) == 2
+
+
+def _check_columns(tree: exp.Query, model: SemanticModel) -> None:
+    schema: dict[str, object] = {
+        table.name: {column.name: column.data_type for column in table.columns} for table in model.tables
+    }
+    columns = {column.name for table in model.tables for column in table.columns}
+    named = {node.alias.lower() for node in tree.find_all(exp.Alias)}
+    named |= {column.name.lower() for alias in tree.find_all(exp.TableAlias) for column in alias.columns}
+    for column in tree.find_all(exp.Column):
+        if not isinstance(column.this, exp.Star) and column.name.lower() not in columns | named:
+            raise RefusedSqlError(f"there is no column {_quoted(column.name)} in the semantic model")
+    try:
+        qualify(tree.copy(), schema=schema, dialect=_DIALECT)
+    except OptimizeError as error:
+        raise RefusedSqlError(f"a column does not belong to the tables of its query: {_first_line(error)}") from error
+    except (SqlglotError, RecursionError) as error:
+        raise RefusedSqlError("its columns cannot be traced to tables") from error
+
+
+def _limited(tree: exp.Query) -> exp.Query:
+    if not tree.args.get("limit"):
+        tree.set("limit", exp.Limit(expression=exp.Literal.number(ROW_LIMIT)))
+    return tree
+
+
+def _name(node: exp.Expr) -> str:
+    return node.name if isinstance(node, exp.Anonymous) else node.key
+
+
+def _words(kind: type[exp.Expr]) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__).upper()
+
+
+def _quoted(text: str) -> str:
+    shown = "".join(character if character.isprintable() else " " for character in text)
+    return f"“{shown[:60]}{'…' if len(shown) > 60 else ''}”"
+
+
+def _listed(names: set[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0].partition(". Line:")[0]
