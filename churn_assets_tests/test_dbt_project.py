@@ -420,7 +420,7 @@ def test_a_deployment_keeps_what_is_unchanged_and_declares_anew_what_changed(
         "    customers.customer_id,\n    customers.segment,\n",
     )
 
-    deployment._declare(settings)
+    deployment.declare(settings)
 
     assert positions(lake) == {**before, "dyn_customer_features": None, "dyn_churn_predictions": None}
     assert lake.query("FROM dyn_churn_predictions").to_pylist() == predictions
@@ -449,7 +449,7 @@ def test_models_that_are_declared_wrongly_are_errors_that_name_them(
         (models / f"{name}.sql").write_text("{{ config(" + config + ") }}\nselect 1 as one\n")
     before = positions(lake)
     with pytest.raises(deployment.DeploymentError) as raised:
-        deployment._declare(settings)
+        deployment.declare(settings)
     message = str(raised.value)
     assert "model keyless: a dynamic_table needs a refresh_key" in message
     assert "model vague: target_lag 'soon' is not a number and a unit" in message
@@ -467,7 +467,7 @@ def test_the_target_lag_of_a_table_that_is_downstream_is_its_readers(
     (dbt_project / "models" / "features" / "unread.sql").write_text(
         "{{ config(target_lag='downstream', refresh_key='one', initialize='on_schedule') }}\nselect 1 as one\n"
     )
-    deployment._declare(settings)
+    deployment.declare(settings)
     with pytest.raises(DynamicTableError, match="unread has target_lag DOWNSTREAM, but no dynamic table reads it"):
         lake.dynamic_tables(NOW)
 
@@ -491,9 +491,9 @@ def test_a_changed_configuration_is_applied_left_or_refused_as_the_model_says(
     )
     if on_change == "fail":
         with pytest.raises(deployment.DeploymentError, match="model dyn_churn_predictions: its configuration differs"):
-            deployment._declare(settings)
+            deployment.declare(settings)
     else:
-        deployment._declare(settings)
+        deployment.declare(settings)
     changed = {**before, "target_lag": "2 minutes", "refresh_mode": "FULL"}
     assert configured() == [changed if on_change == "apply" else before]
 

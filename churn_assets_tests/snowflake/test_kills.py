@@ -30,7 +30,7 @@ from churn_assets_tests.snowflake.emulator.process import RunningEmulator, runni
 
 pytestmark = [pytest.mark.emulator, pytest.mark.slow]
 
-KILLS, CHUNK_MESSAGES = 60, 40
+KILLS, CHUNK_MESSAGES = 40, 40
 BOUNDARIES = (
     "before the file is put",
     "after the file is put",
@@ -95,7 +95,7 @@ def ingest_and_die(environment: dict[str, str], home: Path, boundary: str, numbe
     ingest(warehouse, cluster, ranges, on_gap="fail", group="g", clock=utc_now, report=lambda _: None)
 
 
-def test_sixty_kills_change_nothing_that_is_stored(
+def test_forty_kills_change_nothing_that_is_stored(
     emulator: RunningEmulator, tables: Settings, settings: Settings, lake: LakeWarehouse
 ):
     luck, died, number = random.Random(3), Counter[str](), 0
