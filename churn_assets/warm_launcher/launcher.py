@@ -38,6 +38,7 @@ from churn_assets.warm_launcher.warm_process import Orders
 
 # Hidden in the UI, like all tags that begin so: the name under which the run's warm process listens.
 PROCESS_TAG = ".dagster/warm_process"
+KILL_SECONDS = 60.0  # for a canceled run to end by itself
 # An answer may have to wait until a process that replaces itself has loaded the definitions.
 _PATIENCE_SECONDS = 30.0
 _HERE = {"localhost", "127.0.0.1", "::1"}
@@ -176,11 +177,15 @@ class WarmRunLauncher(RunLauncher[T_DagsterInstance], ConfigurableClass):
         """Raises `NotWarmError` as long as the run was not handed over, `DagsterLaunchFailedError` if that is in doubt."""
         origin = _origin_here(run)
         deadline = time.monotonic() + self._load_timeout_seconds
+        reloaded = False
         while True:
             started, is_new = self._process_of(origin)
             try:
                 if self._hand_over(run, started, deadline):
                     return
+                if reloaded:
+                    raise NotWarmError("files that the definitions are loaded from change with each loading")
+                reloaded = True
             except WarmProcessGoneError as error:
                 if is_new:
                     raise NotWarmError(
@@ -241,6 +246,7 @@ class WarmRunLauncher(RunLauncher[T_DagsterInstance], ConfigurableClass):
                 preload=self._preload,
                 replace_after_runs=self._replace_after_runs,
                 drain_seconds=self._drain_seconds,
+                kill_seconds=KILL_SECONDS,
             )
             process = subprocess.Popen(
                 [origin.executable_path, "-m", Orders.__module__, json.dumps(asdict(orders))],

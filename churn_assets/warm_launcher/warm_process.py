@@ -28,7 +28,6 @@ from churn_assets.warm_launcher import worker
 from churn_assets.warm_launcher.changes import Fingerprint, fingerprint, has_changed, recorded_files
 from churn_assets.warm_launcher.messages import Line, WarmProcessGoneError, is_same_user
 
-KILL_SECONDS = 60.0  # for a canceled run to end by itself
 _SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
 
 
@@ -42,6 +41,7 @@ class Orders:
     preload: list[str]
     replace_after_runs: int
     drain_seconds: float
+    kill_seconds: float
 
 
 @dataclass
@@ -141,12 +141,12 @@ class WarmProcess:
 
     def _launch(self, line: Line) -> None:
         """Two steps: only once it was told that all is ready does the launcher give the run away."""
-        if self._error is not None:
-            line.send({"error": self._error})
-            self._replace()  # the cause may be gone by the next time
         if has_changed(self._files):
             line.send({"reloading": True})
             self._replace()
+        if self._error is not None:
+            line.send({"error": self._error})
+            self._replace()  # the cause may be gone by the next time
         line.send({"ready": True})
         run = line.receive()
         try:
@@ -194,7 +194,7 @@ class WarmProcess:
         pid = self._pid_of(run_id)
         if pid is None:
             return False
-        self._state.children[pid].kill_at = time.monotonic() + KILL_SECONDS
+        self._state.children[pid].kill_at = time.monotonic() + self._orders.kill_seconds
         os.kill(pid, signal.SIGINT)
         return True
 
@@ -227,7 +227,7 @@ class WarmProcess:
 
 def _load(orders: Orders) -> tuple[str | None, Fingerprint]:
     """Import the definitions: why no run may be forked from them, if so, and the files they came from."""
-    descriptors = set(os.listdir("/proc/self/fd"))
+    descriptors = _descriptors()
     error: str | None = None
     with recorded_files() as opened:
         try:
@@ -250,19 +250,31 @@ def _import(orders: Orders) -> None:
         import_module(module)
 
 
-def _unsafe_to_fork(descriptors: set[str]) -> str | None:
+def _unsafe_to_fork(descriptors: set[int]) -> str | None:
     """What came with the definitions that a fork would break or share."""
     threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
     if threads:
         return f"loading the definitions starts threads ({', '.join(threads)}), which a fork would not have"
-    for descriptor in set(os.listdir("/proc/self/fd")) - descriptors:
-        with suppress(OSError):
-            mode = os.fstat(int(descriptor)).st_mode
-            writable = fcntl.fcntl(int(descriptor), fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
-            if stat.S_ISSOCK(mode) or (stat.S_ISREG(mode) and writable):
-                opened = os.readlink(f"/proc/self/fd/{descriptor}")
-                return f"loading the definitions opens {opened}, which runs must not share; open it in a resource or an asset"
+    for descriptor in _descriptors() - descriptors:
+        mode = os.fstat(descriptor).st_mode
+        is_database = stat.S_ISREG(mode) and fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
+        if stat.S_ISSOCK(mode) or is_database:
+            opened = os.readlink(f"/proc/self/fd/{descriptor}")
+            return f"loading the definitions opens {opened}, which runs must not share; open it in a resource or an asset"
     return None
+
+
+def _descriptors() -> set[int]:
+    """What is open, without the listing itself."""
+    return {number for name in os.listdir("/proc/self/fd") if _is_open(number := int(name))}
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
