@@ -4,9 +4,13 @@ Every sensor compares states (high watermark and committed offset, change and re
 the warehouse; none rests on a cursor or a run key. So a failed or lost run is taken up by a later tick, an update
 cannot fall between two ticks, and an idle system starts no run. A sensor requests nothing while a run of its job is
 queued or started.
+
+With CHURN_REFRESH=eager events go from Kafka to the retention queue in one run, and the sensors on this way do not look
+once a tick but watch during it (`_watched`), so that the five seconds between two ticks are not felt.
 """
 
 import json
+import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 
@@ -24,7 +28,7 @@ from churn_assets.dynamic_tables.engine import DynamicTable
 from churn_assets.ingestion import kafka
 from churn_assets.ingestion.backlog import PartitionLag, lags
 from churn_assets.ingestion.events import LEDGERS
-from churn_assets.ingestion.kafka import OffsetRange
+from churn_assets.ingestion.kafka import OffsetRange, Partition
 from churn_assets.model.challenge import is_training_due
 from churn_assets.model.registry import serving_since
 from churn_assets.retention import outbox
@@ -60,6 +64,12 @@ UNDER_WAY = [
 _OUTCOMES = {AssetCheckExecutionRecordStatus.SUCCEEDED: True, AssetCheckExecutionRecordStatus.FAILED: False}
 BLOCKING_CHECKS = (*INGEST_CHECKS, *BLOCKING_LEDGER_CHECKS)
 _TICK_SECONDS = 5  # the daemon's own loop is no faster
+# Less than the loop's: a tick that is a moment early would else be left out.
+_WATCHING_TICK_SECONDS = 1
+_LOOK_SECONDS = 0.2  # between two looks of a tick that watches
+# When a tick watches, in seconds after its start. It must have ended when the next loop begins, which passes over a sensor
+# whose tick still runs. Two sensors watch Kafka in turn: one that has requested a run sees nothing until the next loop.
+_FIRST_HALF, _SECOND_HALF, _WHOLE = (0.0, 2.2), (2.2, 4.4), (0.0, 4.4)
 
 ingest_job = dg.define_asset_job(
     "ingest_events",
@@ -70,6 +80,11 @@ refresh_job = dg.define_asset_job(
     "refresh_dynamic_tables",
     dg.AssetSelection.groups("features", "predictions") | dg.AssetSelection.assets(STREAM, ALERTS),
     description="Refresh features and predictions, then move who came into HIGH or CRITICAL to the retention queue.",
+)
+score_job = dg.define_asset_job(
+    "score_events",
+    ingest_job.selection | refresh_job.selection,
+    description="Store an offset range of Kafka messages, refresh what they change and fill the retention queue, in one run.",
 )
 emails_job = dg.define_asset_job(
     "write_retention_emails", dg.AssetSelection.assets("retention_emails"), description="Write the emails of one day."
@@ -111,24 +126,64 @@ maintenance_job = dg.define_asset_job(
 
 
 @dg.sensor(
-    job=ingest_job,
-    minimum_interval_seconds=_TICK_SECONDS,
+    jobs=[ingest_job, score_job],
+    minimum_interval_seconds=_WATCHING_TICK_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
-        f"Requests a run for what waits in Kafka: {INGEST_MESSAGES} messages, or any that has waited {INGEST_SECONDS:g} s."
-        " It compares high watermarks with the offsets committed in the warehouse and never reads a message."
+        f"Requests a run for what waits in Kafka: {INGEST_MESSAGES} messages, or any that has waited {INGEST_SECONDS:g} s"
+        " (CHURN_REFRESH=eager: any at once, and the run goes on to the scores). It compares high watermarks with the offsets"
+        " committed in the warehouse and never reads a message."
     ),
 )
 def kafka_sensor(
     context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse], settings: dg.ResourceParam[Settings]
 ) -> dg.RunRequest | dg.SkipReason:
-    """One look at the watermarks."""
-    if skip := _not_now(context, ingest_job.name):
-        return skip
+    """A look at the watermarks, or a watch over them."""
+    return _ingestion(context, warehouse, settings, _FIRST_HALF)
+
+
+@dg.sensor(
+    jobs=[ingest_job, score_job],
+    minimum_interval_seconds=_WATCHING_TICK_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="With CHURN_REFRESH=eager: watches Kafka while kafka_sensor rests, and does the same.",
+)
+def kafka_relief_sensor(
+    context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse], settings: dg.ResourceParam[Settings]
+) -> dg.RunRequest | dg.SkipReason:
+    """A watch over the watermarks."""
+    if settings.refresh != "eager":
+        return dg.SkipReason("kafka_sensor looks often enough for CHURN_REFRESH=lag")
+    return _ingestion(context, warehouse, settings, _SECOND_HALF)
+
+
+def _ingestion(
+    context: dg.SensorEvaluationContext, warehouse: Warehouse, settings: Settings, watch: tuple[float, float]
+) -> dg.RunRequest | dg.SkipReason:
+    """What is to be ingested now; with CHURN_REFRESH=eager, as soon as it is there within the watch."""
+    seen: dict[Partition, int] | None = None
     try:
-        found = lags(warehouse, kafka.connect(settings), settings.topics)
+        cluster = kafka.connect(settings)
+
+        def look() -> dg.RunRequest | dg.SkipReason:
+            nonlocal seen
+            seen = None
+            if skip := _under_way(context, ingest_job.name, score_job.name) or _just_failed(context, ingest_job.name):
+                return skip
+            found = lags(warehouse, cluster, settings.topics)
+            seen = {lag.partition: lag.watermarks.high for lag in found}
+            return _request_for(context, warehouse, settings, found)
+
+        if settings.refresh == "eager":
+            return _watched(look, lambda: seen is None or cluster.high_watermarks(seen) != seen, watch)
+        return look()
     except kafka.KafkaUnavailableError as error:
         return dg.SkipReason(str(error))
+
+
+def _request_for(
+    context: dg.SensorEvaluationContext, warehouse: Warehouse, settings: Settings, found: list[PartitionLag]
+) -> dg.RunRequest | dg.SkipReason:
     gaps = [lag for lag in found if lag.is_blocked(settings.on_gap)]
     ranges = [lag.waiting for lag in found if lag.waiting and lag not in gaps]
     if gaps and not ranges:
@@ -137,6 +192,8 @@ def kafka_sensor(
     if not waiting:
         context.update_cursor("")
         return dg.SkipReason("nothing waits")
+    if settings.refresh == "eager":
+        return _ingest_run(ranges, goes_on=_may_go_on(context, warehouse, settings))
     # The cursor only remembers since when something has been waiting; losing it costs one tick.
     now = utc_now()
     since = datetime.fromisoformat(context.cursor) if context.cursor else now
@@ -144,18 +201,32 @@ def kafka_sensor(
         context.update_cursor(since.isoformat())
         return dg.SkipReason(f"{waiting} messages wait, for less than {INGEST_SECONDS:g} s")
     context.update_cursor("")
-    return dg.RunRequest(run_config=_ingest_run(ranges))
+    return _ingest_run(ranges)
+
+
+def _may_go_on(context: dg.SensorEvaluationContext, warehouse: Warehouse, settings: Settings) -> bool:
+    """Whether a run may go from the ledgers to the scores: else it only ingests, which nothing downstream may hold up."""
+    return (
+        settings.driver == "dagster"
+        and not _under_way(context, refresh_job.name)
+        and not _just_failed(context, score_job.name)
+        and not _blocked(context)
+        and not any(table.keeps_itself_fresh for table in warehouse.dynamic_tables(utc_now()))
+    )
 
 
 def _report_gaps(context: dg.SensorEvaluationContext, gaps: list[PartitionLag]) -> dg.RunRequest | dg.SkipReason:
     """A run says by a failed check what is missing; that it still is need not be said again."""
     if _has_failed(context, COMPLETE_CHECK):
         return dg.SkipReason("; ".join(str(lag.gap) for lag in gaps))
-    return dg.RunRequest(run_config=_ingest_run([lag.waiting for lag in gaps]))
+    return _ingest_run([lag.waiting for lag in gaps])
 
 
-def _ingest_run(ranges: list[OffsetRange]) -> dg.RunConfig:
-    return dg.RunConfig(ops={"ingest": ingest_config(ranges)})
+def _ingest_run(ranges: list[OffsetRange], *, goes_on: bool = False) -> dg.RunRequest:
+    return dg.RunRequest(
+        job_name=(score_job if goes_on else ingest_job).name,
+        run_config=dg.RunConfig(ops={"ingest": ingest_config(ranges)}),
+    )
 
 
 @dg.sensor(
@@ -171,7 +242,7 @@ def refresh_sensor(
     context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse], settings: dg.ResourceParam[Settings]
 ) -> dg.RunRequest | dg.SensorResult | dg.SkipReason:
     """One look at the lags."""
-    if skip := _not_now(context, refresh_job.name) or _blocked(context):
+    if skip := _not_now(context, refresh_job.name, score_job.name) or _blocked(context):
         return skip
     tables = warehouse.dynamic_tables(utc_now())
     due = [table.name for table in tables if is_due(table, eager=settings.refresh == "eager")]
@@ -216,8 +287,8 @@ def refresh_history_sensor(
     context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse]
 ) -> dg.SensorResult | dg.SkipReason:
     """One look at the history of refreshes."""
-    if context.instance.get_runs(dg.RunsFilter(job_name=refresh_job.name, statuses=UNDER_WAY), limit=1):
-        return dg.SkipReason(f"a run of {refresh_job.name} is queued or started, which records its own")
+    if skip := _under_way(context, refresh_job.name, score_job.name):
+        return skip  # it records its own
     now = utc_now()
     tables = warehouse.dynamic_tables(now)
     if any(table.keeps_itself_fresh for table in tables):
@@ -313,23 +384,32 @@ def with_late_sources(tables: list[DynamicTable], due: list[str]) -> list[str]:
 
 @dg.sensor(
     job=emails_job,
-    minimum_interval_seconds=_TICK_SECONDS,
+    minimum_interval_seconds=_WATCHING_TICK_SECONDS,
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Requests a run of today's emails while customers wait who may be written to, and of days left unfinished.",
 )
 def emails_sensor(
     context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse], settings: dg.ResourceParam[Settings]
 ) -> dg.RunRequest | dg.SkipReason:
-    """One look at the queue."""
-    if skip := _not_now(context, emails_job.name) or _blocked(context, (*BLOCKING_CHECKS, DRIVER_CHECK)):
-        return skip
-    if settings.driver == "native":
-        day = oldest_drafted_day(warehouse, utc_now())
-    else:
-        day = next_day(warehouse, limits_of(settings), utc_now())
-    if day:
-        return dg.RunRequest(partition_key=day.isoformat())
-    return dg.SkipReason("nobody waits who may be written to today")
+    """A look at the queue, or a watch over it."""
+
+    def look() -> dg.RunRequest | dg.SkipReason:
+        nonlocal version
+        version = warehouse.version()
+        if skip := _not_now(context, emails_job.name) or _blocked(context, (*BLOCKING_CHECKS, DRIVER_CHECK)):
+            return skip
+        if settings.driver == "native":
+            day = oldest_drafted_day(warehouse, utc_now())
+        else:
+            day = next_day(warehouse, limits_of(settings), utc_now())
+        if day:
+            return dg.RunRequest(partition_key=day.isoformat())
+        return dg.SkipReason("nobody waits who may be written to today")
+
+    version = warehouse.version()
+    if settings.refresh == "eager" and version is not None:
+        return _watched(look, lambda: warehouse.version() != version, _WHOLE)
+    return look()
 
 
 @dg.sensor(
@@ -458,6 +538,7 @@ def maintenance_sensor(
 
 SENSORS = [
     kafka_sensor,
+    kafka_relief_sensor,
     refresh_sensor,
     refresh_history_sensor,
     driver_sensor,
@@ -474,6 +555,7 @@ SENSORS = [
 JOBS = [
     ingest_job,
     refresh_job,
+    score_job,
     emails_job,
     outbox_job,
     ledger_checks_job,
@@ -517,10 +599,36 @@ def _ran_at(context: dg.SensorEvaluationContext, job: str) -> datetime:
     return (last[0].create_timestamp if last else datetime.fromtimestamp(0, UTC)).astimezone(UTC).replace(tzinfo=None)
 
 
-def _not_now(context: dg.SensorEvaluationContext, job: str) -> dg.SkipReason | None:
-    """Why no run of `job` may be requested now: one is under way, or the last one failed a moment ago."""
-    if context.instance.get_runs(dg.RunsFilter(job_name=job, statuses=UNDER_WAY), limit=1):
-        return dg.SkipReason(f"a run of {job} is queued or started")
+def _watched(
+    look: Callable[[], dg.RunRequest | dg.SkipReason], has_news: Callable[[], bool], watch: tuple[float, float]
+) -> dg.RunRequest | dg.SkipReason:
+    """The first request that `look` makes within the watch, else its last word. It looks again only when there is news.
+
+    `has_news` is asked several times a second, so it must cost next to nothing.
+    """
+    starts_at, ends_at = (time.monotonic() + seconds for seconds in watch)
+    time.sleep(starts_at - time.monotonic() if starts_at > time.monotonic() else 0)
+    found = look()
+    while isinstance(found, dg.SkipReason) and time.monotonic() < ends_at:
+        time.sleep(_LOOK_SECONDS)
+        if has_news():
+            found = look()
+    return found
+
+
+def _not_now(context: dg.SensorEvaluationContext, *jobs: str) -> dg.SkipReason | None:
+    """Why no run of the jobs may be requested now: one is under way, or the last one failed a moment ago."""
+    return _under_way(context, *jobs) or next(filter(None, (_just_failed(context, job) for job in jobs)), None)
+
+
+def _under_way(context: dg.SensorEvaluationContext, *jobs: str) -> dg.SkipReason | None:
+    for job in jobs:
+        if context.instance.get_runs(dg.RunsFilter(job_name=job, statuses=UNDER_WAY), limit=1):
+            return dg.SkipReason(f"a run of {job} is queued or started")
+    return None
+
+
+def _just_failed(context: dg.SensorEvaluationContext, job: str) -> dg.SkipReason | None:
     last = context.instance.get_run_records(dg.RunsFilter(job_name=job), limit=1)
     if last and last[0].dagster_run.status == dg.DagsterRunStatus.FAILURE:
         failed_for = (datetime.now(UTC) - last[0].update_timestamp.astimezone(UTC)).total_seconds()

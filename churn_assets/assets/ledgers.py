@@ -7,7 +7,7 @@ from churn_assets.clock import utc_now
 from churn_assets.ingestion import kafka
 from churn_assets.ingestion.backlog import ingest, lags
 from churn_assets.ingestion.commit import Stored, broken_ranges
-from churn_assets.ingestion.events import EVENT_TYPES, EXTRA_FIELDS, EventType
+from churn_assets.ingestion.events import EVENT_TYPES, EXTRA_FIELDS, LEDGERS, EventType
 from churn_assets.ingestion.kafka import OffsetRange, Partition
 from churn_assets.settings import EVENTS_TOPIC, SCORES_TOPIC, Settings
 from churn_assets.warehouse.protocol import Warehouse, row_count
@@ -145,9 +145,12 @@ def ledgers(
         report=context.log.info,
     )
     metadata = _run_metadata(result, (utc_now() - started_at).total_seconds())
+    # What reads a ledger in this very run would be skipped with it.
+    selected = context.job_def.asset_layer.selected_asset_keys
+    goes_on = not selected <= {*map(dg.AssetKey, LEDGERS), dg.AssetKey(REJECTS)}
     for event_type in EVENT_TYPES:
         ledger = event_type.ledger
-        if result.rows[ledger]:
+        if result.rows[ledger] or goes_on:
             yield dg.MaterializeResult(
                 asset_key=ledger,
                 metadata={

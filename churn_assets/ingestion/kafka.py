@@ -6,7 +6,7 @@ Here belong the client and its settings. What the messages mean is `decoding`, w
 import atexit
 import json
 import os
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import groupby
@@ -124,10 +124,14 @@ class Cluster:
         epoch = self.epoch(topic)
         if epoch is None:
             return {}
-        numbers = sorted(found.partitions)
-        low = self._offsets(topic, numbers, OffsetSpec.earliest())
-        high = self._offsets(topic, numbers, OffsetSpec.latest())
-        return {Partition(epoch, topic, number): Watermarks(low[number], high[number]) for number in numbers}
+        places = [(topic, number) for number in sorted(found.partitions)]
+        low, high = self._offsets(places, OffsetSpec.earliest()), self._offsets(places, OffsetSpec.latest())
+        return {Partition(epoch, *place): Watermarks(low[place], high[place]) for place in places}
+
+    def high_watermarks(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """The offset after the last message of each partition, by one request: for who looks several times a second."""
+        asked = {(partition.topic, partition.number): partition for partition in partitions}
+        return {asked[place]: offset for place, offset in self._offsets(asked, OffsetSpec.latest()).items()}
 
     def epoch(self, topic: str) -> str | None:
         """The life that the topic is in, None where it does not exist: the cluster's id and the topic's.
@@ -184,14 +188,14 @@ class Cluster:
         except KafkaException as error:
             raise self._unavailable(error) from error
 
-    def _offsets(self, topic: str, numbers: Sequence[int], spec: Any) -> dict[int, int]:
+    def _offsets(self, places: Iterable[tuple[str, int]], spec: Any) -> dict[tuple[str, int], int]:
         try:
             answer = self._admin.list_offsets(
-                {TopicPartition(topic, number): spec for number in numbers},
+                {TopicPartition(topic, number): spec for topic, number in places},
                 isolation_level=IsolationLevel.READ_COMMITTED,
                 request_timeout=TIMEOUT_SECONDS,
             )
-            return {partition.partition: future.result().offset for partition, future in answer.items()}
+            return {(place.topic, place.partition): future.result().offset for place, future in answer.items()}
         except KafkaException as error:
             raise self._unavailable(error) from error
 

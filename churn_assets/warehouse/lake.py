@@ -5,6 +5,7 @@ the callers; refreshes belong to `churn_assets.dynamic_tables`.
 """
 
 import fcntl
+import os
 import random
 import re
 import threading
@@ -188,6 +189,11 @@ class LakeWarehouse:
         with self._cursor() as cursor, _stopped_after(self._timeout_seconds, cursor):
             return cursor.execute(sql, parameters).to_arrow_table()
 
+    def version(self) -> object | None:
+        # Every commit writes to the catalog's log, which a checkpoint begins anew; both have a time of their own.
+        files = (self._path / "catalog.sqlite-wal", self._path / "catalog.sqlite")
+        return [(found.st_mtime_ns, found.st_size) for file in files if (found := _stat(file))]
+
     def columns(self, table: str) -> list[Column]:
         rows = self.query(f"DESCRIBE {table}").to_pylist()
         return [Column(row["column_name"], row["column_type"]) for row in rows]
@@ -338,6 +344,13 @@ def _expire(tx: LakeTransaction, older_than: datetime) -> int:
     if versions:
         tx.execute(f"CALL ducklake_expire_snapshots('lake', versions => [{', '.join(str(v) for (v,) in versions)}])")
     return len(versions)
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
 
 
 def _literal(text: object) -> str:

@@ -109,6 +109,13 @@ class Warehouse(Protocol):
         """The result of one query."""
         ...
 
+    def version(self) -> object | None:
+        """What is another one after each commit, so cheap that it may be asked several times a second.
+
+        None where the warehouse does not say that for nothing.
+        """
+        ...
+
     def columns(self, table: str) -> list[Column]:
         """The columns of a table in order."""
         ...

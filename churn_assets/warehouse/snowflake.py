@@ -210,6 +210,9 @@ class SnowflakeWarehouse:
             _refuse_writes(sql)
         return self._ask(lambda session: session.arrow(sql, parameters))
 
+    def version(self) -> object | None:
+        return None
+
     def columns(self, table: str) -> list[Column]:
         rows = self._ask(lambda session: session.dicts(f"DESCRIBE TABLE {table}"))
         return [Column(row["name"].lower(), row["type"]) for row in rows]

@@ -260,7 +260,9 @@ def _unsafe_to_fork(descriptors: set[int]) -> str | None:
         is_database = stat.S_ISREG(mode) and fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
         if stat.S_ISSOCK(mode) or is_database:
             opened = os.readlink(f"/proc/self/fd/{descriptor}")
-            return f"loading the definitions opens {opened}, which runs must not share; open it in a resource or an asset"
+            return (
+                f"loading the definitions opens {opened}, which runs must not share; open it in a resource or an asset"
+            )
     return None
 
 
