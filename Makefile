@@ -10,7 +10,7 @@ RUN := .venv/bin
 SYNCED := .venv/.synced
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-kafka test-snowflake check test-ui lint format dbt-vars event-docs screenshots benchmark-ingest benchmark-refresh benchmark-lag benchmark-idle benchmark-effect benchmark-scoring clean
+.PHONY: help install demo test test-slow test-kafka test-snowflake check test-ui lint format dbt-vars event-docs screenshots benchmark-ingest benchmark-refresh benchmark-lag benchmark-latency benchmark-idle benchmark-effect benchmark-scoring clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ benchmark-refresh: $(SYNCED)  ## Measure incremental refreshes against a full re
 
 benchmark-lag: $(SYNCED)  ## Watch the age of what the predictions do not show yet, for twenty minutes
 	$(RUN)/python -m benchmarks.lag $(ARGS)
+
+benchmark-latency: $(SYNCED)  ## Measure an event's way to its score and email, with the warm and the default launcher
+	$(RUN)/python -m benchmarks.latency $(ARGS)
 
 benchmark-idle: $(SYNCED)  ## Watch an idle system for ten minutes
 	$(RUN)/python -m benchmarks.idle $(ARGS)

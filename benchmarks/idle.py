@@ -41,32 +41,34 @@ def main() -> None:
         environment = {**os.environ, "CHURN_HOME": folder, "DAGSTER_HOME": str(dagster_home)}
         environment.pop("KAFKA_BOOTSTRAP_SERVERS", None)
         for command in (["seed", "--customers", "2000", "--days", "90"], ["deploy"]):
-            subprocess.run(_churn(*command), env=environment, check=True, capture_output=True)
+            subprocess.run(churn(*command), env=environment, check=True, capture_output=True)
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         dagster = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-p", f"{port}"]
-        processes = [stack.enter_context(_running(command, environment)) for command in (_churn("broker"), dagster)]
-        stack.callback(_stop, processes)
+        processes = [stack.enter_context(running(command, environment)) for command in (churn("broker"), dagster)]
+        stack.callback(stop, processes)
         instance = stack.enter_context(DagsterInstance.from_config(str(dagster_home)))
         began = time.monotonic()
         while (quiet := _seconds_since_a_run(instance)) < QUIET_SECONDS:
             if time.monotonic() - began > PATIENCE_SECONDS:
                 raise SystemExit(f"not idle: a run was launched {quiet:.0f} s ago")
             time.sleep(5)
-        runs, cpu = instance.get_runs_count(), _cpu_seconds(processes)
+        runs, cpu = instance.get_runs_count(), cpu_seconds(processes)
         time.sleep(options.minutes * 60)
-        launched, used = instance.get_runs_count() - runs, _cpu_seconds(processes) - cpu
+        launched, used = instance.get_runs_count() - runs, cpu_seconds(processes) - cpu
         print(  # noqa: T201
             f"{runs} runs before; {launched} runs in {options.minutes:g} idle minutes;"
             f" CPU of all processes: {used / (options.minutes * 60) * 100:.1f} % of a core"
         )
 
 
-def _churn(*arguments: str) -> list[str]:
+def churn(*arguments: str) -> list[str]:
+    """The command line of a `churn` command."""
     return [sys.executable, "-m", "churn_assets.cli", *arguments]
 
 
-def _running(command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+def running(command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """A process in a session of its own."""
     return subprocess.Popen(
         command,
         env=environment,
@@ -77,7 +79,8 @@ def _running(command: list[str], environment: dict[str, str]) -> subprocess.Pope
     )
 
 
-def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
+def stop(processes: list[subprocess.Popen[bytes]]) -> None:
+    """Let processes and what they have started end."""
     for process in processes:
         os.killpg(process.pid, signal.SIGTERM)
 
@@ -87,7 +90,7 @@ def _seconds_since_a_run(instance: DagsterInstance) -> float:
     return time.time() - records[0].create_timestamp.timestamp() if records else 0.0
 
 
-def _cpu_seconds(processes: list[subprocess.Popen[bytes]]) -> float:
+def cpu_seconds(processes: list[subprocess.Popen[bytes]]) -> float:
     """User and system time of all processes of the sessions so far, Linux only."""
     sessions, ticks = {process.pid for process in processes}, 0
     for stat in Path("/proc").glob("[0-9]*/stat"):

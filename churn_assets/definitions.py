@@ -1,5 +1,6 @@
 """Assembly of the Dagster definitions, and nothing else."""
 
+from functools import cache
 from typing import Any
 
 import dagster as dg
@@ -74,6 +75,7 @@ def _table_of(spec: dg.AssetSpec) -> str | None:
 
 
 @dg.definitions
+@cache
 def defs() -> dg.Definitions:
-    """What Dagster loads: the graph for the settings in the environment."""
+    """What Dagster loads, several times in a process: the graph for the settings in the environment."""
     return build_defs(load_settings())
