@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from dagster import DagsterRun, Field, IntSource, StringSource
+from dagster import DagsterRun, Field, IntSource
 from dagster._core.errors import DagsterLaunchFailedError
 from dagster._core.instance.types import T_DagsterInstance
 from dagster._core.launcher import DefaultRunLauncher, LaunchRunContext, RunLauncher
@@ -66,7 +66,6 @@ class WarmRunLauncher(RunLauncher[T_DagsterInstance], ConfigurableClass):
 
     def __init__(
         self,
-        preload: list[str] | None = None,
         replace_after_runs: int = 1000,
         drain_seconds: int = 30,
         load_timeout_seconds: int = 60,
@@ -74,7 +73,6 @@ class WarmRunLauncher(RunLauncher[T_DagsterInstance], ConfigurableClass):
     ) -> None:
         super().__init__()
         self._inst_data = inst_data
-        self._preload = preload or []
         self._replace_after_runs = replace_after_runs
         self._drain_seconds = drain_seconds
         self._load_timeout_seconds = load_timeout_seconds
@@ -91,11 +89,6 @@ class WarmRunLauncher(RunLauncher[T_DagsterInstance], ConfigurableClass):
     def config_type(cls) -> Mapping[str, Any]:
         """The options in `dagster.yaml`."""
         return {
-            "preload": Field(
-                [StringSource],
-                is_required=False,
-                description="Modules to import beside the definitions: those that runs would import themselves each time.",
-            ),
             "replace_after_runs": Field(
                 IntSource, default_value=1000, description="After so many runs a warm process replaces itself."
             ),
@@ -243,7 +236,6 @@ class WarmRunLauncher(RunLauncher[T_DagsterInstance], ConfigurableClass):
                 listener=listener.fileno(),
                 lifeline=ending,
                 origin=serialize_value(origin),
-                preload=self._preload,
                 replace_after_runs=self._replace_after_runs,
                 drain_seconds=self._drain_seconds,
                 kill_seconds=KILL_SECONDS,

@@ -38,7 +38,6 @@ class Orders:
     listener: int
     lifeline: int
     origin: str
-    preload: list[str]
     replace_after_runs: int
     drain_seconds: float
     kill_seconds: float
@@ -55,10 +54,15 @@ class Child:
 
 @dataclass
 class State:
-    """What outlives a replacement: the children, and the pipe by which they notice that this process is gone."""
+    """What outlives a replacement: the children, the pipe by which they notice that this process is gone, and modules.
+
+    `learned` are those that runs have imported beside the definitions, `avoided` those that may not be forked from.
+    """
 
     tether: tuple[int, int]
     children: dict[int, Child] = field(default_factory=dict)
+    learned: list[str] = field(default_factory=list)
+    avoided: list[str] = field(default_factory=list)
 
     def save(self) -> int:
         """The descriptor of a file in memory that `restore` reads."""
@@ -73,7 +77,7 @@ class State:
         with os.fdopen(file) as text:
             found = json.load(text)
         children = {int(pid): Child(**child) for pid, child in found["children"].items()}
-        return cls(tuple(found["tether"]), children)
+        return cls(tuple(found["tether"]), children, found["learned"], found["avoided"])
 
 
 class WarmProcess:
@@ -91,18 +95,31 @@ class WarmProcess:
         signal.signal(signal.SIGTERM, _leave)
         signal.signal(signal.SIGINT, _leave)
         with _killed_at_end_of(orders.lifeline):  # an import may hang
-            self._error, self._files = _load(orders)
+            self._load()
         signal.set_wakeup_fd(self._waker.fileno())
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        # What is loaded stays; the collector must not walk over it in every fork, and copy it by doing so.
-        gc.collect()
-        gc.freeze()
         self._selector = DefaultSelector()
         for descriptor in (self._listener, orders.lifeline, self._woken):
             self._selector.register(descriptor, EVENT_READ)
         self._line: Line | None = None
         self._forked = 0
         self._end_at: float | None = None  # a time of the monotonic clock, once the launcher is gone
+
+    def _load(self) -> None:
+        """Import the definitions; whether runs may be forked from them, and the files they came from."""
+        self._error: str | None = None
+        descriptors = _descriptors()
+        with recorded_files() as self._opened:
+            try:
+                _import_definitions(self._orders.origin)
+                _import(self._state.learned)
+            except (Exception, SystemExit) as caught:  # noqa: BLE001  # whatever user code may raise
+                traceback.print_exc()
+                said = "".join(traceback.format_exception_only(caught)).strip()
+                self._error = f"the definitions could not be loaded: {said}"
+        self._error = self._error or _unsafe_to_fork(descriptors)
+        self._files: Fingerprint = fingerprint(self._opened)
+        _leave_in_place()
 
     def serve(self) -> None:
         """Answer the launcher and reap children."""
@@ -136,6 +153,8 @@ class WarmProcess:
                     self._launch(self._line)
                 case "terminate":
                     self._line.send({"found": self._terminate(request["run_id"])})
+                case "learn":
+                    self._learn(request["modules"])
                 case "find":
                     self._line.send({"found": self._pid_of(request["run_id"]) is not None})
 
@@ -150,13 +169,26 @@ class WarmProcess:
         line.send({"ready": True})
         run = line.receive()
         try:
-            self._fork(Child(run["arguments"], run["run_id"]), partial(worker.execute, run["arguments"]))
+            work = partial(worker.execute, run["arguments"], self._listener.getsockname()[1:].decode())
+            self._fork(Child(run["arguments"], run["run_id"]), work)
         except OSError as error:
             line.send({"error": f"the process could not be forked: {error}"})
             return
         line.send({})
         if self._forked >= self._orders.replace_after_runs:
             self._replace()
+
+    def _learn(self, modules: list[str]) -> None:
+        """Import what a run has imported, so that the next one need not."""
+        descriptors = _descriptors()
+        new = [name for name in modules if name not in sys.modules and name not in self._state.avoided]
+        _import(new)
+        if _unsafe_to_fork(descriptors):
+            self._state.avoided += new
+            self._replace()
+        self._state.learned += new
+        self._files = fingerprint(self._opened) | self._files
+        _leave_in_place()
 
     def _fork(self, child: Child, work: Callable[[], None]) -> None:
         sys.stdout.flush()
@@ -225,29 +257,27 @@ class WarmProcess:
         os.execv(sys.executable, [sys.executable, "-m", "churn_assets.warm_launcher.warm_process", *arguments])
 
 
-def _load(orders: Orders) -> tuple[str | None, Fingerprint]:
-    """Import the definitions: why no run may be forked from them, if so, and the files they came from."""
-    descriptors = _descriptors()
-    error: str | None = None
-    with recorded_files() as opened:
-        try:
-            _import(orders)
-        except (Exception, SystemExit) as caught:  # noqa: BLE001  # whatever user code may raise
-            traceback.print_exc()
-            error = f"the definitions could not be loaded: {''.join(traceback.format_exception_only(caught)).strip()}"
-    return error or _unsafe_to_fork(descriptors), fingerprint(opened)
-
-
-def _import(orders: Orders) -> None:
+def _import_definitions(origin: str) -> None:
     from dagster._cli import api  # noqa: F401, PLC0415  # what a run is executed by
     from dagster._core.origin import RepositoryPythonOrigin  # noqa: PLC0415
     from dagster._serdes import deserialize_value  # noqa: PLC0415
     from dagster._utils.hosted_user_process import recon_repository_from_origin  # noqa: PLC0415
 
-    repository = recon_repository_from_origin(deserialize_value(orders.origin, RepositoryPythonOrigin)).get_definition()
+    repository = recon_repository_from_origin(deserialize_value(origin, RepositoryPythonOrigin)).get_definition()
     repository.get_all_jobs()
-    for module in orders.preload:
-        import_module(module)
+
+
+def _import(modules: list[str]) -> None:
+    """Import what can be: a run may have made a module itself, or one may not stand an import out of place."""
+    for name in modules:
+        with suppress(Exception, SystemExit):
+            import_module(name)
+
+
+def _leave_in_place() -> None:
+    """What is loaded stays: the collector must not walk over it in every fork, and copy it by doing so."""
+    gc.collect()
+    gc.freeze()
 
 
 def _unsafe_to_fork(descriptors: set[int]) -> str | None:

@@ -11,7 +11,10 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Never
+
+from churn_assets.warm_launcher.messages import WarmProcessGoneError, call
 
 # For a run to end by itself after it was interrupted because the warm process is gone, seconds.
 ORPHAN_SECONDS = 10.0
@@ -34,11 +37,16 @@ def become(work: Callable[[], None], tether: int) -> Never:
         _end(code)
 
 
-def execute(arguments: str) -> None:
-    """Execute a run as `dagster api execute_run` does, with its arguments."""
+def execute(arguments: str, parent: str) -> None:
+    """Execute a run as `dagster api execute_run` does, with its arguments; tell the parent what it had to import."""
     from dagster._cli.api import api_cli  # noqa: PLC0415
 
+    before = set(sys.modules)
     api_cli.main(["execute_run", arguments], standalone_mode=False)
+    imported = [name for name, module in sys.modules.items() if name not in before and module.__spec__]
+    if imported:
+        with suppress(WarmProcessGoneError), call(parent) as line:
+            line.send({"do": "learn", "modules": imported})
 
 
 def report_death(arguments: str, exit_code: int) -> None:

@@ -182,3 +182,19 @@ def test_a_run_that_nothing_stands_in_the_way_of_is_not_queued(project: Project)
     assert submitted("noting") == DagsterRunStatus.QUEUED
     assert project.instance.run_launcher.terminate(under_way.run_id)
     project.finished(under_way)
+
+
+def test_what_runs_import_is_imported_once(project: Project, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PYTHONPATH", str(project.code.parent))
+    project.code.write_text(
+        project.code.read_text().replace("def note(context):", "def note(context):\n    import slowly")
+    )
+    slowly = project.code.parent / "slowly.py"
+    slowly.write_text(f"with open({str(project.folder / 'imports')!r}, 'a') as imports: imports.write('.')\n")
+    for _ in range(3):
+        assert project.finished(project.launch("noting")).status == DagsterRunStatus.SUCCESS
+    # By the first run, and by the process that the others are forked from.
+    assert (project.folder / "imports").read_text() == ".."
+    slowly.write_text(slowly.read_text().replace("'.'", "'!'"))
+    assert project.finished(project.launch("noting")).status == DagsterRunStatus.SUCCESS
+    assert "!" in (project.folder / "imports").read_text()
