@@ -46,6 +46,7 @@ _NO_DOWNLOADS: dict[str, str | bool | int | float | list[str]] = {
 }
 # Rows of a small insert stay in the catalog, so that a micro-batch does not leave a tiny Parquet file in each table.
 _INLINE_ROWS = 500
+_SETTLED_NS = 100_000_000  # after a write to the catalog, for its commit to have followed
 _CONFLICT = re.compile(
     r"database is locked|Failed to commit DuckLake transaction|[Tt]ransaction conflict|database table is locked"
 )
@@ -190,9 +191,12 @@ class LakeWarehouse:
             return cursor.execute(sql, parameters).to_arrow_table()
 
     def version(self) -> object | None:
-        # Every commit writes to the catalog's log, which a checkpoint begins anew; both have a time of their own.
+        # Every commit writes to the catalog's log, or to the catalog itself. Only the files' states are asked for: opening
+        # them a second time in one process would break SQLite's locks. What was just written may not be committed yet.
         files = (self._path / "catalog.sqlite-wal", self._path / "catalog.sqlite")
-        return [(found.st_mtime_ns, found.st_size) for file in files if (found := _stat(file))]
+        states = [(found.st_mtime_ns, found.st_size) for file in files if (found := _stat(file))]
+        now = time.time_ns()
+        return now if any(now - written < _SETTLED_NS for written, _ in states) else states
 
     def columns(self, table: str) -> list[Column]:
         rows = self.query(f"DESCRIBE {table}").to_pylist()
