@@ -38,18 +38,24 @@ def the_request(data: SensorExecutionData) -> dg.RunRequest:
     return data.run_requests[0]
 
 
-def test_sensor_by_sensor_waiting_events_become_an_email(graph: Graph, live_bank):
+def eager(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set CHURN_REFRESH=eager, with ticks that look once and do not watch."""
     graph.settings = graph.settings.model_copy(update={"refresh": "eager"})
+    for watch in ("_FIRST_HALF", "_SECOND_HALF", "_WHOLE"):
+        monkeypatch.setattr(automation, watch, (0.0, 0.0))
 
-    requested = graph.tick("kafka_sensor").run_requests
-    assert requested
-    ranges = requested[0].run_config["ops"]["ingest"]["config"]["ranges"]
+
+def test_sensor_by_sensor_waiting_events_become_an_email(graph: Graph, live_bank, monkeypatch):
+    requested = the_request(graph.tick("kafka_sensor"))
+    assert requested.job_name == "ingest_events"
+    ranges = requested.run_config["ops"]["ingest"]["config"]["ranges"]
     assert sum(r["end"] - r["start"] for r in ranges) == 600
-    ingested = graph.run("ingest_events", requested[0])
+    ingested = graph.run("ingest_events", requested)
     assert ingested.success
     assert {e.asset_key.path[-1] for e in ingested.get_asset_materialization_events() if e.asset_key} <= INGESTED
     assert skip_reason(graph.tick("kafka_sensor")) == "nothing waits"
 
+    eager(graph, monkeypatch)
     assert graph.tick("refresh_sensor").run_requests
     assert graph.run("refresh_dynamic_tables").success
     assert skip_reason(graph.tick("refresh_sensor")) == "every dynamic table is within its target lag"
@@ -60,6 +66,57 @@ def test_sensor_by_sensor_waiting_events_become_an_email(graph: Graph, live_bank
     assert graph.run("write_retention_emails", requested[0]).success
     assert skip_reason(graph.tick("emails_sensor")) == "nobody waits who may be written to today"
     assert graph.lake.query("SELECT 1 FROM agent_intervention_log WHERE status = 'READY'").num_rows > 0
+
+
+def test_eager_events_come_to_the_queue_in_one_run(graph: Graph, live_bank, monkeypatch):
+    eager(graph, monkeypatch)
+    requested = the_request(graph.tick("kafka_sensor"))
+    assert requested.job_name == "score_events"
+    # Some ledgers get no row of these events; what reads them is refreshed all the same.
+    result = graph.run("score_events", requested)
+    assert result.success
+    materialized = {event.asset_key.path[-1] for event in result.get_asset_materialization_events() if event.asset_key}
+    assert materialized >= {"dyn_churn_predictions", STREAM, ALERTS}
+    assert skip_reason(graph.tick("kafka_sensor")) == "nothing waits"
+    assert skip_reason(graph.tick("refresh_sensor")) == "every dynamic table is within its target lag"
+    assert graph.tick("emails_sensor").run_requests
+
+
+@pytest.mark.parametrize("sensor", ["kafka_sensor", "kafka_relief_sensor"])
+def test_eager_events_are_ingested_alone_where_the_refresh_has_failed_or_is_blocked(
+    graph: Graph, live_bank, monkeypatch, sensor
+):
+    eager(graph, monkeypatch)
+    graph.instance.report_runless_asset_event(
+        dg.AssetCheckEvaluation(
+            asset_key=BLOCKING_CHECKS[0].asset_key, check_name=BLOCKING_CHECKS[0].name, passed=False
+        )
+    )
+    assert the_request(graph.tick(sensor)).job_name == "ingest_events"
+    graph.instance.report_runless_asset_event(
+        dg.AssetCheckEvaluation(asset_key=BLOCKING_CHECKS[0].asset_key, check_name=BLOCKING_CHECKS[0].name, passed=True)
+    )
+    assert the_request(graph.tick(sensor)).job_name == "score_events"
+    graph.instance.create_run_for_job(
+        graph.definitions.resolve_job_def("score_events"), status=dg.DagsterRunStatus.FAILURE
+    )
+    assert the_request(graph.tick(sensor)).job_name == "ingest_events"
+
+
+def test_a_tick_that_watches_requests_what_arrives_during_it(graph: Graph, broker, monkeypatch):
+    eager(graph, monkeypatch)
+    monkeypatch.setattr(automation, "_FIRST_HALF", (0.0, 60.0))
+    looks: list[float] = []
+
+    def arrive(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 3:
+            publisher = Publisher(broker, EVENTS_TOPIC)
+            publisher.send(None, message("LOG"))
+            publisher.flush()
+
+    monkeypatch.setattr(automation.time, "sleep", arrive)
+    assert the_request(graph.tick("kafka_sensor")).job_name == "score_events"
 
 
 def test_a_refresh_outside_of_a_run_is_recorded_once_and_one_of_a_run_not_again(graph: Graph, live_bank):
