@@ -19,6 +19,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -139,8 +140,9 @@ class WarmRunLauncher(RunLauncher[T_DagsterInstance], ConfigurableClass):
         if not _is_forked(run):
             return self._default.terminate(run_id)
         self._instance.report_run_canceling(run)
-        if _ask(run, "terminate"):
-            return True
+        with suppress(TimeoutError):
+            if _ask(run, "terminate"):
+                return True
         self._instance.report_engine_event("The run's process could not be found.", run, cls=type(self))
         return False
 
@@ -151,9 +153,12 @@ class WarmRunLauncher(RunLauncher[T_DagsterInstance], ConfigurableClass):
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
         """Whether the run's process is there. Of runs of the default launcher nothing is known, as it does not say."""
-        if not _is_forked(run) or _ask(run, "find"):
+        try:
+            if not _is_forked(run) or _ask(run, "find"):
+                return CheckRunHealthResult(WorkerStatus.RUNNING)
+        except TimeoutError:  # it is there, and loading the definitions anew
             return CheckRunHealthResult(WorkerStatus.RUNNING)
-        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "the run's process and its warm process are gone")
+        return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "the run's process is gone")
 
     def join(self, timeout: int = 30) -> None:
         """Wait for the runs of the default launcher."""
@@ -204,7 +209,7 @@ class WarmRunLauncher(RunLauncher[T_DagsterInstance], ConfigurableClass):
             try:
                 line.send({"run_id": run.run_id, "arguments": self._arguments(run)})
                 receipt = line.receive()
-            except (WarmProcessGoneError, OSError) as error:
+            except (WarmProcessGoneError, TimeoutError) as error:
                 # It may have begun. Another start might run it twice; the failure is seen, and can be retried.
                 raise DagsterLaunchFailedError(f"the warm process ended while it was given the run: {error}") from error
             if "error" in receipt:
@@ -277,10 +282,10 @@ def _is_forked(run: DagsterRun) -> bool:
 
 
 def _ask(run: DagsterRun, what: str) -> bool:
-    """Tell the run's warm process to do something with it; False where either is gone."""
+    """Tell the run's warm process to do something with it; False where either is gone. Raises `TimeoutError`."""
     try:
         with call(run.tags[PROCESS_TAG]) as line:
             line.send({"do": what, "run_id": run.run_id})
             return line.receive(_PATIENCE_SECONDS)["found"]
-    except (WarmProcessGoneError, OSError):
+    except WarmProcessGoneError:
         return False

@@ -37,8 +37,11 @@ class Line:
         self._connection.close()
 
     def send(self, message: dict[str, Any]) -> None:
-        """Send one line."""
-        self._connection.sendall(json.dumps(message).encode() + b"\n")
+        """Send one line. Raises `WarmProcessGoneError` where nobody takes it."""
+        try:
+            self._connection.sendall(json.dumps(message).encode() + b"\n")
+        except ConnectionError as error:
+            raise WarmProcessGoneError(str(error)) from error
 
     def receive(self, seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
         """The other side's next line. Raises `TimeoutError`, or `WarmProcessGoneError` where there is none."""
@@ -47,7 +50,7 @@ class Line:
             line = self._file.readline()
         except ConnectionError as error:
             raise WarmProcessGoneError(str(error)) from error
-        if not line:
+        if not line.endswith(b"\n"):  # also where the other side died within a line
             raise WarmProcessGoneError("the connection was closed")
         return json.loads(line)
 

@@ -144,7 +144,7 @@ class WarmProcess:
 
     def _answer(self) -> None:
         connection, _ = self._listener.accept()
-        with Line(connection) as self._line, suppress(WarmProcessGoneError, TimeoutError, OSError):
+        with Line(connection) as self._line, suppress(WarmProcessGoneError, TimeoutError):
             if not is_same_user(connection):
                 return
             request = self._line.receive()
@@ -182,7 +182,8 @@ class WarmProcess:
         """Import what a run has imported, so that the next one need not."""
         descriptors = _descriptors()
         new = [name for name in modules if name not in sys.modules and name not in self._state.avoided]
-        _import(new)
+        with _killed_at_end_of(self._orders.lifeline):
+            _import(new)
         if _unsafe_to_fork(descriptors):
             self._state.avoided += new
             self._replace()

@@ -45,7 +45,7 @@ def execute(arguments: str, parent: str) -> None:
     api_cli.main(["execute_run", arguments], standalone_mode=False)
     imported = [name for name, module in sys.modules.items() if name not in before and module.__spec__]
     if imported:
-        with suppress(WarmProcessGoneError), call(parent) as line:
+        with suppress(WarmProcessGoneError, TimeoutError), call(parent) as line:
             line.send({"do": "learn", "modules": imported})
 
 
