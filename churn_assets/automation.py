@@ -175,7 +175,8 @@ def _ingestion(
             return _request_for(context, warehouse, settings, found)
 
         if settings.refresh == "eager":
-            return _watched(look, lambda: seen is None or cluster.high_watermarks(seen) != seen, watch)
+            # Where a run is in the way, or there is no topic yet, only another look can tell.
+            return _watched(look, lambda: not seen or cluster.high_watermarks(seen) != seen, watch)
         return look()
     except kafka.KafkaUnavailableError as error:
         return dg.SkipReason(str(error))
