@@ -338,11 +338,8 @@ def test_the_processes_of_the_compose_file_turn_events_into_emails(processes):
     runs = processes.stored_by_dagster(
         "SELECT status, pipeline_name, value FROM runs JOIN run_tags USING (run_id) WHERE key = 'dagster/sensor_name'"
     )
-    assert set(runs) >= {
-        "SUCCESS ingest_events kafka_sensor",
-        "SUCCESS refresh_dynamic_tables refresh_sensor",
-        "SUCCESS write_retention_emails emails_sensor",
-    }
+    assert {"SUCCESS score_events kafka_sensor", "SUCCESS score_events kafka_relief_sensor"} & set(runs)
+    assert "SUCCESS write_retention_emails emails_sensor" in runs
     # Runs that nobody has begun may wait for the next start; one that was begun was given the time to end.
     cut_off = [run for run in runs if not run.startswith(("SUCCESS", "QUEUED"))]
     assert cut_off == [], processes.stored_by_dagster(
