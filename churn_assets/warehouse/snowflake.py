@@ -32,7 +32,14 @@ from churn_assets.dynamic_tables.engine import DOWNSTREAM, DynamicTable, Refresh
 from churn_assets.errors import ModelFileError
 from churn_assets.settings import ORPHAN_HOURS, Settings
 from churn_assets.warehouse.protocol import Column, Credits, Maintenance, PastRefresh, ReadOnlyError, T, Transaction
-from churn_assets.warehouse.snowflake_connection import Connections, SnowflakeError, connections, opened, what_to_do
+from churn_assets.warehouse.snowflake_connection import (
+    Connections,
+    SnowflakeError,
+    by_name,
+    connections,
+    opened,
+    what_to_do,
+)
 
 MAX_ATTEMPTS = 5
 # The columns of `PastRefresh`; the parameter is the time after which. The lag before a refresh is how far the one before it
@@ -143,8 +150,7 @@ class _Session:
     def dicts(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """All rows of a query or of a SHOW, by column name in lower case."""
         with self.run(sql, parameters) as cursor:
-            names = [column.name.lower() for column in cursor.description]
-            return [dict(zip(names, map(_plain, row), strict=True)) for row in cursor.fetchall()]
+            return [{name: _plain(value) for name, value in row.items()} for row in by_name(cursor)]
 
     def arrow(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """The result of a query; all of a SHOW is text."""
@@ -388,10 +394,9 @@ def _commit(session: _Session) -> None:
 
 def _is_gone(error: Error) -> bool:
     """Whether the session, not the statement, is what failed."""
-    return (
-        isinstance(error, OperationalError | InterfaceError)
-        and (error.errno in _SESSION_IS_GONE or error.errno in _HTTP_ERRORS)
-    ) or error.errno in _SESSION_IS_GONE
+    return error.errno in _SESSION_IS_GONE or (
+        isinstance(error, OperationalError | InterfaceError) and error.errno in _HTTP_ERRORS
+    )
 
 
 def _refuse_ddl(sql: str) -> str:
