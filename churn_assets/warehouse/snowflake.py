@@ -152,9 +152,9 @@ class _Session:
         with self.run(sql, parameters) as cursor:
             return [{name: _plain(value) for name, value in row.items()} for row in by_name(cursor)]
 
-    def arrow(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
+    def arrow(self, sql: str, parameters: Sequence[Any] = (), **options: Any) -> pa.Table:
         """The result of a query; all of a SHOW is text."""
-        with self.run(sql, parameters) as cursor:
+        with self.run(sql, parameters, **options) as cursor:
             try:
                 return _normal(cursor.fetch_arrow_all(force_return_table=True, force_microsecond_precision=True))
             except NotSupportedError:  # not in Arrow's format, as nothing is but the results of queries
@@ -188,8 +188,8 @@ class _SnowflakeTransaction:
 class SnowflakeWarehouse:
     """The schema that `settings` name. Implements `Warehouse`; one object may be used from several threads.
 
-    A session is kept for the next caller: to sign in takes a second or more. `tag` says on whose behalf statements run,
-    `connect` opens a connection.
+    A session is kept for the next caller: to sign in takes a second or more. With `timeout_seconds` a query that takes longer is
+    cancelled. `tag` says on whose behalf statements run, `connect` opens a connection.
     """
 
     def __init__(
@@ -197,12 +197,14 @@ class SnowflakeWarehouse:
         settings: Settings,
         *,
         read_only: bool = False,
+        timeout_seconds: float | None = None,
         tag: Callable[[], str] = lambda: "",
         connect: Callable[[Settings], Connections] = connections,
     ) -> None:
         self._connect = connect(settings)
         self._settings = settings
         self._read_only = read_only
+        self._timeout_seconds = timeout_seconds
         self._tag = tag
         self._idle: list[_Session] = []
 
@@ -214,7 +216,8 @@ class SnowflakeWarehouse:
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         if self._read_only:
             _refuse_writes(sql)
-        return self._ask(lambda session: session.arrow(sql, parameters))
+        timeout = {} if self._timeout_seconds is None else {"timeout": round(self._timeout_seconds)}
+        return self._ask(lambda session: session.arrow(sql, parameters, **timeout))
 
     def columns(self, table: str) -> list[Column]:
         rows = self._ask(lambda session: session.dicts(f"DESCRIBE TABLE {table}"))
