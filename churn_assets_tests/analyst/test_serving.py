@@ -195,7 +195,7 @@ def test_churn_query_reads_as_a_role(three_customers: LakeWarehouse):
     assert json.loads(shown.stdout)[0] == {"full_name": "A. v. D."}
     refused = query("--role", "MARKETING_ANALYST", "SELECT * FROM dim_customers")
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert "there is no table “dim_customers”; the tables are customer_interventions," in refused.stderr
+    assert "there is no table “dim_customers”; the tables are customer_activity," in refused.stderr
 
 
 def is_serving(serving: LakeServing) -> Serving:

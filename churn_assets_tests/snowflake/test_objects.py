@@ -350,17 +350,16 @@ def test_a_view_has_its_policies_from_the_start_and_its_columns_in_order(view: S
     assert "COPY GRANTS" in header
     declared = re.findall(r"^    (\w+)", header, re.MULTILINE)
     assert sqlglot.parse_one(query, dialect="snowflake").named_selects == declared
-    for column in ("full_name", "email"):
-        mask = f"{column} WITH MASKING POLICY CHURN.SERVING.mask_{column.removeprefix('full_')}"
-        assert (column in declared) == (mask in header)
-    assert "generated_email" not in query
+    for column, mask in (("full_name", "mask_name"), ("email", "mask_email"), ("email_text", "mask_text")):
+        assert (column in declared) == (f"{column} WITH MASKING POLICY CHURN.SERVING.{mask}" in header)
+    assert ("generated_email" in query) == ("email_text" in declared)
 
 
 def test_policies_ask_for_the_roles_of_the_session_and_rows_for_the_segments_granted_to_them():
     rules = [plain(one) for one in ALL if "SET BODY" in one.text]
     rows = [rule for rule in rules if "ROW ACCESS POLICY" in rule]
 
-    assert len(rules) == 3
+    assert len(rules) == 4
     assert all("IS_ROLE_IN_SESSION('DATA_ENGINEER')" in rule for rule in rules)
     assert not any("CURRENT_ROLE" in rule for rule in rules)
     assert len(rows) == 1
@@ -402,7 +401,7 @@ def test_the_grants_of_segments_begin_with_all_and_what_was_taken_back_stays_so(
 def test_a_policy_hides_everything_until_its_rule_is_set():
     policies = [plain(one) for one in ALL if re.match(r"CREATE (MASKING|ROW ACCESS) POLICY", plain(one))]
 
-    assert sorted(policy.rpartition("-> ")[2] for policy in policies) == ["'masked'", "'masked'", "FALSE"]
+    assert sorted(policy.rpartition("-> ")[2] for policy in policies) == ["'masked'", "'masked'", "'masked'", "FALSE"]
 
 
 def test_the_search_service_has_what_it_needs_and_no_name_or_address_in_it(linter: Linter):
