@@ -21,7 +21,7 @@ from churn_assets.retention.control import control_group_in_sql
 from churn_assets.retention.effect import outcomes_in_sql
 from churn_assets.retention.prompts import MAX_ANSWER_TOKENS, TEMPERATURE, Prompts, load_prompts
 from churn_assets.retention.writers import DEFAULT_MODELS
-from churn_assets.search.error_codes import load_error_codes
+from churn_assets.search.catalogue import load_error_codes
 from churn_assets.settings import (
     ALERT_HOURS,
     EMAIL_PAUSE_DAYS,

@@ -28,7 +28,7 @@ from churn_assets.retention.addressee import UNNAMED, addressee, addressee_in_sq
 from churn_assets.retention.control import control_group_in_sql, is_in_control_group
 from churn_assets.retention.prompts import load_prompts
 from churn_assets.retention.writer import EmailRequest
-from churn_assets.search.error_codes import load_error_codes
+from churn_assets.search.catalogue import load_error_codes
 from churn_assets.settings import CONTROL_SHARE, PROJECT_ROOT, RISK_RULES
 from churn_assets.snowflake_sql import (
     QUEUE_AT_RISK,
