@@ -362,18 +362,31 @@ def search(
     settings = load_settings()
     wanted = parse_filters(filters or [], since, until)
     found = open_search(settings, role)
+    state = "as fresh as the search service"
     if index := open_log_index(settings, open_warehouse(settings)):
+        open_warehouse(settings, read_only=True).query("SELECT 1")  # where there is no lake, none shall be made
         with _progress("bringing the search index up to date") as progress:
             update = index.update(lambda so_far: progress(f"building the search index: {so_far:,} events"))
+        state = f"in an index of {update.documents:,} errors and cases, up to date"
+        if update.reason:
+            state += f" (built just now in {update.seconds:.1f} s: {update.reason})"
     hits = found.search(words, wanted, limit)
     if as_json:
         print(json.dumps([asdict(hit) for hit in hits], indent=2, default=str))  # noqa: T201
         return
-    table = Table("score", "happened at (UTC)", "kind", "customer", "segment", "code", "device", "what", box=None)
+    table = Table("score", "when (UTC)", "customer", "segment", "what", box=None)
     for hit in hits:
-        cells = (f"{hit.score:.2f}", f"{hit.happened_at:%Y-%m-%d %H:%M:%S}", hit.kind, hit.customer_id, hit.segment)
-        table.add_row(*(escape(cell or "") for cell in (*cells, hit.error_code, hit.device, hit.title)))
-    console.print(table if hits else "nothing found")
+        what = ", ".join(part for part in (hit.error_code, hit.device) if part)
+        table.add_row(
+            f"{hit.score:.2f}",
+            f"{hit.happened_at:%Y-%m-%d\u00a0%H:%M}",
+            escape(hit.customer_id),
+            escape(hit.segment or ""),
+            escape(f"{hit.title} ({what})" if what else hit.title),
+        )
+    if hits:
+        console.print(table)
+    _say(f"{len(hits)} found, {state}")
 
 
 @app.command()

@@ -76,7 +76,11 @@ class EmbeddedSearch:
     def _score(self, question: Question, signature: Signature, said: str = "") -> float:
         entry = self._catalogue.entry(signature.kind, signature.code)
         return question.answered_by(
-            entry.weights, weighted(signature.circumstances, CIRCUMSTANCE), weighted(said, SAID)
+            signature.kind,
+            signature.code,
+            entry.weights,
+            weighted(signature.circumstances, CIRCUMSTANCE),
+            weighted(said, SAID),
         )
 
     def _permitted(self, found: list[tuple[Event, float]], segments: frozenset[str] | None) -> list[Hit]:

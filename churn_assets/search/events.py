@@ -5,7 +5,7 @@ is not known here.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -16,6 +16,7 @@ from churn_assets.warehouse.protocol import Warehouse
 
 # Streams that are never consumed: they stand for the index's position, before which no snapshot is given up.
 STREAMS = ("search_of_app_activity_logs", "search_of_support_cases", "search_of_dim_customers")
+_BATCH = 10_000  # events made at once
 MAX_SAID = 500  # characters of what an event said in its own words
 (UNHAPPY_BELOW,) = [rule.threshold for rule in RISK_RULES if rule.feature == "avg_sentiment"]
 
@@ -125,7 +126,7 @@ def is_kept(lake: Warehouse, position: Position) -> bool:
 
 
 def all_events(lake: Warehouse, at: Position) -> Iterator[list[Event]]:
-    """Every event as of a snapshot, a month at a time."""
+    """Every event as of a snapshot, in batches; the ledgers are read a month at a time."""
     for ledger, (columns, _, time, which) in _LEDGERS.items():
         version = f"AT (VERSION => {at.snapshot})"
         months = lake.query(
@@ -138,7 +139,8 @@ def all_events(lake: Warehouse, at: Position) -> Iterator[list[Event]]:
                 f" WHERE {which} AND {time} >= ? AND {time} < CAST(? AS TIMESTAMP) + INTERVAL 1 MONTH",
                 [month, month],
             )
-            yield [_event(row) for row in rows.to_pylist()]
+            for batch in rows.to_batches(max_chunksize=_BATCH):
+                yield [_event(row) for row in batch.to_pylist()]
 
 
 def changes(lake: Warehouse, after: Position, until: Position) -> Changes:
@@ -150,41 +152,50 @@ def changes(lake: Warehouse, after: Position, until: Position) -> Changes:
     events: list[Event] = []
     if until.snapshot <= after.snapshot:
         return Changes(touched, events, {})
-    feed = f"({after.snapshot + 1}, {until.snapshot})"
     version = f"AT (VERSION => {until.snapshot})"
+
+    def feed(kind: str, table: str) -> str:
+        return f"ducklake_table_{kind}('lake', 'main', '{table}', {after.snapshot + 1}, {until.snapshot})"
+
     for ledger, (columns, key, _, which) in _LEDGERS.items():
-        came, went = _feed(ledger, "insertions", feed), _feed(ledger, "deletions", feed)
-        gone = set(lake.query(f"SELECT DISTINCT {key} AS id FROM {went}")["id"].to_pylist())
-        joined = f"LEFT JOIN (FROM dim_customers {version}) AS customers ON customers.customer_id = events.customer_id"
-        select = f"SELECT {columns.format('events')}, customers.segment FROM"
-        arrived = [_event(row) for row in lake.query(f"{select} {came} AS events {joined} WHERE {which}").to_pylist()]
         kind = "case" if ledger == "support_cases" else "error"
-        touched |= {(kind, one) for one in gone} | {(kind, event.event_id) for event in arrived}
+        came, went = feed("insertions", ledger), feed("deletions", ledger)
+        gone = set(lake.query(f"SELECT DISTINCT {key} AS id FROM {went}")["id"].to_pylist())
+        arrived = _events_of(lake, columns, f"{came} AS events", which, version)
+        touched |= {(kind, one) for one in gone} | {event.key for event in arrived}
         events += [event for event in arrived if event.event_id not in gone]
         if gone:
             # Corrected or deleted: what is left of them the ledger says, not the order of the feed.
-            rows = lake.query(
-                f"{select} (FROM {ledger} {version}) AS events {joined}"
-                f" WHERE {which} AND events.{key} IN (SELECT unnest(CAST(? AS VARCHAR[])))",
-                [sorted(gone)],
-            )
-            events += [_event(row) for row in rows.to_pylist()]
-    came, went = _feed("dim_customers", "insertions", feed), _feed("dim_customers", "deletions", feed)
+            left = f"(SELECT * FROM {ledger} {version} WHERE {key} IN (SELECT unnest(CAST(? AS VARCHAR[])))) AS events"
+            events += _events_of(lake, columns, left, which, version, [sorted(gone)])
+    came, went = (
+        f"SELECT customer_id, segment FROM {feed(kind, 'dim_customers')}" for kind in ("insertions", "deletions")
+    )
     moved = lake.query(
-        f"SELECT DISTINCT customer_id FROM ((SELECT customer_id, segment FROM {came} EXCEPT ALL SELECT customer_id,"
-        f" segment FROM {went}) UNION ALL (SELECT customer_id, segment FROM {went} EXCEPT ALL SELECT customer_id, segment"
-        f" FROM {came}))"
+        f"SELECT DISTINCT customer_id FROM (({came} EXCEPT ALL {went}) UNION ALL ({went} EXCEPT ALL {came}))"
     )["customer_id"].to_pylist()
     return Changes(touched, events, {**dict.fromkeys(moved), **segments_of(lake, moved, version)})
+
+
+def _events_of(
+    lake: Warehouse, columns: str, source: str, which: str, version: str, parameters: Sequence[Any] = ()
+) -> list[Event]:
+    rows = lake.query(
+        f"SELECT {columns.format('events')}, customers.segment FROM {source}"
+        f" LEFT JOIN (FROM dim_customers {version}) AS customers ON customers.customer_id = events.customer_id WHERE {which}",
+        parameters,
+    )
+    return [_event(row) for row in rows.to_pylist()]
 
 
 def segments_of(lake: Warehouse, customers: list[str], version: str = "") -> dict[str, str]:
     """The segment of each of these customers who is known."""
     if not customers:
         return {}
-    places = ", ".join("?" * len(customers))
     rows = lake.query(
-        f"SELECT customer_id, segment FROM dim_customers {version} WHERE customer_id IN ({places})", customers
+        f"SELECT customer_id, segment FROM dim_customers {version}"
+        " WHERE customer_id IN (SELECT unnest(CAST(? AS VARCHAR[])))",
+        [customers],
     )
     return dict(zip(rows["customer_id"].to_pylist(), rows["segment"].to_pylist(), strict=True))
 
@@ -204,11 +215,6 @@ def said_in(extra_fields: str | None) -> str:
     values = json.loads(extra_fields)
     texts = [value for value in values.values() if isinstance(value, str) and any(map(str.isalpha, value))]
     return " ".join(" ".join(texts).split())[:MAX_SAID]
-
-
-def _feed(table: str, kind: str, feed: str) -> str:
-    first, last = feed.strip("()").split(", ")
-    return f"ducklake_table_{kind}('lake', 'main', '{table}', {first}, {last})"
 
 
 def _event(row: dict[str, Any]) -> Event:

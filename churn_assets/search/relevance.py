@@ -3,16 +3,23 @@
 The score is the share of the question's words that a text has, each word weighted by how rare it is among the entries
 (the inverse document frequency of BM25, with k1 = 0: how often a text repeats a word, and how long it is, says nothing
 here). So it lies within 0 and 1, and an event's own words can be compared with the catalogue's.
+
+Where a language model is installed, the score is seven parts of that and three of the cosine of question and entry: a convex
+combination, which keeps how good a match is, where fusing ranks forgets it (Bruch, Gai, Ingber: An Analysis of Fusion
+Functions for Hybrid Retrieval, ACM TOIS 42, 2023).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from churn_assets.search import vectors
 from churn_assets.search.catalogue import case_title, load_case_categories, load_error_codes
-from churn_assets.search.words import MAX_WORDS, words
+from churn_assets.search.vectors import Vectors
+from churn_assets.search.words import MAX_TEXT, MAX_WORDS, clean, words
 
+MEANING = 0.3  # what the cosine counts for, where there is a model
 # What a word is worth by where it stands.
 TITLE, DESCRIPTION, CIRCUMSTANCE, SAID = 1.0, 0.6, 0.5, 0.9
 
@@ -33,10 +40,13 @@ class Entry:
 
 
 class Catalogue:
-    """The entries by kind ('error', 'case') and code."""
+    """The entries by kind ('error', 'case') and code; `embed` gives texts their vectors, where there is a model."""
 
-    def __init__(self, entries: Mapping[tuple[str, str], Entry]) -> None:
+    def __init__(
+        self, entries: Mapping[tuple[str, str], Entry], embed: Callable[[Sequence[str]], Vectors] | None = None
+    ) -> None:
         self.entries = dict(entries)
+        self._embed = embed
         self._having: dict[str, int] = {}
         for entry in self.entries.values():
             for word in entry.weights:
@@ -55,18 +65,34 @@ class Catalogue:
         having = self._having.get(word, 0)
         return math.log(1 + (len(self.entries) - having + 0.5) / (having + 0.5))
 
+    def closeness(self, text: str) -> dict[tuple[str, str], float] | None:
+        """How close the meaning of a text is to each entry's, within 0 and 1; None without a model."""
+        if self._embed is None:
+            return None
+        cosines = self._vectors @ self._embed([text])[0]
+        return {key: max(0.0, float(cosine)) for key, cosine in zip(self.entries, cosines, strict=True)}
+
+    @cached_property
+    def _vectors(self) -> Vectors:
+        assert self._embed is not None
+        return self._embed([f"{entry.title}. {entry.description} {entry.words}" for entry in self.entries.values()])
+
 
 class Question:
-    """What is asked, as weighted words."""
+    """What is asked: weighted words and, with a model, a meaning."""
 
     def __init__(self, text: str, catalogue: Catalogue) -> None:
         rarity = {word: catalogue.rarity(word) for word in list(dict.fromkeys(words(text)))[:MAX_WORDS]}
         total = sum(rarity.values())
         self.shares = {word: one / total for word, one in rarity.items()}
+        self._closeness = catalogue.closeness(clean(text[:MAX_TEXT])) if rarity else None
 
-    def answered_by(self, *weights: Mapping[str, float]) -> float:
-        """The share of the question that texts with these weights of words answer, within 0 and 1."""
-        return sum(share * max(text.get(word, 0.0) for text in weights) for word, share in self.shares.items())
+    def answered_by(self, kind: str, code: str, *weights: Mapping[str, float]) -> float:
+        """How well an event of this code or category, whose texts have these weights of words, answers: within 0 and 1."""
+        by_words = sum(share * max(text.get(word, 0.0) for text in weights) for word, share in self.shares.items())
+        if self._closeness is None:
+            return by_words
+        return (1 - MEANING) * by_words + MEANING * self._closeness.get((kind, code), 0.0)
 
 
 def weighted(text: str, weight: float) -> dict[str, float]:
@@ -83,5 +109,6 @@ def load_catalogue() -> Catalogue:
                 for code in load_error_codes()
             },
             **{("case", case.category): Entry(case.title, "", case.words) for case in load_case_categories()},
-        }
+        },
+        vectors.vectors if vectors.is_installed() else None,
     )

@@ -14,12 +14,14 @@ _LONGEST_WORD = 40  # characters
 _APOSTROPHE = re.compile("['’]")
 # What questions have in common and what says nothing about an error, beside tantivy's own list for English.
 _STOP_WORDS = """
-    a about after again all also always am an and any anyone anything are as at be because been before being but by can
-    cannot cant client clients could couldnt customer customers did didnt do does doesnt doing dont during each every find
-    for from get gets getting give gives got had has have having he her hers him his how i if in into is isnt it its just
-    kept list many me my no nobody not of off on or our out people person persons please she show so some somebody someone
-    than that the their them then there these they this those to too tried try trying until up us user users very was wasnt
-    we were what when where which while who whom whose why will with wont would you your
+    a about after again all also always am an and any anyone anything are as at be because been before being but by
+    can cannot cant client clients complain complained complaint complaints could couldnt customer customers did
+    didnt do does doesnt doing dont during each error errors every find for from get gets getting give gives got had
+    has have having he her hers him his how i if in into is isnt issue issues it its just kept list many me my no
+    nobody not of off on or our out people person persons please problem problems report reported reports she show
+    so some somebody someone than that the their them then there these they this those to too tried trouble troubles
+    try trying until up us user users very was wasnt we were what when where which while who whom whose why will
+    with wont would you your
 """.split()
 
 
