@@ -24,9 +24,9 @@ from churn_assets.clock import utc_now
 from churn_assets.dynamic_tables.engine import DynamicTableError
 from churn_assets.errors import ChurnError
 from churn_assets.ingestion.commit import Stored
-from churn_assets.settings import load_settings
+from churn_assets.settings import ENGINEER_ROLE, load_settings
 from churn_assets.stop import StopSignal
-from churn_assets.warehouse.opening import must_be_here, open_warehouse, place_of, warehouse_to_write
+from churn_assets.warehouse.opening import must_be_here, open_serving, open_warehouse, place_of, warehouse_to_write
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(outbox_cli.app, name="outbox")
@@ -326,12 +326,21 @@ def unsuppress(customer: Annotated[str, typer.Argument(help="The customer's id."
 @app.command()
 def query(
     sql: Annotated[str, typer.Argument(help="One statement that only reads.")],
+    role: Annotated[
+        str | None,
+        typer.Option(
+            help="See only what a role sees of the serving views, such as MARKETING_ANALYST; one SELECT over them."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON array of rows.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV with a header.")] = False,
 ) -> None:
     """Run SQL on the warehouse, read-only."""
     settings = load_settings()
-    result = open_warehouse(settings, read_only=True).query(sql)
+    if role is None:
+        result = open_warehouse(settings, read_only=True).query(sql)
+    else:
+        result = open_serving(settings, role).query_from_outside(sql)
     if as_json:
         print(json.dumps(result.to_pylist(), default=str))  # noqa: T201
     elif as_csv:
@@ -402,8 +411,6 @@ def ask(
     from churn_assets.analyst import guard
     from churn_assets.analyst.questions import Questions
     from churn_assets.analyst.semantic_model import load_semantic_model, on_views
-    from churn_assets.analyst.serving_views import serving_views
-    from churn_assets.warehouse.lake import LakeWarehouse
 
     settings = load_settings()
     must_be_here(settings, "churn ask")
@@ -417,9 +424,8 @@ def ask(
             _say("\n".join(["I can answer these:", *(f"  {answerable}" for answerable in nearest)]))
         raise ChurnError("I cannot answer that")
     match = taken.answer
-    sql = guard.checked(match.query.sql, model)
-    lake = LakeWarehouse(settings.lake_path, read_only=True, timeout_seconds=guard.TIMEOUT_SECONDS)
-    result = lake.query(on_views(model, sql, serving_views()))
+    sql = guard.checked(match.query.sql, model.columns_of_tables)
+    result = open_serving(settings, ENGINEER_ROLE, guard.TIMEOUT_SECONDS).query(on_views(model, sql))
     if as_json:
         answer = {"question": match.query.question, "confidence": round(match.confidence, 2), "sql": sql}
         print(json.dumps({**answer, "rows": result.to_pylist()}, indent=2, default=str))  # noqa: T201

@@ -73,6 +73,7 @@ MONEY_OUT_CODES = ("POS", "ATM", "BILL_PAY", "WIRE_OUT", "FEE")
 REVERSAL_CODE = "REVERSAL"
 WIRE_OUT_CODE = "WIRE_OUT"
 
+ENGINEER_ROLE, ANALYST_ROLE = "DATA_ENGINEER", "MARKETING_ANALYST"  # who sees everything, and who only what is granted
 EVENTS_TOPIC, SCORES_TOPIC = "bank_transactions", "churn_scores"  # unless CHURN_TOPICS names others
 INGEST_MESSAGES = 500  # messages that make a batch ...
 INGEST_SECONDS = 5.0  # ... or the age of the oldest waiting one, whichever comes first

@@ -24,8 +24,10 @@ from churn_assets.retention.writers import DEFAULT_MODELS
 from churn_assets.search.catalogue import load_error_codes
 from churn_assets.settings import (
     ALERT_HOURS,
+    ANALYST_ROLE,
     EMAIL_PAUSE_DAYS,
     EMAILS_PER_RUN,
+    ENGINEER_ROLE,
     PROJECT_ROOT,
     RISK_RULES,
     SEARCH_TARGET_LAG,
@@ -79,8 +81,8 @@ class Names:
     serving_schema: str = "SERVING"
     warehouse: str = "CHURN"
     admin_role: str = "ACCOUNTADMIN"
-    engineer_role: str = "DATA_ENGINEER"
-    analyst_role: str = "MARKETING_ANALYST"
+    engineer_role: str = ENGINEER_ROLE
+    analyst_role: str = ANALYST_ROLE
     writer_model: str = DEFAULT_MODELS["cortex"]
     emails_per_day: int = Settings.model_fields["emails_per_day"].default
     tokens_per_day: int = Settings.model_fields["tokens_per_day"].default

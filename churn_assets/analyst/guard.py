@@ -1,4 +1,4 @@
-"""What of a query over the semantic model may run, whoever wrote it: a person, or a language model that somebody talked into it.
+"""What of a query over some tables may run, whoever wrote it: a person, or a language model that somebody talked into it.
 
 Here belong the rules and the words in which they refuse. Everything that is not on a list here is refused: a part of SQL that
 the parser comes to know tomorrow is refused until somebody has thought about it. What runs is written anew from what was
@@ -8,6 +8,7 @@ only reads, and not for long, is the affair of whoever runs it.
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import TypeAlias
 
 import sqlglot
 from sqlglot import exp
@@ -15,8 +16,9 @@ from sqlglot.errors import OptimizeError, SqlglotError
 from sqlglot.optimizer.qualify import qualify
 from sqlglot.tokenizer_core import Token, TokenType
 
-from churn_assets.analyst.semantic_model import SemanticModel, on_views
 from churn_assets.errors import ChurnError
+
+Tables: TypeAlias = Mapping[str, Mapping[str, str]]  # name -> column -> type; what a query may read
 
 ROW_LIMIT = 1000
 TIMEOUT_SECONDS = 10.0
@@ -110,21 +112,16 @@ class RefusedSqlError(ChurnError):
     """The query may not run; the message is one sentence that says why."""
 
 
-def guarded(sql: str, model: SemanticModel, views: Mapping[str, str]) -> str:
-    """What to run for a query over logical tables, where `views` has the query of each base table; or `RefusedSqlError`."""
-    return on_views(model, checked(sql, model), views)
-
-
-def checked(sql: str, model: SemanticModel) -> str:
-    """The query as it was understood, over logical tables, with a row limit; or `RefusedSqlError`."""
+def checked(sql: str, tables: Tables, row_limit: int | None = ROW_LIMIT) -> str:
+    """The query as it was understood, over the tables that it may read, with at most `row_limit` rows; or `RefusedSqlError`."""
     tree = _parsed(sql)
     for node in tree.walk():
         _check_node(node)
-    _check_tables(tree, model)
-    _check_size(tree)
+    _check_tables(tree, set(tables))
+    _check_size(tree, row_limit)
     _check_joins(tree)
-    _check_columns(tree, model)
-    understood = _limited(tree).sql(dialect=_DIALECT, comments=False)
+    _check_columns(tree, tables)
+    understood = _limited(tree, row_limit).sql(dialect=_DIALECT, comments=False)
     # The parser takes more than SQL, such as a SELECT of nothing; then what was checked and what is written may differ.
     if _parsed(understood).sql(dialect=_DIALECT, comments=False) != understood:
         raise RefusedSqlError("this is not SQL that can be understood")
@@ -208,8 +205,7 @@ def _is_count(node: exp.Expr) -> bool:
     return isinstance(node, exp.Literal) and not node.is_string and node.name.isdecimal() and len(node.name) < 10
 
 
-def _check_tables(tree: exp.Query, model: SemanticModel) -> None:
-    logical = {table.name for table in model.tables}
+def _check_tables(tree: exp.Query, logical: set[str]) -> None:
     known = set(logical)
     # A name that a later or an inner WITH defines is, before or outside of it, a table of the warehouse.
     for cte in tree.ctes:
@@ -230,13 +226,13 @@ def _check_names(tree: exp.Expr, known: set[str], logical: set[str], besides: ex
             raise RefusedSqlError(f"there is no table {_quoted(node.name)}; the tables are {_listed(logical)}")
 
 
-def _check_size(tree: exp.Query) -> None:
+def _check_size(tree: exp.Query, row_limit: int | None) -> None:
     queries = sum(1 for _ in tree.find_all(exp.Select))
     if queries > _MAX_QUERIES:
         raise RefusedSqlError(f"it has {queries} SELECTs; at most {_MAX_QUERIES} are allowed")
     limit = tree.args.get("limit")
-    if isinstance(limit, exp.Limit) and int(limit.expression.name) > ROW_LIMIT:
-        raise RefusedSqlError(f"it asks for {int(limit.expression.name):,} rows; at most {ROW_LIMIT:,} are allowed")
+    if row_limit is not None and isinstance(limit, exp.Limit) and int(limit.expression.name) > row_limit:
+        raise RefusedSqlError(f"it asks for {int(limit.expression.name):,} rows; at most {row_limit:,} are allowed")
 
 
 def _check_joins(tree: exp.Query) -> None:
@@ -263,16 +259,14 @@ def _joins_columns(condition: exp.Expr) -> bool:
     return len({side.table.lower() for side in sides if isinstance(side, exp.Column) and side.table}) == 2
 
 
-def _check_columns(tree: exp.Query, model: SemanticModel) -> None:
-    schema: dict[str, object] = {
-        table.name: {column.name: column.data_type for column in table.columns} for table in model.tables
-    }
-    columns = {column.name for table in model.tables for column in table.columns}
+def _check_columns(tree: exp.Query, tables: Tables) -> None:
+    schema: dict[str, object] = {name: dict(columns) for name, columns in tables.items()}
+    columns = {column for columns in tables.values() for column in columns}
     named = {node.alias.lower() for node in tree.find_all(exp.Alias)}
     named |= {column.name.lower() for alias in tree.find_all(exp.TableAlias) for column in alias.columns}
     for column in tree.find_all(exp.Column):
         if not isinstance(column.this, exp.Star) and column.name.lower() not in columns | named:
-            raise RefusedSqlError(f"there is no column {_quoted(column.name)} in the semantic model")
+            raise RefusedSqlError(f"there is no column {_quoted(column.name)} in these tables")
     try:
         qualify(tree.copy(), schema=schema, dialect=_DIALECT)
     except OptimizeError as error:
@@ -281,9 +275,9 @@ def _check_columns(tree: exp.Query, model: SemanticModel) -> None:
         raise RefusedSqlError("its columns cannot be traced to tables") from error
 
 
-def _limited(tree: exp.Query) -> exp.Query:
-    if not tree.args.get("limit"):
-        tree.set("limit", exp.Limit(expression=exp.Literal.number(ROW_LIMIT)))
+def _limited(tree: exp.Query, row_limit: int | None) -> exp.Query:
+    if row_limit is not None and not tree.args.get("limit"):
+        tree.set("limit", exp.Limit(expression=exp.Literal.number(row_limit)))
     return tree
 
 

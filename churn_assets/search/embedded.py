@@ -9,14 +9,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from itertools import groupby
 
-from churn_assets.search.events import Event, segments_of
-from churn_assets.search.grants import granted_segments
-from churn_assets.search.hits import DEFAULT_LIMIT, ENGINEER, Filters, Hit
+from churn_assets.search.events import Event
+from churn_assets.search.grants import granted_segments, segments_now
+from churn_assets.search.hits import DEFAULT_LIMIT, MAX_LIMIT, Filters, Hit
 from churn_assets.search.index import LogIndex, Reader, Signature
 from churn_assets.search.relevance import CIRCUMSTANCE, SAID, Catalogue, Question, weighted
+from churn_assets.settings import ENGINEER_ROLE
 from churn_assets.warehouse.protocol import Warehouse
 
-MAX_LIMIT = 1000
 _BAND = 0.2  # scores that differ by less of the best one are equal, and the newest event comes first
 _WORTHLESS = 0.35  # of the best score, below which an event is no answer
 _CANDIDATES = 5  # by BM25, for each hit that is wanted
@@ -85,7 +85,7 @@ class EmbeddedSearch:
 
     def _permitted(self, found: list[tuple[Event, float]], segments: frozenset[str] | None) -> list[Hit]:
         """The hits of those customers whom the role may see, by the segment that each of them is in now."""
-        now = segments_of(self._lake, list({event.customer_id for event, _ in found}))
+        now = segments_now(self._lake, {event.customer_id for event, _ in found})
         return [
             self._hit(event, now.get(event.customer_id), score)
             for event, score in found
@@ -110,4 +110,4 @@ class EmbeddedSearch:
     @property
     def _may_read_texts(self) -> bool:
         """Whether the role may read what events said: nobody has looked for names and addresses in it."""
-        return self._role == ENGINEER
+        return self._role == ENGINEER_ROLE

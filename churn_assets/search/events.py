@@ -174,7 +174,7 @@ def changes(lake: Warehouse, after: Position, until: Position) -> Changes:
     moved = lake.query(
         f"SELECT DISTINCT customer_id FROM (({came} EXCEPT ALL {went}) UNION ALL ({went} EXCEPT ALL {came}))"
     )["customer_id"].to_pylist()
-    return Changes(touched, events, {**dict.fromkeys(moved), **segments_of(lake, moved, version)})
+    return Changes(touched, events, {**dict.fromkeys(moved), **_segments_of(lake, moved, version)})
 
 
 def _events_of(
@@ -188,10 +188,7 @@ def _events_of(
     return [_event(row) for row in rows.to_pylist()]
 
 
-def segments_of(lake: Warehouse, customers: list[str], version: str = "") -> dict[str, str]:
-    """The segment of each of these customers who is known."""
-    if not customers:
-        return {}
+def _segments_of(lake: Warehouse, customers: list[str], version: str) -> dict[str, str]:
     rows = lake.query(
         f"SELECT customer_id, segment FROM dim_customers {version}"
         " WHERE customer_id IN (SELECT unnest(CAST(? AS VARCHAR[])))",

@@ -13,7 +13,7 @@ from churn_assets.errors import ChurnError
 KINDS = ("error", "case")
 FILTERS = ("kind", "customer_id", "error_code", "device")
 DEFAULT_LIMIT = 20
-ENGINEER = "DATA_ENGINEER"  # the role that sees every customer, and what events said in their own words
+MAX_LIMIT = 1000  # as of Cortex Search
 
 
 class FilterError(ChurnError):

@@ -44,7 +44,10 @@ FORMAT = 1  # of the documents: one of another format is not read, but built aga
 WRITER_BYTES = 64 * 1024 * 1024
 _EXACT = ("key", "kind", "customer_id", "segment", "error_code", "device", "event_id", "signature")
 _POSITION = "position"  # the kind of the one document that is none
-_FIRST, _LAST = datetime(1700, 1, 1), datetime(2262, 1, 1)  # that the index can tell apart, in nanoseconds
+_FIRST, _LAST = (
+    datetime.fromisoformat("1700-01-01"),
+    datetime.fromisoformat("2262-01-01"),
+)  # that the index can tell apart, in nanoseconds
 Must, Should, MustNot = tantivy.Occur.Must, tantivy.Occur.Should, tantivy.Occur.MustNot
 
 

@@ -38,8 +38,8 @@ def _model() -> tuple[Any, dict[str, Vectors]]:
     from tokenizers import Tokenizer  # noqa: PLC0415
 
     package = find_spec(_PACKAGE)
-    assert package is not None and package.origin is not None
-    folder = Path(package.origin).parent / "model"
+    assert package is not None
+    folder = Path(str(package.origin)).parent / "model"
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(_MAX_TOKENS)

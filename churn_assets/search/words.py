@@ -5,6 +5,7 @@ Here belong splitting, stop words and stemming. What a word is worth is `relevan
 
 import re
 from functools import cache
+from pathlib import Path
 
 import tantivy
 
@@ -13,16 +14,7 @@ MAX_WORDS = 32  # different words of a question that count
 _LONGEST_WORD = 40  # characters
 _APOSTROPHE = re.compile("['’]")
 # What questions have in common and what says nothing about an error, beside tantivy's own list for English.
-_STOP_WORDS = """
-    a about after again all also always am an and any anyone anything are as at be because been before being but by
-    can cannot cant client clients complain complained complaint complaints could couldnt customer customers did
-    didnt do does doesnt doing dont during each error errors every find for from get gets getting give gives got had
-    has have having he her hers him his how i if in into is isnt issue issues it its just kept list many me my no
-    nobody not of off on or our out people person persons please problem problems report reported reports she show
-    so some somebody someone than that the their them then there these they this those to too tried trouble troubles
-    try trying until up us user users very was wasnt we were what when where which while who whom whose why will
-    with wont would you your
-""".split()
+_STOP_WORDS = Path(__file__).with_name("stop_words.txt")
 
 
 @cache
@@ -33,7 +25,7 @@ def _analyzer() -> tantivy.TextAnalyzer:
         .filter(filters.remove_long(_LONGEST_WORD))
         .filter(filters.lowercase())
         .filter(filters.ascii_fold())
-        .filter(filters.custom_stopword(_STOP_WORDS))
+        .filter(filters.custom_stopword(_STOP_WORDS.read_text().split()))
         .filter(filters.stopword("english"))
         .filter(filters.stemmer("english"))
         .build()

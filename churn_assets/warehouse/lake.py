@@ -26,6 +26,7 @@ from churn_assets.dynamic_tables.engine import DynamicTable, LakeTransaction, Re
 from churn_assets.errors import ChurnError, ModelFileError
 from churn_assets.model import serving
 from churn_assets.settings import (
+    ANALYST_ROLE,
     FILE_BYTES,
     FILE_GRACE_HOURS,
     ORPHAN_HOURS,
@@ -172,7 +173,10 @@ class LakeWarehouse:
             yield
 
     def deploy(self) -> None:
-        scripts = [file.read_text() for file in sorted((PROJECT_ROOT / "sql").glob("*.sql"))]
+        scripts = [
+            file.read_text().replace("{{ analyst_role }}", ANALYST_ROLE)
+            for file in sorted((PROJECT_ROOT / "sql").glob("*.sql"))
+        ]
 
         def create(tx: Transaction) -> None:
             for script in [engine.schema_script(), *scripts]:

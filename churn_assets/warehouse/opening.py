@@ -12,6 +12,7 @@ from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse
 
 if TYPE_CHECKING:
+    from churn_assets.analyst.serving import Serving
     from churn_assets.search.index import LogIndex
 
 
@@ -55,6 +56,22 @@ def open_warehouse(settings: Settings, *, read_only: bool = False, **of_snowflak
     from churn_assets.warehouse.lake import LakeWarehouse  # noqa: PLC0415
 
     return LakeWarehouse(settings.lake_path, read_only=read_only)
+
+
+def open_serving(settings: Settings, role: str, timeout_seconds: float | None = None) -> "Serving":
+    """The serving views of the warehouse of `settings` as `role` sees them; a query that takes longer is stopped."""
+    from churn_assets.analyst.serving import LakeServing, SnowflakeServing  # noqa: PLC0415
+
+    if settings.target == "snowflake":
+        from churn_assets.snowflake_sql import names_of  # noqa: PLC0415
+
+        names = names_of(settings)
+        seen = settings.model_copy(update={"snowflake_role": role.upper(), "snowflake_schema": names.serving_schema})
+        return SnowflakeServing(open_warehouse(seen, read_only=True, timeout_seconds=timeout_seconds), role.upper())
+    from churn_assets.warehouse.lake import LakeWarehouse  # noqa: PLC0415
+
+    lake = LakeWarehouse(settings.lake_path, read_only=True, timeout_seconds=timeout_seconds)
+    return LakeServing(lake, role.upper())
 
 
 def warehouse_to_write(settings: Settings) -> Warehouse:

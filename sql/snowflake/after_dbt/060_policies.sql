@@ -30,17 +30,3 @@ OR EXISTS (
     SELECT 1 FROM {{ database }}.{{ schema }}.segment_grants AS granted
     WHERE IS_ROLE_IN_SESSION(granted.role_name) AND granted.segment IN (customer_segment, '*')
 );
-
--- The same, and customers at risk only: the analyst works on them and has no business with others.
-CREATE ROW ACCESS POLICY IF NOT EXISTS {{ database }}.{{ serving_schema }}.customers_at_risk -- noqa: PRS
-AS (risk_class VARCHAR, customer_segment VARCHAR)
-RETURNS BOOLEAN -> FALSE;
-ALTER ROW ACCESS POLICY {{ database }}.{{ serving_schema }}.customers_at_risk SET BODY ->
-IS_ROLE_IN_SESSION('{{ engineer_role }}')
-OR (
-    risk_class IN ('HIGH', 'MEDIUM')
-    AND EXISTS (
-        SELECT 1 FROM {{ database }}.{{ schema }}.segment_grants AS granted
-        WHERE IS_ROLE_IN_SESSION(granted.role_name) AND granted.segment IN (customer_segment, '*')
-    )
-);
