@@ -106,6 +106,9 @@ class Changes:
     events: list[Event]
     segments: dict[str, str | None]
 
+    def __bool__(self) -> bool:
+        return bool(self.touched or self.segments)
+
 
 _TAKEN_AT = "make_timestamp(epoch_us(CAST(snapshot_time AS TIMESTAMPTZ)))"
 _SNAPSHOTS = "__ducklake_metadata_lake.ducklake_snapshot"

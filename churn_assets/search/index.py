@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from time import perf_counter
 from typing import Literal
@@ -38,12 +38,14 @@ from churn_assets.search.events import (
 )
 from churn_assets.search.hits import Filters
 from churn_assets.search.words import clean, words
+from churn_assets.settings import SEARCH_POSITION_SECONDS
 from churn_assets.warehouse.protocol import Warehouse
 
 FORMAT = 1  # of the documents: one of another format is not read, but built again
 WRITER_BYTES = 64 * 1024 * 1024
 _EXACT = ("key", "kind", "customer_id", "segment", "error_code", "device", "event_id", "signature")
 _POSITION = "position"  # the kind of the one document that is none
+_POSITION_AGE = timedelta(seconds=SEARCH_POSITION_SECONDS / 2)
 _FIRST, _LAST = (
     datetime.fromisoformat("1700-01-01"),
     datetime.fromisoformat("2262-01-01"),
@@ -131,17 +133,20 @@ class LogIndex:
         with self._turn():
             until = position_now(self._lake)
             after, why_not = self._last_position()
+            action, added, removed = "NO_DATA", 0, 0
             if after is None:
-                added, removed = self._build(until, report), 0
-                action, reason = "FULL", why_not
+                action, added = "FULL", self._build(until, report)
+            elif found := changes(self._lake, after, until):
+                action, (added, removed) = "INCREMENTAL", self._catch_up(found, until)
+            elif until.taken_at - after.taken_at > _POSITION_AGE:
+                self._catch_up(found, until)
             else:
-                added, removed = self._catch_up(changes(self._lake, after, until), until)
-                action, reason = ("INCREMENTAL", "") if added or removed else ("NO_DATA", "")
+                until = after  # to note each snapshot in which nothing happened would be a snapshot of its own
             self._note(until)
             self._clean()
             return IndexUpdate(
                 action=action,
-                reason=reason,
+                reason=why_not,
                 documents_added=added,
                 documents_removed=removed,
                 documents=self.read().documents,
@@ -189,8 +194,6 @@ class LogIndex:
         return added
 
     def _catch_up(self, found: Changes, until: Position) -> tuple[int, int]:
-        if not found.touched and not found.segments:
-            return 0, 0
         events = list(found.events)
         if found.segments:
             reader = self.read()
@@ -211,9 +214,12 @@ class LogIndex:
     def _note(self, position: Position) -> None:
         """Let the lake give up what came before."""
         names = ", ".join(f"'{name}'" for name in STREAMS)
-        self._lake.transact(
-            lambda tx: tx.execute(f"UPDATE streams SET position = ? WHERE name IN ({names})", [position.snapshot])
-        )
+        known = self._lake.query(f"SELECT DISTINCT position FROM streams WHERE name IN ({names})")[
+            "position"
+        ].to_pylist()
+        if known != [position.snapshot]:
+            sql = f"UPDATE streams SET position = ? WHERE name IN ({names})"
+            self._lake.transact(lambda tx: tx.execute(sql, [position.snapshot]))
 
     def _clean(self) -> None:
         """Remove what another build has left, of which no reader can begin to read."""

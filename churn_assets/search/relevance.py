@@ -10,9 +10,10 @@ Functions for Hybrid Retrieval, ACM TOIS 42, 2023).
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from churn_assets.search import vectors
 from churn_assets.search.catalogue import case_title, load_case_categories, load_error_codes
@@ -40,13 +41,12 @@ class Entry:
 
 
 class Catalogue:
-    """The entries by kind ('error', 'case') and code; `embed` gives texts their vectors, where there is a model."""
+    """The entries by kind ('error', 'case') and code; with `kept`, the file of their vectors, meanings are compared too."""
 
-    def __init__(
-        self, entries: Mapping[tuple[str, str], Entry], embed: Callable[[Sequence[str]], Vectors] | None = None
-    ) -> None:
+    def __init__(self, entries: Mapping[tuple[str, str], Entry], kept: Path | None = None) -> None:
         self.entries = dict(entries)
-        self._embed = embed
+        self._kept = kept
+        self._vectors: Vectors | None = None
         self._having: dict[str, int] = {}
         for entry in self.entries.values():
             for word in entry.weights:
@@ -66,16 +66,17 @@ class Catalogue:
         return math.log(1 + (len(self.entries) - having + 0.5) / (having + 0.5))
 
     def closeness(self, text: str) -> dict[tuple[str, str], float] | None:
-        """How close the meaning of a text is to each entry's, within 0 and 1; None without a model."""
-        if self._embed is None:
+        """How close the meaning of a text is to each entry's, within 0 and 1; None where only words are compared."""
+        if self._kept is None:
             return None
-        cosines = self._vectors @ self._embed([text])[0]
+        cosines = self._meanings(self._kept) @ vectors.vectors([text])[0]
         return {key: max(0.0, float(cosine)) for key, cosine in zip(self.entries, cosines, strict=True)}
 
-    @cached_property
-    def _vectors(self) -> Vectors:
-        assert self._embed is not None
-        return self._embed([f"{entry.title}. {entry.description} {entry.words}" for entry in self.entries.values()])
+    def _meanings(self, kept: Path) -> Vectors:
+        if self._vectors is None:
+            texts = [f"{entry.title}. {entry.description} {entry.words}" for entry in self.entries.values()]
+            self._vectors = vectors.kept_vectors(texts, kept)
+        return self._vectors
 
 
 class Question:
@@ -100,8 +101,8 @@ def weighted(text: str, weight: float) -> dict[str, float]:
     return dict.fromkeys(words(text), weight)
 
 
-def load_catalogue() -> Catalogue:
-    """The catalogue of the project."""
+def load_catalogue(folder: Path) -> Catalogue:
+    """The catalogue of the project; where a language model is installed, its vectors are kept in `folder`."""
     return Catalogue(
         {
             **{
@@ -110,5 +111,5 @@ def load_catalogue() -> Catalogue:
             },
             **{("case", case.category): Entry(case.title, "", case.words) for case in load_case_categories()},
         },
-        vectors.vectors if vectors.is_installed() else None,
+        folder / "vectors.npz" if vectors.is_installed() else None,
     )

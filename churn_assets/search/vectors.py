@@ -5,15 +5,19 @@ arXiv:2002.10957), which numpy runs in milliseconds for a sentence; so the extra
 What is made of the vectors is `relevance`'s affair.
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import erf
 
 Vectors = npt.NDArray[np.float32]
 
@@ -32,6 +36,21 @@ def vectors(texts: Sequence[str]) -> Vectors:
     return np.stack([_vector(text) for text in texts])
 
 
+def kept_vectors(texts: Sequence[str], file: Path) -> Vectors:
+    """The vectors of texts that seldom change, from a file where they were kept the last time; else it is written."""
+    digest = hashlib.sha256(json.dumps([_PACKAGE, *texts]).encode()).hexdigest()
+    # Where it is damaged, or there is none, it is made again.
+    with suppress(OSError, ValueError, KeyError, BadZipFile), np.load(file) as kept:
+        if str(kept["digest"]) == digest:
+            return kept["vectors"]
+    made = vectors(texts)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile(dir=file.parent, prefix=file.name, delete=False) as written:
+        np.savez(written, digest=np.array(digest), vectors=made)
+    Path(written.name).replace(file)
+    return made
+
+
 @cache
 def _model() -> tuple[Any, dict[str, Vectors]]:
     from safetensors.numpy import load_file  # noqa: PLC0415
@@ -47,6 +66,8 @@ def _model() -> tuple[Any, dict[str, Vectors]]:
 
 
 def _vector(text: str) -> Vectors:
+    from scipy.special import erf  # noqa: PLC0415
+
     tokenizer, weights = _model()
     ids = tokenizer.encode(text).ids
     found = (

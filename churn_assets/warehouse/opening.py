@@ -86,13 +86,15 @@ def open_search(settings: Settings, role: str) -> Search:
     if settings.target == "snowflake":
         from churn_assets.search.cortex import CortexSearch  # noqa: PLC0415
 
-        return CortexSearch(settings, role)
+        from churn_assets.snowflake_sql import names_of  # noqa: PLC0415
+
+        return CortexSearch(open_warehouse(settings, read_only=True), names_of(settings), role)
     from churn_assets.search.embedded import EmbeddedSearch  # noqa: PLC0415
     from churn_assets.search.index import LogIndex  # noqa: PLC0415
     from churn_assets.search.relevance import load_catalogue  # noqa: PLC0415
 
     lake = open_warehouse(settings, read_only=True)
-    return EmbeddedSearch(LogIndex(settings.search_path, lake), lake, load_catalogue(), role)
+    return EmbeddedSearch(LogIndex(settings.search_path, lake), lake, load_catalogue(settings.search_path), role)
 
 
 def open_log_index(settings: Settings, warehouse: Warehouse) -> "LogIndex | None":
