@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from churn_assets.errors import ChurnError
+from churn_assets.search.hits import Search
 from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse
 
 if TYPE_CHECKING:
     from churn_assets.analyst.serving import Serving
+    from churn_assets.search.index import LogIndex
 
 
 class OnlyHereError(ChurnError):
@@ -77,3 +79,28 @@ def warehouse_to_write(settings: Settings) -> Warehouse:
     warehouse = open_warehouse(settings)
     warehouse.deploy()
     return warehouse
+
+
+def open_search(settings: Settings, role: str) -> Search:
+    """Search over the app's errors and the support cases, for one role: DATA_ENGINEER, or one of `segment_grants`."""
+    if settings.target == "snowflake":
+        from churn_assets.search.cortex import CortexSearch  # noqa: PLC0415
+
+        from churn_assets.snowflake_sql import names_of  # noqa: PLC0415
+
+        return CortexSearch(open_warehouse(settings, read_only=True), names_of(settings), role)
+    from churn_assets.search.embedded import EmbeddedSearch  # noqa: PLC0415
+    from churn_assets.search.index import LogIndex  # noqa: PLC0415
+    from churn_assets.search.relevance import load_catalogue  # noqa: PLC0415
+
+    lake = open_warehouse(settings, read_only=True)
+    return EmbeddedSearch(LogIndex(settings.search_path, lake), lake, load_catalogue(settings.search_path), role)
+
+
+def open_log_index(settings: Settings, warehouse: Warehouse) -> "LogIndex | None":
+    """The index that has to be kept up to date; None where the warehouse's own search keeps itself so."""
+    if settings.target == "snowflake":
+        return None
+    from churn_assets.search.index import LogIndex  # noqa: PLC0415
+
+    return LogIndex(settings.search_path, warehouse)

@@ -28,19 +28,23 @@ from churn_assets.retention.addressee import UNNAMED, addressee, addressee_in_sq
 from churn_assets.retention.control import control_group_in_sql, is_in_control_group
 from churn_assets.retention.prompts import load_prompts
 from churn_assets.retention.writer import EmailRequest
-from churn_assets.search.error_codes import load_error_codes
-from churn_assets.settings import CONTROL_SHARE, PROJECT_ROOT, RISK_RULES
+from churn_assets.search.catalogue import load_case_categories, load_error_codes
+from churn_assets.search.hits import Filters
+from churn_assets.search.index import LogIndex
+from churn_assets.settings import CONTROL_SHARE, PROJECT_ROOT, RISK_RULES, Settings
 from churn_assets.snowflake_sql import (
     QUEUE_AT_RISK,
     Names,
     SnowflakeSqlError,
     Statement,
+    _literal,
     _offers,
     render,
     split,
     statements,
 )
 from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.warehouse.opening import open_search
 
 # Valid by Snowflake's documentation, but unknown to sqlfluff.
 UNKNOWN_TO_SQLFLUFF = (
@@ -68,6 +72,7 @@ REPEATABLE = (
     r"ALTER STREAMLIT \S+ ADD LIVE VERSION FROM LAST$",  # of the one that has just been created
     r"CALL SYSTEM\$CREATE_SEMANTIC_VIEW_FROM_YAML\('",  # it replaces the view, and keeps its grants
     r"MERGE INTO error_codes ",  # to what the catalogue says
+    r"MERGE INTO case_categories ",
     r"ALTER (MASKING|ROW ACCESS) POLICY \S+ SET BODY ->",
     # Only into an empty table.
     r"INSERT INTO (write_turn) .* (WHERE|AND) NOT EXISTS \(SELECT 1 FROM \1\)$",
@@ -418,9 +423,11 @@ def test_the_search_service_has_what_it_needs_and_no_name_or_address_in_it(linte
     assert not re.search(r"full_name|email|amount|CURRENT_", query)
 
 
-def test_what_is_searched_says_in_words_what_happened(lake: LakeWarehouse):
+def test_what_is_searched_says_in_words_what_happened_and_is_the_same_on_the_lake(
+    settings: Settings, lake: LakeWarehouse
+):
     create = named("CREATE CORTEX SEARCH SERVICE").text
-    query = create[create.index("\nAS\n") + 4 :].replace("CHURN.MAIN.error_codes", "codes").replace("CHURN.MAIN.", "")
+    query = create[create.index("\nAS\n") + 4 :].replace("CHURN.MAIN.", "")
     moment = datetime.fromisoformat("2026-03-01T12:00:00")
 
     def fill(tx) -> None:
@@ -442,28 +449,41 @@ def test_what_is_searched_says_in_words_what_happened(lake: LakeWarehouse):
         )
 
     lake.transact(fill)
-    codes = ", ".join(str(tuple(code)) for code in load_error_codes() if "'" not in code.description)
-    rows = lake.query(
-        f"WITH codes AS (SELECT * FROM (VALUES {codes}) AS code (error_code, title, description)) {query}"
-    ).to_pylist()
+    catalogues = ", ".join(
+        f"{name} AS (SELECT * FROM (VALUES {', '.join('(' + ', '.join(map(_literal, row)) + ')' for row in rows)})"
+        f" AS known ({', '.join(rows[0]._fields)}))"
+        for name, rows in (("error_codes", load_error_codes()), ("case_categories", load_case_categories()))
+    )
+    rows = lake.query(f"WITH {catalogues} {query}").to_pylist()
 
+    LogIndex(settings.search_path, lake).update()
+    same = open_search(settings, "DATA_ENGINEER").search("", Filters())
+    assert {row["event_id"]: row["document"] for row in rows} == {hit.event_id: hit.document for hit in same}
     found = {row["event_id"]: row for row in rows}
     assert set(found) == {"L1", "L3", "S1"}
     assert found["L1"]["document"].startswith("One-time code refused. ")
     assert found["L1"]["document"].endswith(" ERR_AUTH_OTP at LOGIN on IOS")
-    assert found["S1"]["document"] == "Support case about app issue. The customer was unhappy."
+    assert found["L3"]["document"] == "An error that the catalogue does not know. ERR_NEW at LOGIN on IOS"
+    assert found["S1"]["document"].startswith(
+        "Support case about app issue. The customer was unhappy. In other words: "
+    )
     assert {row["segment"] for row in rows} == {"SMB"}
 
 
-def test_the_catalogue_of_errors_is_written_where_it_differs_and_nowhere_else():
-    merge = named("MERGE INTO error_codes").text
+@pytest.mark.parametrize(
+    ("table", "catalogue"), [("error_codes", load_error_codes()), ("case_categories", load_case_categories())]
+)
+def test_a_catalogue_is_written_where_it_differs_and_nowhere_else(table: str, catalogue: list[Any]):
+    merge = named(f"MERGE INTO {table}").text
+    key, *others = catalogue[0]._fields
     with duckdb.connect() as connection:
-        connection.execute(named("CREATE TABLE IF NOT EXISTS error_codes").text)
-        connection.execute("INSERT INTO error_codes VALUES ('ERR_NETWORK', 'old', 'old'), ('MINE', 'mine', 'mine')")
+        connection.execute(named(f"CREATE TABLE IF NOT EXISTS {table}").text)
+        for code in (catalogue[0][0], "MINE"):
+            connection.execute(f"INSERT INTO {table} VALUES (?{', ?' * len(others)})", [code, *["old"] * len(others)])
         changed = [connection.execute(merge).fetchone() for _ in range(2)]
-        rows = connection.execute("FROM error_codes WHERE error_code <> 'MINE' ORDER BY ALL").fetchall()
+        rows = connection.execute(f"FROM {table} WHERE {key} <> 'MINE' ORDER BY ALL").fetchall()
 
-    assert rows == sorted(tuple(code) for code in load_error_codes())
+    assert rows == sorted(tuple(code) for code in catalogue)
     assert changed == [(len(rows),), (0,)]
 
 
