@@ -70,14 +70,17 @@ class LanguageModel:
         self, system: str, user: str, *, temperature: float, max_tokens: int, json_schema: dict[str, Any] | None = None
     ) -> Completion:
         """What the model says to these messages, as JSON of a form where one is given; or `LanguageModelError`."""
-        form = {"name": "answer", "strict": True, "schema": json_schema}
         try:
             response = self._client.chat.completions.with_raw_response.create(
                 model=self.model,
                 messages=[{"role": "system", "content": system}, {"role": "user", "content": user}],
                 temperature=temperature,
                 max_tokens=max_tokens,
-                response_format={"type": "json_schema", "json_schema": form} if json_schema else omit,
+                response_format=(
+                    {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": json_schema}}
+                    if json_schema
+                    else omit
+                ),
             )
             return self._completion(response.text, max_tokens)
         # The causes are not chained: they hold the request, and with it the key.
