@@ -6,11 +6,11 @@ import sys
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import duckdb
 import pyarrow as pa
@@ -20,13 +20,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from churn_assets import model_cli, outbox_cli
+from churn_assets.analyst.answer import Answer
+from churn_assets.analyst.guard import ROW_LIMIT as ANSWER_ROWS
 from churn_assets.clock import utc_now
 from churn_assets.dynamic_tables.engine import DynamicTableError
 from churn_assets.errors import ChurnError
 from churn_assets.ingestion.commit import Stored
+from churn_assets.search.hits import Filters
 from churn_assets.settings import ENGINEER_ROLE, load_settings
 from churn_assets.stop import StopSignal
-from churn_assets.warehouse.opening import must_be_here, open_serving, open_warehouse, place_of, warehouse_to_write
+from churn_assets.warehouse.opening import open_agent, open_serving, open_warehouse, place_of, warehouse_to_write
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(outbox_cli.app, name="outbox")
@@ -35,6 +38,7 @@ console = Console()
 errors = Console(stderr=True)
 
 QUERY_ROWS = 1000
+HIT_COLUMNS = ("happened_at", "customer_id", "segment", "kind", "error_code", "device", "title")
 
 
 def main() -> None:
@@ -401,39 +405,55 @@ def search(
 @app.command()
 def ask(
     question: Annotated[str, typer.Argument(help="In words, such as 'How many customers are in each class of risk?'")],
+    role: Annotated[str, typer.Option(help="Answer with what a role sees, such as MARKETING_ANALYST.")] = ENGINEER_ROLE,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
-    """Answer a question about customers, risk and emails, with the SQL that gave the answer.
+    """Answer a question from the figures or by a search over errors and cases, and say how.
 
-    It knows the verified questions of the semantic model and other ways to ask them. There is no language model behind it
-    yet, so what is none of them is not answered: exit code 1, and the questions that come nearest.
+    It knows the verified questions of the semantic model and other ways to ask them; CHURN_ANALYST names a language model for
+    what is none of them. What cannot be answered is not: exit code 1, the reason, and the questions that come nearest.
     """
-    from churn_assets.analyst import guard
-    from churn_assets.analyst.questions import Questions
-    from churn_assets.analyst.semantic_model import load_semantic_model, on_views
-
-    settings = load_settings()
-    must_be_here(settings, "churn ask")
-    model = load_semantic_model()
-    taken = Questions(model).take(question)
-    if taken.answer is None:
-        nearest = [match.query.question for match in taken.nearest]
-        if as_json:
-            print(json.dumps({"question": None, "nearest": nearest}, indent=2))  # noqa: T201
-        else:
-            _say("\n".join(["I can answer these:", *(f"  {answerable}" for answerable in nearest)]))
-        raise ChurnError("I cannot answer that")
-    match = taken.answer
-    sql = guard.checked(match.query.sql, model.columns_of_tables)
-    result = open_serving(settings, ENGINEER_ROLE, guard.TIMEOUT_SECONDS).query(on_views(model, sql))
+    answer = open_agent(load_settings(), role).answer(question)
     if as_json:
-        answer = {"question": match.query.question, "confidence": round(match.confidence, 2), "sql": sql}
-        print(json.dumps({**answer, "rows": result.to_pylist()}, indent=2, default=str))  # noqa: T201
-        return
-    _say(f"{match.query.question}  ({match.confidence:.0%} sure that this was asked)\n\n{sql}\n")
-    _print_rows(result)
-    if result.num_rows == guard.ROW_LIMIT:
-        _say(f"... the first {guard.ROW_LIMIT:,} rows; there may be more")
+        print(json.dumps(_as_json(answer), indent=2, default=str))  # noqa: T201
+    else:
+        _show_answer(answer)
+    if answer.refusal is not None:
+        raise ChurnError(answer.refusal)
+
+
+def _as_json(answer: Answer) -> dict[str, Any]:
+    parts = {field.name: getattr(answer, field.name) for field in fields(answer)}
+    return {
+        **parts,
+        "rows": None if answer.rows is None else answer.rows.to_pylist(),
+        "filters": answer.filters and asdict(answer.filters),
+        "hits": answer.hits and [asdict(hit) for hit in answer.hits],
+        "refused": [asdict(refused) for refused in answer.refused],
+    }
+
+
+def _show_answer(answer: Answer) -> None:
+    _say(f"{answer.route}: {answer.why}")
+    if answer.taken_for is not None:
+        sure = "" if answer.confidence is None else f"  ({answer.confidence:.0%} sure that this was asked)"
+        _say(f"{answer.taken_for}{sure}")
+    for refused in answer.refused:
+        _say(f"\n{refused.sql}\n-- refused: {refused.reason}")
+    if answer.sql is not None:
+        _say(f"\n{answer.sql}\n")
+    if answer.rows is not None:
+        _print_rows(answer.rows)
+        if answer.rows.num_rows == ANSWER_ROWS:
+            _say(f"... the first {ANSWER_ROWS:,} rows; there may be more")
+    if answer.hits is not None:
+        filters = {name: value for name, value in asdict(answer.filters or Filters()).items() if value is not None}
+        _say(f"searched for {answer.searched!r}{''.join(f', {name} {value}' for name, value in filters.items())}\n")
+        found = [asdict(hit) for hit in answer.hits]
+        _print_rows(pa.table({column: [hit[column] for hit in found] for column in HIT_COLUMNS}))
+        _say(f"{len(found)} found")
+    if answer.nearest:
+        _say("\n".join(["I can answer these:", *(f"  {answerable}" for answerable in answer.nearest)]))
 
 
 def _print_rows(rows: pa.Table) -> None:

@@ -126,6 +126,7 @@ COST_SECONDS = 24 * 3600.0  # between two looks at what the days cost
 COST_DAYS = 30  # that such a look shows
 WRITER_CONCURRENCY = 4  # emails written at once
 WRITER_TIMEOUT_SECONDS = 30.0
+ANALYST_TIMEOUT_SECONDS = 60.0  # of a call to a language model that answers a question; a question takes two at most
 WRITER_RETRIES = 2  # of a call to a language model, with growing pauses
 WRITER_PATIENCE_MINUTES = (5.0, 30.0)  # after a failed run, before the next; then the template writes
 WRITER_IS_DOWN_AFTER = 8  # failures in a row: the run asks no more
@@ -219,6 +220,14 @@ class Settings(BaseSettings):
         None,
         alias="CHURN_WRITER_MODEL",
         description="The language model; llama3 for openai, llama3.1-8b for cortex when unset.",
+    )
+    analyst: Literal["verified", "openai", "cortex"] = Field(
+        "verified",
+        alias="CHURN_ANALYST",
+        description="Who answers a question that is no verified one: nobody, or a language model.",
+    )
+    analyst_model: str = Field(
+        "llama3", alias="CHURN_ANALYST_MODEL", description="The language model of CHURN_ANALYST=openai."
     )
     openai_base_url: str = Field(
         "http://localhost:11434/v1",

@@ -127,6 +127,10 @@ class SemanticModel(_Part):
         """The columns of each logical table with their types."""
         return {table.name: {column.name: column.data_type for column in table.columns} for table in self.tables}
 
+    def tables_of_views(self, schema: str) -> dict[str, str]:
+        """The logical tables by the whole names of the views in `schema` (as DATABASE.SCHEMA) that they stand for."""
+        return {f"{schema}.{table.base_table.table}".upper(): table.name for table in self.tables}
+
     @model_validator(mode="after")
     def _hangs_together(self) -> "SemanticModel":
         tables = {table.name: table for table in self.tables}

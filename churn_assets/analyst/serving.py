@@ -28,6 +28,11 @@ class Serving(Protocol):
         """Whose eyes these are."""
         ...
 
+    @property
+    def dialect(self) -> guard.Dialect:
+        """Whose SQL it takes."""
+        ...
+
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """The result of a SELECT of the project's own over serving views."""
         ...
@@ -39,6 +44,8 @@ class Serving(Protocol):
 
 class LakeServing:
     """On the lake: views are written into each query, and SQL from outside is guarded. Implements `Serving`."""
+
+    dialect: guard.Dialect = "duckdb"
 
     def __init__(self, lake: Warehouse, role: str) -> None:
         self._lake = lake
@@ -61,6 +68,8 @@ class LakeServing:
 
 class SnowflakeServing:
     """On Snowflake: the session has the role, and the policies of the secure views hold. Implements `Serving`."""
+
+    dialect: guard.Dialect = "snowflake"
 
     def __init__(self, warehouse: Warehouse, role: str) -> None:
         self._warehouse = warehouse

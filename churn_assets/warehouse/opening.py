@@ -6,12 +6,16 @@ Here belongs the choice; what a warehouse does is `lake`'s and `snowflake`'s.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from churn_assets.clock import utc_now
 from churn_assets.errors import ChurnError
 from churn_assets.search.hits import Search
-from churn_assets.settings import Settings
+from churn_assets.settings import ANALYST_TIMEOUT_SECONDS, Settings, SettingsError
 from churn_assets.warehouse.protocol import Warehouse
 
 if TYPE_CHECKING:
+    from churn_assets.analyst.agent import Agent
+    from churn_assets.analyst.answer import Author
+    from churn_assets.analyst.semantic_model import SemanticModel
     from churn_assets.analyst.serving import Serving
     from churn_assets.search.index import LogIndex
 
@@ -65,13 +69,71 @@ def open_serving(settings: Settings, role: str, timeout_seconds: float | None = 
     if settings.target == "snowflake":
         from churn_assets.snowflake_sql import names_of  # noqa: PLC0415
 
-        names = names_of(settings)
-        seen = settings.model_copy(update={"snowflake_role": role.upper(), "snowflake_schema": names.serving_schema})
+        seen = _as_role(settings, role, names_of(settings).serving_schema)
         return SnowflakeServing(open_warehouse(seen, read_only=True, timeout_seconds=timeout_seconds), role.upper())
     from churn_assets.warehouse.lake import LakeWarehouse  # noqa: PLC0415
 
     lake = LakeWarehouse(settings.lake_path, read_only=True, timeout_seconds=timeout_seconds)
     return LakeServing(lake, role.upper())
+
+
+def open_search(settings: Settings, role: str) -> "Search":
+    """Search over the app's errors and the support cases, for one role."""
+    raise OnlyHereError("the search is not there yet")
+
+
+def open_agent(settings: Settings, role: str) -> "Agent":
+    """What answers questions in words, on behalf of `role`; `SettingsError` where CHURN_ANALYST cannot be had."""
+    from churn_assets.analyst.agent import Agent  # noqa: PLC0415
+    from churn_assets.analyst.guard import TIMEOUT_SECONDS  # noqa: PLC0415
+    from churn_assets.analyst.semantic_model import load_semantic_model  # noqa: PLC0415
+
+    model = load_semantic_model()
+    serving = open_serving(settings, role, TIMEOUT_SECONDS)
+    author = _author(settings, model, serving)
+    stands_for: dict[str, str] = {}
+    if settings.target == "snowflake":
+        from churn_assets.snowflake_sql import names_of  # noqa: PLC0415
+
+        names = names_of(settings)
+        stands_for = model.tables_of_views(f"{names.database}.{names.serving_schema}")
+    return Agent(model, serving, lambda: open_search(settings, role), author, utc_now, stands_for)
+
+
+def _author(settings: Settings, model: "SemanticModel", serving: "Serving") -> "Author | None":
+    match settings.analyst:
+        case "verified":
+            return None
+        case "openai":
+            # Its client takes a second to import, which every other question would pay.
+            from churn_assets.analyst.openai_author import OpenAIAuthor  # noqa: PLC0415
+            from churn_assets.language_model import LanguageModel  # noqa: PLC0415
+
+            language_model = LanguageModel(
+                settings.openai_base_url,
+                settings.openai_api_key.get_secret_value(),
+                settings.analyst_model,
+                setting="CHURN_ANALYST_MODEL",
+                timeout=ANALYST_TIMEOUT_SECONDS,
+                max_retries=0,
+            )
+            return OpenAIAuthor(language_model, model, serving.dialect)
+        case "cortex":
+            if settings.target != "snowflake":
+                raise SettingsError(
+                    "CHURN_ANALYST=cortex needs CHURN_TARGET=snowflake; or set CHURN_ANALYST to verified or openai"
+                )
+            from churn_assets.analyst.cortex_author import CortexAuthor  # noqa: PLC0415
+            from churn_assets.snowflake_sql import names_of  # noqa: PLC0415
+
+            names = names_of(settings)
+            seen = _as_role(settings, serving.role, names.serving_schema)
+            return CortexAuthor(seen, f"{names.database}.{names.serving_schema}.{model.name}".upper())
+
+
+def _as_role(settings: Settings, role: str, serving_schema: str) -> Settings:
+    """The settings of a session in which `role` sees the serving views."""
+    return settings.model_copy(update={"snowflake_role": role.upper(), "snowflake_schema": serving_schema})
 
 
 def warehouse_to_write(settings: Settings) -> Warehouse:
