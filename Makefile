@@ -10,7 +10,7 @@ RUN := .venv/bin
 SYNCED := .venv/.synced
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-kafka test-snowflake check test-ui lint format dbt-vars event-docs screenshots benchmark-ingest benchmark-refresh benchmark-lag benchmark-idle benchmark-effect benchmark-scoring clean
+.PHONY: help install demo dashboard test test-slow test-kafka test-snowflake check test-ui lint format dbt-vars event-docs screenshots benchmark-ingest benchmark-refresh benchmark-lag benchmark-idle benchmark-effect benchmark-scoring clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ install: $(SYNCED)  ## Install what uv.lock pins into .venv
 
 demo: $(SYNCED)  ## Run broker, bank, producer and Dagster on this machine until Ctrl-C
 	$(RUN)/churn demo $(ARGS)
+
+dashboard: $(SYNCED)  ## Show the dashboard of CHURN_HOME on http://127.0.0.1:8501 until Ctrl-C
+	$(RUN)/churn dashboard $(ARGS)
 
 test: $(SYNCED)  ## Run the tests
 	$(RUN)/pytest -n 2 --dist loadfile $(ARGS)

@@ -48,6 +48,7 @@ from churn_assets.settings import (
     SEARCH_POSITION_SECONDS,
     SEARCH_SECONDS,
     TRAINING_SET_SECONDS,
+    TREND_SECONDS,
     Settings,
 )
 from churn_assets.warehouse.opening import open_log_index
@@ -112,6 +113,9 @@ search_job = dg.define_asset_job(
     "index_log_search",
     dg.AssetSelection.assets("log_search_index"),
     description="Add to the search index what has changed in the ledgers.",
+)
+trend_job = dg.define_asset_job(
+    "count_risk", dg.AssetSelection.assets("risk_by_segment"), description="Write down how many customers are at risk."
 )
 maintenance_job = dg.define_asset_job(
     "maintain_tables", dg.AssetSelection.assets("table_maintenance"), description="Merge small files, expire snapshots."
@@ -478,6 +482,19 @@ def search_sensor(
 
 
 @dg.sensor(
+    job=trend_job,
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=f"Counts the customers at risk every {TREND_SECONDS / 60:g} minutes while something is written.",
+)
+def trend_sensor(
+    context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse]
+) -> dg.RunRequest | dg.SkipReason:
+    """One look at whether anything was written since the last count."""
+    return _again_after(context, warehouse, trend_job.name, TREND_SECONDS)
+
+
+@dg.sensor(
     job=maintenance_job,
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
@@ -504,6 +521,7 @@ SENSORS = [
     effect_sensor,
     cost_sensor,
     search_sensor,
+    trend_sensor,
     maintenance_sensor,
 ]
 JOBS = [
@@ -518,6 +536,7 @@ JOBS = [
     effect_job,
     cost_job,
     search_job,
+    trend_job,
     maintenance_job,
 ]
 

@@ -474,6 +474,19 @@ def check() -> None:
 
 
 @app.command()
+def dashboard(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page.")] = 8501,
+) -> None:
+    """Show the dashboard on http://127.0.0.1:8501 until Ctrl-C: overview, customers, interventions, questions."""
+    import os
+
+    from churn_assets.dashboard.serve import command
+
+    sys.stdout.flush()
+    os.execv(sys.executable, command(port))
+
+
+@app.command()
 def demo(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Dagster UI.")] = 3000,
     customers: Annotated[int, typer.Option(min=1, help="Customers of the bank, at the first start.")] = 5000,

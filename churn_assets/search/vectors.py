@@ -53,8 +53,8 @@ def kept_vectors(texts: Sequence[str], file: Path) -> Vectors:
 
 @cache
 def _model() -> tuple[Any, dict[str, Vectors]]:
-    from safetensors.numpy import load_file  # noqa: PLC0415
-    from tokenizers import Tokenizer  # noqa: PLC0415
+    from safetensors.numpy import load_file  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
+    from tokenizers import Tokenizer  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
 
     package = find_spec(_PACKAGE)
     assert package is not None

@@ -77,11 +77,6 @@ def open_serving(settings: Settings, role: str, timeout_seconds: float | None = 
     return LakeServing(lake, role.upper())
 
 
-def open_search(settings: Settings, role: str) -> "Search":
-    """Search over the app's errors and the support cases, for one role."""
-    raise OnlyHereError("the search is not there yet")
-
-
 def open_agent(settings: Settings, role: str) -> "Agent":
     """What answers questions in words, on behalf of `role`; `SettingsError` where CHURN_ANALYST cannot be had."""
     from churn_assets.analyst.agent import Agent  # noqa: PLC0415
@@ -147,7 +142,6 @@ def open_search(settings: Settings, role: str) -> Search:
     """Search over the app's errors and the support cases, for one role: DATA_ENGINEER, or one of `segment_grants`."""
     if settings.target == "snowflake":
         from churn_assets.search.cortex import CortexSearch  # noqa: PLC0415
-
         from churn_assets.snowflake_sql import names_of  # noqa: PLC0415
 
         return CortexSearch(open_warehouse(settings, read_only=True), names_of(settings), role)
