@@ -14,7 +14,7 @@ import duckdb
 from churn_assets.analyst import guard
 from churn_assets.analyst.answer import Answer, Author, AuthorError, Proposal, RefusedSql
 from churn_assets.analyst.questions import Match, Questions
-from churn_assets.analyst.search_request import SearchRequest, Unsure, asks_for_events, read_request
+from churn_assets.analyst.search_request import SearchRequest, Unsure, asks_for_events, read_filters, read_request
 from churn_assets.analyst.semantic_model import SemanticModel, on_views
 from churn_assets.analyst.serving import Serving
 from churn_assets.search.hits import Search
@@ -131,7 +131,7 @@ class Agent:
     def _not_figures(self, answer: Answer, proposal: Proposal) -> Answer:
         if proposal.route == "search":
             answer = replace(answer, why="a language model takes it for a search", taken_for=proposal.reading)
-            request = read_request(answer.question, self._clock())
+            request = read_filters(answer.question, self._clock())
             if isinstance(request, Unsure):
                 return replace(answer, refusal=request.why)
             return self._searched(answer, replace(request, words=proposal.words or request.words))

@@ -7,7 +7,7 @@ left of the question are the words that are searched for; how, is the search's a
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 
 from churn_assets.search.hits import Filters
@@ -23,41 +23,39 @@ def _words(phrases: str) -> re.Pattern[str]:
 
 
 _PEOPLE = _any("customers?, clients?, users?, people")
-_WHO = rf"(?:who|everybody who|which {_PEOPLE}|{_PEOPLE} (?:who|that)|people)"
+_WHO = rf"(?:who|everybody who|which {_PEOPLE}|{_PEOPLE} (?:who|that)|people)(?: have| has)?"
 _EVENT = _any(
     "error logs?, app logs?, logs, log entries, (?:app )?errors?, (?:support )?(?:cases?|tickets?), complaints?"
 )
+_VERB = _any("find, search(?: for)?, look (?:up|for), show(?: me)?, list, get(?: me)?, give me")
+_LOOK = rf"(?:(?:please )?{_VERB}(?: |$))?(?:(?:all|any|the) )*"
 _COULD_NOT = _any(
     "could not, couldn'?t, cannot, can'?t, can not, (?:was|were|is|are) (?:unable|not able) to, failed to"
 )
-_MET = _any("complain\\w*, (?:had )?(?:problems?|trouble|issues?), reported, asked (?:about|for), wrote about")
-_LOOK = _any("find, search, look (?:up|for|through), show, list, get, give me, any")
-_SIGNS = tuple(
-    re.compile(sign, re.IGNORECASE)
-    for sign in (
-        r"\bERR_\w+",
-        rf"\b{_LOOK}\b[\w\s,]*?\b{_EVENT}\b",
-        rf"\b{_WHO}(?: have| has)? (?:{_COULD_NOT}|{_MET})\b",
-        rf"^\W*(?:the |all )?{_EVENT} (?:about|of|on|with|from|for|because|where|that|in|since)\b",
+# The whole of a question that is a search, without the filters that are read from it before.
+_FORMS = tuple(
+    re.compile(form, re.IGNORECASE)
+    for form in (
+        rf"{_LOOK}(?:{_EVENT}(?: {_any('about, because of, concerning, of, for')} (?P<topic>.+))?)?",
+        rf"{_LOOK}{_WHO} (?P<topic>{_COULD_NOT} .+)",
+        rf"{_LOOK}{_WHO} {_any('complained, had (?:problems?|trouble|issues?)')}(?: {_any('about, with')} (?P<topic>.+))?",
+        rf"{_LOOK}{_WHO} {_any('met, got, had, saw')}(?: an?| the)?",
     )
 )
-# What asks for figures, or narrows the events by what no filter holds.
-_FIGURES = _words(
-    r"how (?:many|much|often|long), number, count\w*, shares?, percent\w*, proportion, average, mean, median, total, sum,"
-    r" trend\w*, rate, ratio, most, least, fewest, top, highest, lowest, longest, at least, at most, over \d+, above, below,"
-    r" (?:more|less|fewer|greater|higher|lower) than, compar\w+, per, each, every, grouped, twice, again, also, then, both,"
-    r" risk\w*, scores?, segments?, affluent, smb, students?, mass, e-?mail(?:s|ed)?, spend\w*, spent, model, control group,"
-    r" critical, happy, unhappy, sentiment, names?, address\w*"
-)
-_CANNOT = _words("could not, couldn'?t, cannot, can'?t, can not, not able")
-_NEGATION = re.compile(
-    rf"\b{_any('no, not, never, without, except, excluding, neither, nor, none, nobody, other than')}\b|n't\b",
-    re.IGNORECASE,
+_SIGNS = re.compile(rf"\b(?:ERR_\w+|{_EVENT}|{_WHO} (?:{_COULD_NOT}|complain\w*)|complain\w*)\b", re.IGNORECASE)
+_MAX_TOPIC_WORDS = 6
+# What no topic may have: it asks for figures, narrows by what no filter holds, or denies.
+_NOT_IN_A_TOPIC = _words(
+    r"how, number, count\w*, shares?, percent\w*, average, mean, total, sum, trend\w*, rate, most, least, fewest, top, highest,"
+    r" lowest, longest, first, last, only, than, over, above, below, per, each, every, once, twice, times, again, also, then,"
+    r" both, but, and, or, who, that, which, whose, where, when, while, because, after, before, risk\w*, scores?, segments?,"
+    r" affluent, smb, students?, mass, spend\w*, spent, model, control group, critical, happy, unhappy, sentiment, customers?,"
+    r" clients?, names?, address\w*, e-?mails?, no, not, never, without, except, nor, none, nobody"
 )
 _OTHER_TIME = _words(
-    r"january, february, march, april, may, june, july, august, september, october, november, december, ago, last, past, next,"
+    r"january, february, march, april, may, june, july, august, september, october, november, december, ago, past, next, last,"
     r" (?:mon|tues|wednes|thurs|fri|satur|sun)days?, years?, quarters?, months?, weeks?, days?, hours?, minutes?, noon, night,"
-    r" morning, evening, since, before, after, until, between, during, \d{4}, \d+[./:]\d+\S*"
+    r" morning, evening, summer, winter, spring, autumn, since, before, after, until, between, during, \d{4}, \d+[./:]\d+\S*"
 )
 _CODE = re.compile(r"\b(?:(?:with|of|code|error) )*(ERR_[A-Z0-9_]*[A-Z0-9])\b", re.IGNORECASE)
 _CUSTOMER = re.compile(
@@ -71,16 +69,6 @@ _DEVICE = re.compile(
 _DEVICES = {"ios": "IOS", "iphone": "IOS", "ipad": "IOS", "android": "ANDROID", "web": "WEB", "browser": "WEB"}
 _CASE, _ERROR = _words(r"cases?, tickets?, complain\w*"), _words("errors?, logs, error logs?, app logs?, log entries")
 _HOURS = {"hour": 1, "day": 24, "week": 7 * 24, "month": 30 * 24}
-# They say that something is looked for, not what.
-_EMPTY = frozenset(
-    """
-    a an the and or of on at to for from with in within by about as please show list give tell find search look up get see
-    me us all any who which what that this there where customer customers client clients user users people everybody have
-    has had do does did was were is are be been could can not cannot couldn't couldnt can't cant unable able failed error
-    errors logs entries app support case cases ticket tickets complaint complaints complained complain problem problems
-    trouble issue issues reported code
-    """.split()  # noqa: SIM905
-)
 
 _Span = tuple[datetime | None, datetime | None]
 
@@ -102,14 +90,30 @@ class Unsure:
 
 def asks_for_events(question: str) -> bool:
     """Whether a question has a sign that it asks for errors or cases."""
-    return any(sign.search(question.replace("’", "'")) for sign in _SIGNS)
+    return bool(_SIGNS.search(_plain(question)))
 
 
 def read_request(question: str, now: datetime) -> SearchRequest | Unsure:
-    """What a question that asks for errors or cases wants; `now` is UTC."""
-    if found := _FIGURES.search(question):
+    """What a question that asks for errors or cases wants, where all of it is understood; `now` is UTC."""
+    read = read_filters(question, now)
+    if isinstance(read, Unsure):
+        return read
+    form = next((found for form in _FORMS if (found := form.fullmatch(read.words))), None)
+    if form is None:
+        return Unsure("say it as “find errors about …”, “support cases about …” or “who could not …”")
+    topic: str = form.groupdict().get("topic") or ""
+    if found := _NOT_IN_A_TOPIC.search(re.sub(rf"^{_COULD_NOT}", "", topic, flags=re.IGNORECASE)):
         return Unsure(f"“{found[0]}” is more than a search for errors and cases can tell")
-    rest, codes = _taken(_CODE, question.replace("’", "'"))
+    if len(topic.split()) > _MAX_TOPIC_WORDS:
+        return Unsure("what it looks for is too long; say it in a few words")
+    if not topic and read.filters == Filters():
+        return Unsure("it does not say which errors or cases")
+    return replace(read, words=topic)
+
+
+def read_filters(question: str, now: datetime) -> SearchRequest | Unsure:
+    """The filters that a question has, and the rest of its words; `now` is UTC."""
+    rest, codes = _taken(_CODE, _plain(question))
     rest, customers = _taken(_CUSTOMER, rest)
     rest, devices = _taken(_DEVICE, rest)
     for name, values in (("error code", codes), ("customer", customers), ("device", devices)):
@@ -121,8 +125,6 @@ def read_request(question: str, now: datetime) -> SearchRequest | Unsure:
         return Unsure("a time in it is none; write a date as 2026-11-30")
     if found := _OTHER_TIME.search(rest):
         return Unsure(f"the time “{found[0]}” is not understood; say “last 7 days”, “yesterday” or “since 2026-11-30”")
-    if found := _NEGATION.search(_CANNOT.sub("", rest)):
-        return Unsure(f"a search finds what happened; it cannot do “{found[0]}”")
     kinds = [kind for kind, sign in (("case", _CASE), ("error", _ERROR)) if sign.search(rest)]
     filters = Filters(
         kind=kinds[0] if len(kinds) == 1 else None,
@@ -132,8 +134,11 @@ def read_request(question: str, now: datetime) -> SearchRequest | Unsure:
         since=since,
         until=until,
     )
-    says_what = any(word.lower() not in _EMPTY for word in re.findall(r"[^\W_][\w'-]*", rest))
-    return SearchRequest(" ".join(rest.split()) if says_what else "", filters)
+    return SearchRequest(" ".join(rest.split()), filters)
+
+
+def _plain(question: str) -> str:
+    return question.replace("’", "'").strip(" ?!.\n")
 
 
 def _taken(pattern: re.Pattern[str], text: str) -> tuple[str, list[str]]:
