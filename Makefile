@@ -10,7 +10,7 @@ RUN := .venv/bin
 SYNCED := .venv/.synced
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-kafka test-snowflake check test-ui lint format dbt-vars event-docs screenshots benchmark-ingest benchmark-refresh benchmark-lag benchmark-idle benchmark-effect benchmark-scoring clean
+.PHONY: help install demo test test-slow test-kafka test-snowflake check test-ui lint format dbt-vars event-docs screenshots benchmark-ingest benchmark-refresh benchmark-lag benchmark-idle benchmark-effect benchmark-scoring benchmark-search clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -69,6 +69,9 @@ benchmark-effect: $(SYNCED)  ## Let the estimate of the emails' effect find the 
 
 benchmark-scoring: $(SYNCED)  ## Measure scoring against scikit-learn and compiled forests
 	$(RUN)/python -m benchmarks.scoring $(ARGS)
+
+benchmark-search: $(SYNCED)  ## Measure the search: what it finds, how fast, and its peers
+	PATH="$(CURDIR)/.tools/bin:$$PATH" $(RUN)/python -m benchmarks.search $(ARGS)
 
 lint: $(SYNCED)  ## Check style and types
 	$(RUN)/ruff format --check .
