@@ -139,6 +139,13 @@ def _print_speed(home: Path, rows: int, with_peers: bool) -> None:
     settings = load_settings(CHURN_HOME=home)
     lake = LakeWarehouse(settings.lake_path)
     lake.deploy()
+    lake.transact(
+        lambda tx: tx.execute(
+            "INSERT INTO dim_customers (customer_id, full_name, segment, join_date, updated_at, ingested_at)"
+            " SELECT format('C{:08d}', i), 'Ann', 'MASS', DATE '2020-01-01', now()::TIMESTAMP, now()::TIMESTAMP"
+            " FROM range(20000) AS numbers (i)"
+        )
+    )
     _write_errors(lake, 0, rows)
     index = LogIndex(settings.search_path, lake)
     update = index.update()
@@ -179,19 +186,19 @@ def _print_speed(home: Path, rows: int, with_peers: bool) -> None:
 
 
 def _write_errors(lake: LakeWarehouse, first: int, count: int) -> None:
-    """Errors spread over 180 days, of which one in twenty says something in its own words; and their customers."""
+    """Errors spread over 180 days, of which one in twenty says something in its own words."""
     sql = f"""
         INSERT INTO app_activity_logs
             (log_id, customer_id, event_type, event_timestamp, error_code, device, extra_fields, ingested_at)
         SELECT
             format('L{{:09d}}', i), format('C{{:08d}}', hash(i) % 20000),
-            ['LOGIN', 'VIEW_BALANCE', 'TRANSFER', 'PAY_BILL', 'CARD_SETTINGS'][1 + hash(i, 1) % 5],
+            ['LOGIN', 'VIEW_BALANCE', 'TRANSFER', 'PAY_BILL', 'CARD_SETTINGS'][1 + CAST(hash(i, 1) % 5 AS INTEGER)],
             TIMESTAMP '{NOW}' - to_seconds(CAST(hash(i, 2) % {180 * 86400} AS BIGINT)),
             ['ERR_AUTH_TIMEOUT', 'ERR_AUTH_OTP', 'ERR_PAYMENT_DECLINED', 'ERR_NETWORK', 'ERR_APP_CRASH',
-             'ERR_LIMIT_EXCEEDED'][1 + hash(i, 3) % 6],
-            ['IOS', 'ANDROID', 'WEB'][1 + hash(i, 4) % 3],
+             'ERR_LIMIT_EXCEEDED'][1 + CAST(hash(i, 3) % 6 AS INTEGER)],
+            ['IOS', 'ANDROID', 'WEB'][1 + CAST(hash(i, 4) % 3 AS INTEGER)],
             CASE WHEN i % 20 = 0 THEN '{{"message": "' || ['gateway returned 502 to request ', 'sensor dirty, attempt ',
-             'timeout while waiting for host '][1 + hash(i, 5) % 3] || i || '"}}' END,
+             'timeout while waiting for host '][1 + CAST(hash(i, 5) % 3 AS INTEGER)] || i || '"}}' END,
             TIMESTAMP '{NOW}'
         FROM range({first}, {first + count}) AS numbers (i)
     """
