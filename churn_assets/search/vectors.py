@@ -33,7 +33,11 @@ def is_installed() -> bool:
 
 def vectors(texts: Sequence[str]) -> Vectors:
     """One vector of length 1 for each text; the product of two of them is the cosine of their angle."""
-    return np.stack([_vector(text) for text in texts])
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415
+
+    # The matrices are small: several threads take ten times the processor's time, and longer where it is busy.
+    with threadpool_limits(1):
+        return np.stack([_vector(text) for text in texts])
 
 
 def kept_vectors(texts: Sequence[str], file: Path) -> Vectors:
@@ -53,8 +57,8 @@ def kept_vectors(texts: Sequence[str], file: Path) -> Vectors:
 
 @cache
 def _model() -> tuple[Any, dict[str, Vectors]]:
-    from safetensors.numpy import load_file  # noqa: PLC0415
-    from tokenizers import Tokenizer  # noqa: PLC0415
+    from safetensors.numpy import load_file  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
+    from tokenizers import Tokenizer  # noqa: PLC0415  # pyright: ignore[reportMissingImports]
 
     package = find_spec(_PACKAGE)
     assert package is not None
