@@ -6,7 +6,7 @@ is not known here.
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -81,7 +81,7 @@ class Event:
 
     def as_json(self) -> str:
         """All of it as text."""
-        return json.dumps({**asdict(self), "happened_at": self.happened_at.isoformat()}, separators=(",", ":"))
+        return json.dumps({**vars(self), "happened_at": self.happened_at.isoformat()}, separators=(",", ":"))
 
     @staticmethod
     def from_json(text: str | bytes) -> "Event":
