@@ -10,7 +10,7 @@ RUN := .venv/bin
 SYNCED := .venv/.synced
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dashboard test test-slow test-kafka test-snowflake check test-ui lint format dbt-vars event-docs screenshots benchmark-ingest benchmark-refresh benchmark-lag benchmark-idle benchmark-effect benchmark-scoring benchmark-questions benchmark-dashboard clean
+.PHONY: help install demo dashboard test test-slow test-kafka test-snowflake check test-ui lint format dbt-vars event-docs screenshots benchmark-ingest benchmark-refresh benchmark-lag benchmark-idle benchmark-effect benchmark-scoring benchmark-questions benchmark-dashboard benchmark-search clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -78,6 +78,8 @@ benchmark-scoring: $(SYNCED)  ## Measure scoring against scikit-learn and compil
 
 benchmark-dashboard: $(SYNCED)  ## Measure in a browser how long a person waits for the dashboard (needs chromium)
 	PYTHONPATH=. $(RUN)/python -m benchmarks.dashboard $(ARGS)
+benchmark-search: $(SYNCED)  ## Measure the search: what it finds, how fast, and its peers
+	PATH="$(CURDIR)/.tools/bin:$$PATH" $(RUN)/python -m benchmarks.search $(ARGS)
 
 lint: $(SYNCED)  ## Check style and types
 	$(RUN)/ruff format --check .

@@ -89,7 +89,8 @@ class CortexSearch:
 
     def _newest(self, filters: Filters, segments: frozenset[str] | None, wanted: int) -> list[_Row]:
         """What the service would be filled with, since it answers no question without words."""
-        create = next(one.text for one in statements(self._names) if "CREATE CORTEX SEARCH SERVICE" in one.text)
+        create = next(one.text for one in statements(self._names) if one.plain.startswith("CREATE CORTEX SEARCH"))
+        filled_by = create.partition("\nAS\n")[2]
         conditions, values = ["TRUE"], list[Any]()
         for name in _EXACT:
             if (value := getattr(filters, name)) is not None:
@@ -103,7 +104,7 @@ class CortexSearch:
             conditions.append(f"segment IN ({', '.join('?' * len(segments))})")
             values += sorted(segments)
         rows = self._warehouse.query(
-            f"SELECT {', '.join(_COLUMNS)} FROM ({create.partition(chr(10) + 'AS' + chr(10))[2]}) AS events"
+            f"SELECT {', '.join(_COLUMNS)} FROM ({filled_by}) AS events"
             f" WHERE {' AND '.join(conditions)} ORDER BY happened_at DESC NULLS LAST LIMIT {wanted}",
             values,
         )

@@ -6,11 +6,12 @@ is not known here.
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 from churn_assets.search.relevance import Catalogue
+from churn_assets.search.words import clean
 from churn_assets.settings import RISK_RULES
 from churn_assets.warehouse.protocol import Warehouse
 
@@ -80,7 +81,7 @@ class Event:
 
     def as_json(self) -> str:
         """All of it as text."""
-        return json.dumps({**asdict(self), "happened_at": self.happened_at.isoformat()}, separators=(",", ":"))
+        return json.dumps({**vars(self), "happened_at": self.happened_at.isoformat()}, separators=(",", ":"))
 
     @staticmethod
     def from_json(text: str | bytes) -> "Event":
@@ -210,11 +211,14 @@ def said_in(extra_fields: str | None) -> str:
 
     Numbers, identifiers without a letter and what is nested are not words that anybody searches for.
     """
-    if not extra_fields:
+    try:
+        values = json.loads(extra_fields or "{}")
+    except ValueError:
         return ""
-    values = json.loads(extra_fields)
+    if not isinstance(values, dict):
+        return ""
     texts = [value for value in values.values() if isinstance(value, str) and any(map(str.isalpha, value))]
-    return " ".join(" ".join(texts).split())[:MAX_SAID]
+    return clean(" ".join(" ".join(texts).split())[:MAX_SAID])
 
 
 def _event(row: dict[str, Any]) -> Event:

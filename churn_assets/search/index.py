@@ -105,7 +105,7 @@ class LogIndex:
         """The index as it is now, or `IndexNotFoundError`."""
         for patience in (0.01, 0.1, 0.0):
             try:
-                return Reader(_opened(self._current))
+                return Reader(self._opened())
             except (ValueError, OSError, LookupError) as error:
                 found = error
             time.sleep(patience)  # it may just have been exchanged
@@ -113,16 +113,15 @@ class LogIndex:
             f"there is no search index in {self._folder}; `churn search` or Dagster's job index_log_search builds it"
         ) from found
 
+    def _opened(self) -> tantivy.Index:
+        name = os.readlink(self._current)
+        if not name.startswith(_prefix()):
+            raise LookupError("the index has another format")
+        return tantivy.Index.open(str(self._folder / name))
+
     def is_behind(self) -> bool:
         """Whether events were written that the index does not have, or it has to be built."""
-        return not self._is_readable() or any(self._lake.stream_has_data(stream) for stream in STREAMS)
-
-    def _is_readable(self) -> bool:
-        try:
-            self.read()
-        except IndexNotFoundError:
-            return False
-        return True
+        return self._last_position()[0] is None or any(self._lake.stream_has_data(stream) for stream in STREAMS)
 
     def update(self, report: Callable[[int], None] = lambda _: None) -> IndexUpdate:
         """Bring the index up to date; `report` is told how many documents are written so far.
@@ -200,7 +199,7 @@ class LogIndex:
             for event in reader.events_of(found.segments):
                 if event.key not in found.touched:
                     events.append(with_segment(event, found.segments[event.customer_id]))
-        index = _opened(self._current)
+        index = self._opened()
         before = index.searcher().num_docs
         writer = index.writer(heap_size=WRITER_BYTES, num_threads=1)
         for kind, event_id in found.touched | {event.key for event in events}:
@@ -325,11 +324,6 @@ def _schema() -> tantivy.Schema:
     builder.add_date_field("happened_at", indexed=True, fast=True)
     builder.add_bytes_field("event", stored=True)
     return builder.build()
-
-
-def _opened(path: Path) -> tantivy.Index:
-    """The index in a folder, as it is there now."""
-    return tantivy.Index.open(str(path.resolve(strict=True)))
 
 
 def _document(event: Event) -> tantivy.Document:

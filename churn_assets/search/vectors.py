@@ -33,7 +33,11 @@ def is_installed() -> bool:
 
 def vectors(texts: Sequence[str]) -> Vectors:
     """One vector of length 1 for each text; the product of two of them is the cosine of their angle."""
-    return np.stack([_vector(text) for text in texts])
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415
+
+    # The matrices are small: several threads take ten times the processor's time, and longer where it is busy.
+    with threadpool_limits(1):
+        return np.stack([_vector(text) for text in texts])
 
 
 def kept_vectors(texts: Sequence[str], file: Path) -> Vectors:

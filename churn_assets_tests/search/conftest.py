@@ -1,14 +1,15 @@
 """A small ledger of errors and cases, and the index over it."""
 
-from collections.abc import Callable
+import shutil
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from churn_assets.search.hits import Hit, Search
 from churn_assets.search.index import LogIndex
-from churn_assets.settings import Settings
+from churn_assets.settings import Settings, load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.opening import open_search
 
@@ -18,9 +19,9 @@ NOON = datetime.fromisoformat("2026-03-01T12:00:00")
 class Ledgers:
     """Writes single rows, minute by minute."""
 
-    def __init__(self, lake: LakeWarehouse) -> None:
+    def __init__(self, lake: LakeWarehouse, minutes: int = 0) -> None:
         self.lake = lake
-        self._minutes = 0
+        self._minutes = minutes
 
     def insert(self, table: str, **row: Any) -> None:
         self._minutes += 1
@@ -59,9 +60,16 @@ def engineer(settings: Settings) -> Search:
     return open_search(settings, "DATA_ENGINEER")
 
 
-@pytest.fixture
-def two_customers(ledgers: Ledgers, index: LogIndex) -> Ledgers:
-    """Ann in MASS and Bob in SMB, three errors, one action without an error and two cases, all in the index."""
+@pytest.fixture(scope="session")
+def filled_home(tmp_path_factory: pytest.TempPathFactory, deployed_home: Path) -> Path:
+    """Ann in MASS and Bob in SMB, three errors, one action without an error and two cases, all in the index.
+
+    Made once: copy it, or only read it.
+    """
+    home = tmp_path_factory.mktemp("filled") / "home"
+    shutil.copytree(deployed_home, home)
+    settings = load_settings(CHURN_HOME=home)
+    ledgers = Ledgers(LakeWarehouse(settings.lake_path))
     ledgers.customer("C1", "MASS")
     ledgers.customer("C2", "SMB")
     ledgers.error("L1", "ERR_AUTH_OTP")
@@ -70,12 +78,23 @@ def two_customers(ledgers: Ledgers, index: LogIndex) -> Ledgers:
     ledgers.error("L4", "ERR_AUTH_TIMEOUT", "C2", "ANDROID")
     ledgers.case("S1", "FEES", sentiment_score=0.1)
     ledgers.case("S2", "FRAUD", "C2", sentiment_score=0.9)
-    index.update()
-    return ledgers
+    LogIndex(settings.search_path, ledgers.lake).update()
+    return home
+
+
+@pytest.fixture
+def two_customers(settings: Settings, filled_home: Path) -> Ledgers:
+    """What is in `filled_home`, to be changed."""
+    shutil.rmtree(settings.home)
+    shutil.copytree(filled_home, settings.home, symlinks=True)
+    return Ledgers(LakeWarehouse(settings.lake_path), minutes=60)
+
+
+@pytest.fixture(scope="session")
+def reading(filled_home: Path) -> Search:
+    """The engineer's search over `filled_home`."""
+    return open_search(load_settings(CHURN_HOME=filled_home), "DATA_ENGINEER")
 
 
 def ids(hits: list[Hit]) -> list[str]:
     return [hit.event_id for hit in hits]
-
-
-Changed = Callable[[Ledgers], None]

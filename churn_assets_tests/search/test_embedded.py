@@ -41,12 +41,12 @@ BAD_QUESTIONS = {
 
 
 @pytest.mark.parametrize("question", BAD_QUESTIONS.values(), ids=BAD_QUESTIONS)
-def test_no_question_raises_or_widens_the_filters(two_customers: Ledgers, engineer: Search, question: str):
+def test_no_question_raises_or_widens_the_filters(reading: Search, question: str):
     one = Filters(kind="error", customer_id="C1", error_code="ERR_AUTH_OTP", device="IOS")
 
-    assert set(ids(engineer.search(question, one))) <= {"L1"}
-    assert engineer.search(question, Filters(customer_id="nobody")) == []
-    assert len(engineer.search(question, Filters(), limit=2)) <= 2
+    assert set(ids(reading.search(question, one))) <= {"L1"}
+    assert reading.search(question, Filters(customer_id="nobody")) == []
+    assert len(reading.search(question, Filters(), limit=2)) <= 2
 
 
 BAD_FILTERS = {
@@ -59,37 +59,36 @@ BAD_FILTERS = {
     "a zero": Filters(customer_id="C1\x00"),
     "without end": Filters(error_code="E" * 1_000_000),
     "the index's own kind": Filters(kind="position"),
-    "a time before all": Filters(until=datetime.min),
-    "a time after all": Filters(since=datetime.max),
+    "a time before all": Filters(until=datetime.fromisoformat("0001-01-01")),
+    "a time after all": Filters(since=datetime.fromisoformat("9999-12-31")),
     "an empty span": Filters(since=NOON, until=NOON),
     "a span turned round": Filters(since=NOON + timedelta(days=9), until=NOON),
 }
 
 
 @pytest.mark.parametrize("filters", BAD_FILTERS.values(), ids=BAD_FILTERS)
-def test_a_filter_that_fits_nothing_gives_nothing(two_customers: Ledgers, engineer: Search, filters: Filters):
-    assert engineer.search("", filters) == engineer.search("log in", filters) == []
+def test_a_filter_that_fits_nothing_gives_nothing(reading: Search, filters: Filters):
+    assert reading.search("", filters) == reading.search("log in", filters) == []
 
 
 @pytest.mark.parametrize("limit", [0, -1])
-def test_a_limit_below_one_gives_nothing(two_customers: Ledgers, engineer: Search, limit: int):
-    assert engineer.search("", Filters(), limit) == engineer.search("log in", Filters(), limit) == []
+def test_a_limit_below_one_gives_nothing(reading: Search, limit: int):
+    assert reading.search("", Filters(), limit) == reading.search("log in", Filters(), limit) == []
 
 
-def test_peoples_words_find_the_codes_that_mean_them(two_customers: Ledgers, engineer: Search):
-    hits = engineer.search("people who could not log in", Filters())
+def test_peoples_words_find_the_codes_that_mean_them(reading: Search):
+    hits = reading.search("people who could not log in", Filters())
 
     assert set(ids(hits)) == {"L4", "L1"}
     by_id = {hit.event_id: hit for hit in hits}
     assert by_id["L1"].title == "One-time code refused"
     assert by_id["L1"].segment == "MASS"
     assert by_id["L1"].document.endswith("ERR_AUTH_OTP at LOGIN on IOS")
-    assert engineer.search("nothing of this kind: zzyzx", Filters(kind="case"))[:0] == []
 
 
-def test_without_words_the_newest_come_first(two_customers: Ledgers, engineer: Search):
-    assert ids(engineer.search("", Filters())) == ["S2", "S1", "L4", "L2", "L1"]
-    assert ids(engineer.search("", Filters(), limit=2)) == ["S2", "S1"]
+def test_without_words_the_newest_come_first(reading: Search):
+    assert ids(reading.search("", Filters())) == ["S2", "S1", "L4", "L2", "L1"]
+    assert ids(reading.search("", Filters(), limit=2)) == ["S2", "S1"]
 
 
 def test_of_equal_answers_the_newest_comes_first_whenever_it_was_added(
@@ -117,10 +116,8 @@ def test_of_equal_answers_the_newest_comes_first_whenever_it_was_added(
         ({"since": NOON + timedelta(minutes=4), "until": NOON + timedelta(minutes=6)}, {"L2"}),
     ],
 )
-def test_every_hit_passes_every_filter(
-    two_customers: Ledgers, engineer: Search, filters: dict[str, Any], found: set[str]
-):
-    assert set(ids(engineer.search("", Filters(**filters)))) == found
+def test_every_hit_passes_every_filter(reading: Search, filters: dict[str, Any], found: set[str]):
+    assert set(ids(reading.search("", Filters(**filters)))) == found
 
 
 def test_what_an_event_said_is_found_and_shown(two_customers: Ledgers, index: LogIndex, engineer: Search):
@@ -201,7 +198,7 @@ class TestAnalyst:
 
         assert "ann@example.com" in engineer.search("zzyzx", Filters())[0].document
         assert "ann@example.com" not in analyst.search("", Filters(), 1)[0].document
-        assert "L5" not in ids(analyst.search("zzyzx", Filters()))[:1] or True
+        assert all(hit.score < 0.5 for hit in analyst.search("zzyzx", Filters()))
 
 
 def test_a_role_that_nobody_knows_is_refused_with_those_that_there_are(two_customers: Ledgers, settings: Settings):
