@@ -489,14 +489,23 @@ def dashboard(
 @app.command()
 def demo(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Dagster UI.")] = 3000,
+    dashboard_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the dashboard.")] = 8501,
     customers: Annotated[int, typer.Option(min=1, help="Customers of the bank, at the first start.")] = 5000,
     days: Annotated[int, typer.Option(min=1, help="Days of history, at the first start.")] = 180,
     rate: Annotated[float, typer.Option(min=1, help="Events a minute.")] = 200,
 ) -> None:
-    """Run everything on this machine until Ctrl-C: broker, bank, producer, Dagster. A second start goes on from there."""
+    """Run everything on this machine until Ctrl-C: broker, bank, producer, Dagster, dashboard. A second start goes on."""
     from churn_assets.demo import run_demo
 
-    run_demo(load_settings(), port=port, customers=customers, days=days, rate=rate, say=_say)
+    run_demo(
+        load_settings(),
+        port=port,
+        dashboard_port=dashboard_port,
+        customers=customers,
+        days=days,
+        rate=rate,
+        say=_say,
+    )
 
 
 if __name__ == "__main__":

@@ -15,11 +15,12 @@ from churn_assets.dashboard.source import Source, WarehouseSource
 from churn_assets.errors import ChurnError
 from churn_assets.settings import ENGINEER_ROLE, load_settings
 
-TABS: dict[str, tuple[Callable[[Shown], None], str]] = {
-    "Overview": (overview.page, ":material/monitoring:"),
-    "Customers": (customers.page, ":material/group:"),
-    "Interventions": (interventions.page, ":material/mail:"),
-    "Ask": (ask.page, ":material/forum:"),
+# Without icons of their own: the browser would fetch these from elsewhere.
+TABS: dict[str, Callable[[Shown], None]] = {
+    "Overview": overview.page,
+    "Customers": customers.page,
+    "Interventions": interventions.page,
+    "Ask": ask.page,
 }
 
 
@@ -31,11 +32,11 @@ def source_of(role: str) -> Source:
 
 def main() -> None:
     """Draw the page that the address names."""
-    st.set_page_config("churn_assets", ":material/monitoring:", layout="wide")
+    st.set_page_config("churn_assets", layout="wide")
     page = st.navigation(
         [
-            st.Page(partial(_tab, draw), title=title, icon=icon, url_path=title.lower(), default=title == "Overview")
-            for title, (draw, icon) in TABS.items()
+            st.Page(partial(_tab, draw), title=title, url_path=title.lower(), default=title == "Overview")
+            for title, draw in TABS.items()
         ],
         position="top",
     )

@@ -36,7 +36,7 @@ def tab(name: str, role: str | None = None, **address: str) -> AppTest:
     def script(name: str) -> None:
         from churn_assets.dashboard import app
 
-        app._tab(app.TABS[name][0])
+        app._tab(app.TABS[name])
 
     page = AppTest.from_function(script, kwargs={"name": name}, default_timeout=60)
     for key, value in address.items():
