@@ -13,7 +13,8 @@ SELECT segment, risk_class, COUNT(*) AS customers, SUM(risk_score) AS score_sum 
 GROUP BY segment, risk_class
 """
 _TREND = f"""
-SELECT counted_at, SUM(high_count) AS high_count, SUM(medium_count) AS medium_count FROM risk_trend
+SELECT counted_at, CAST(SUM(high_count) AS BIGINT) AS high_count, CAST(SUM(medium_count) AS BIGINT) AS medium_count
+FROM risk_trend
 WHERE counted_at > CURRENT_DATE - INTERVAL '{TREND_DAYS} days' GROUP BY counted_at ORDER BY counted_at
 """
 _WAITING = "SELECT COUNT(*) AS waiting FROM waiting_customers"
