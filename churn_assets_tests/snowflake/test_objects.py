@@ -558,7 +558,7 @@ def test_a_placeholder_without_a_value_is_an_error_that_names_it():
 def test_no_placeholder_is_left_and_every_file_is_used():
     assert not any("{{" in one.text for one in ALL)
     files = {path.relative_to(PROJECT_ROOT / "sql").as_posix() for path in (PROJECT_ROOT / "sql").rglob("*.sql")}
-    assert {one.file for one in ALL} == files
+    assert {one.file for one in ALL} == files - {"080_search.sql"}  # it has only streams of the lake's own engine
 
 
 def test_snowflake_puts_the_same_customers_into_the_control_group():
