@@ -356,6 +356,53 @@ def query(
 
 
 @app.command()
+def search(
+    words: Annotated[str, typer.Argument(help="What happened, in your words; '' lists the newest.")] = "",
+    filters: Annotated[
+        list[str] | None,
+        typer.Option("--filter", help="kind=error|case, customer_id=, error_code= or device=; repeat it for several."),
+    ] = None,
+    since: Annotated[datetime | None, typer.Option(help="From this time on (UTC).")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Before this time (UTC).")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many hits.")] = 20,
+    role: Annotated[str, typer.Option(help="Search as this role, such as MARKETING_ANALYST.")] = "DATA_ENGINEER",
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Search the app's errors and the support cases in words, best first, the newest of equals first."""
+    from churn_assets.search.hits import parse_filters
+    from churn_assets.warehouse.opening import open_log_index, open_search
+
+    settings = load_settings()
+    wanted = parse_filters(filters or [], since, until)
+    found = open_search(settings, role)
+    state = "as fresh as the search service"
+    if index := open_log_index(settings, open_warehouse(settings)):
+        open_warehouse(settings, read_only=True).query("SELECT 1")  # where there is no lake, none shall be made
+        with _progress("bringing the search index up to date") as progress:
+            update = index.update(lambda so_far: progress(f"building the search index: {so_far:,} events"))
+        state = f"in an index of {update.documents:,} errors and cases, up to date"
+        if update.reason:
+            state += f" (built just now in {update.seconds:.1f} s: {update.reason})"
+    hits = found.search(words, wanted, limit)
+    if as_json:
+        print(json.dumps([asdict(hit) for hit in hits], indent=2, default=str))  # noqa: T201
+        return
+    table = Table("score", "when (UTC)", "customer", "segment", "what", box=None)
+    for hit in hits:
+        what = ", ".join(part for part in (hit.error_code, hit.device) if part)
+        table.add_row(
+            f"{hit.score:.2f}",
+            f"{hit.happened_at:%Y-%m-%d\u00a0%H:%M}",
+            escape(hit.customer_id),
+            escape(hit.segment or ""),
+            escape(f"{hit.title} ({what})" if what else hit.title),
+        )
+    if hits:
+        console.print(table)
+    _say(f"{len(hits)} found, {state}")
+
+
+@app.command()
 def ask(
     question: Annotated[str, typer.Argument(help="In words, such as 'How many customers are in each class of risk?'")],
     role: Annotated[str, typer.Option(help="Answer with what a role sees, such as MARKETING_ANALYST.")] = ENGINEER_ROLE,
@@ -427,16 +474,38 @@ def check() -> None:
 
 
 @app.command()
+def dashboard(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page.")] = 8501,
+) -> None:
+    """Show the dashboard on http://127.0.0.1:8501 until Ctrl-C: overview, customers, interventions, questions."""
+    import os
+
+    from churn_assets.dashboard.serve import command
+
+    sys.stdout.flush()
+    os.execv(sys.executable, command(port))
+
+
+@app.command()
 def demo(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Dagster UI.")] = 3000,
+    dashboard_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the dashboard.")] = 8501,
     customers: Annotated[int, typer.Option(min=1, help="Customers of the bank, at the first start.")] = 5000,
     days: Annotated[int, typer.Option(min=1, help="Days of history, at the first start.")] = 180,
     rate: Annotated[float, typer.Option(min=1, help="Events a minute.")] = 200,
 ) -> None:
-    """Run everything on this machine until Ctrl-C: broker, bank, producer, Dagster. A second start goes on from there."""
+    """Run everything on this machine until Ctrl-C: broker, bank, producer, Dagster, dashboard. A second start goes on."""
     from churn_assets.demo import run_demo
 
-    run_demo(load_settings(), port=port, customers=customers, days=days, rate=rate, say=_say)
+    run_demo(
+        load_settings(),
+        port=port,
+        dashboard_port=dashboard_port,
+        customers=customers,
+        days=days,
+        rate=rate,
+        say=_say,
+    )
 
 
 if __name__ == "__main__":

@@ -117,7 +117,13 @@ DRIFT_SECONDS = 24 * 3600.0  # between two looks at drift
 MAX_STABILITY_INDEX = 0.25
 EFFECT_SECONDS = 24 * 3600.0  # between two measurements of the emails' effect
 EFFECT_DAYS = 30  # within which a customer who left counts against an email, or against its absence
+TREND_SECONDS = 15 * 60.0  # between two counts of the customers at risk, from which the trend is read
+TREND_DAYS = 30  # of the trend that is shown
 SEARCH_TARGET_LAG = "1 hour"  # of the search over errors and cases on Snowflake, where each refresh costs
+SEARCH_SECONDS = 60.0  # between two additions to the search index while events arrive
+SEARCH_POSITION_SECONDS = (
+    12 * 3600.0
+)  # after which an index with nothing to add moves on, so as to hold no old snapshot
 COST_SECONDS = 24 * 3600.0  # between two looks at what the days cost
 COST_DAYS = 30  # that such a look shows
 WRITER_CONCURRENCY = 4  # emails written at once
@@ -306,6 +312,11 @@ class Settings(BaseSettings):
     def emails_path(self) -> Path:
         """Folder of what a run that writes emails keeps beside the warehouse."""
         return self.home.absolute() / "emails"
+
+    @property
+    def search_path(self) -> Path:
+        """Folder of the search index."""
+        return self.home.absolute() / "search"
 
     @property
     def dagster_home(self) -> Path:

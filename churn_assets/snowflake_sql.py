@@ -21,7 +21,7 @@ from churn_assets.retention.control import control_group_in_sql
 from churn_assets.retention.effect import outcomes_in_sql
 from churn_assets.retention.prompts import MAX_ANSWER_TOKENS, TEMPERATURE, Prompts, load_prompts
 from churn_assets.retention.writers import DEFAULT_MODELS
-from churn_assets.search.error_codes import load_error_codes
+from churn_assets.search.catalogue import load_case_categories, load_error_codes
 from churn_assets.settings import (
     ALERT_HOURS,
     ANALYST_ROLE,
@@ -255,6 +255,7 @@ def _values(names: Names) -> dict[str, str]:
         "is_control": control_group_in_sql("queue.customer_id"),
         "uuid_namespace": _literal(str(uuid.NAMESPACE_URL)),
         "error_codes": ", ".join(f"({', '.join(map(_literal, code))})" for code in load_error_codes()),
+        "case_categories": ", ".join(f"({', '.join(map(_literal, category))})" for category in load_case_categories()),
         "outcomes": outcomes_in_sql(f"{names.database}.{names.schema}."),
         "unhappy_below": str(unhappy.threshold),
         "search_target_lag": SEARCH_TARGET_LAG,

@@ -593,3 +593,39 @@ def test_doctor_says_of_snowflake_what_is_missing_and_shows_no_secret(churn: Chu
     assert outcome.code == 1
     assert "FAIL  connection: CHURN_TARGET=snowflake needs SNOWFLAKE_ACCOUNT and SNOWFLAKE_USER" in outcome.out
     assert "s3cret" not in outcome.out + outcome.err
+
+
+def test_search_builds_the_index_and_finds_what_is_meant(churn: Churn, lake: LakeWarehouse):
+    lake.transact(
+        lambda tx: tx.execute(
+            "INSERT INTO app_activity_logs (log_id, customer_id, event_type, event_timestamp, error_code, ingested_at)"
+            " VALUES ('L1', 'C1', 'LOGIN', TIMESTAMP '2026-03-01 12:00', 'ERR_AUTH_OTP', TIMESTAMP '2026-03-01 12:00')"
+        )
+    )
+
+    found = churn("search", "people who could not log in", "--filter", "customer_id=C1").out
+    as_json = json.loads(churn("search", "people who could not log in", "--since", "2026-03-01", "--json").out)
+
+    assert "One-time code refused" in found
+    assert "1 found, in an index of 1 errors and cases, up to date (built just now in " in found
+    assert [(hit["event_id"], hit["happened_at"]) for hit in as_json] == [("L1", "2026-03-01 12:00:00")]
+    assert "0 found" in churn("search", "log in", "--until", "2026-03-01").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--filter", "segment=MASS"],
+            "there is no filter 'segment'; filters are kind, customer_id, error_code, device",
+        ),
+        (["--role", "GUEST"], "there is no role 'GUEST'"),
+    ],
+)
+def test_search_refuses_what_it_does_not_know_in_one_line(churn: Churn, lake: LakeWarehouse, arguments, said):
+    assert fails_in_one_line(churn("search", "log in", *arguments), said)
+
+
+def test_search_makes_no_lake_where_there_is_none(churn: Churn, tmp_path: Path):
+    assert fails_in_one_line(churn("search", "log in"), "there is no lake", "churn deploy")
+    assert not (tmp_path / "home").exists()

@@ -28,9 +28,10 @@ class Demo:
 
     def __init__(self, home: Path) -> None:
         self._home = home
-        port = free_port()
-        self.address = f"http://127.0.0.1:{port}"
-        options = ["--port", str(port), "--customers", "300", "--days", "40", "--rate", "1200"]
+        port, dashboard_port = free_port(), free_port()
+        self.address, self.dashboard = (f"http://127.0.0.1:{number}" for number in (port, dashboard_port))
+        ports = ["--port", str(port), "--dashboard-port", str(dashboard_port)]
+        options = [*ports, "--customers", "300", "--days", "40", "--rate", "1200"]
         self._output = (home.parent / f"demo-{port}.log").open("a+")
         self._process = subprocess.Popen(
             [*CHURN, "demo", *options],

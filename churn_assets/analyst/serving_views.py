@@ -15,12 +15,13 @@ from churn_assets.settings import ENGINEER_ROLE, PROJECT_ROOT
 LAKE = "lake.main."
 _FOLDER = PROJECT_ROOT / "sql" / "snowflake" / "after_dbt"
 _VIEW = re.compile(r"^CREATE OR REPLACE SECURE VIEW .+\.(\w+) \($", re.MULTILINE)
-_COLUMN = re.compile(r"^    (\w+)(?: WITH MASKING POLICY .+\.(\w+))?,?$", re.MULTILINE)
+_COLUMN = re.compile(r"^    (\w+)(?: WITH MASKING POLICY .+\.(\w+)(?: USING .+)?)?,?$", re.MULTILINE)
 _SEGMENT_RULE = re.compile(r"^WITH ROW ACCESS POLICY .+\.granted_segments ON \((\w+)\)$", re.MULTILINE)
 # The masks of 060_policies.sql, as this engine says them; a test holds the two to the same results.
 _MASKS = {
     "mask_name": r"regexp_replace({column}, '(\S)\S*', '\1.', 'g')",
     "mask_email": "regexp_replace({column}, '^.*@', '***@')",
+    "mask_text": "text_without_name",
 }
 
 

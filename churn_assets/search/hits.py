@@ -3,11 +3,21 @@
 Here belong the question, the answer and the protocol between them.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from churn_assets.errors import ChurnError
+
+KINDS = ("error", "case")
+FILTERS = ("kind", "customer_id", "error_code", "device")
 DEFAULT_LIMIT = 20
+MAX_LIMIT = 1000  # as of Cortex Search
+
+
+class FilterError(ChurnError):
+    """A filter cannot be read; the message says what is allowed."""
 
 
 @dataclass(frozen=True)
@@ -54,3 +64,22 @@ class Search(Protocol):
         A query is data: no character of it has a meaning of its own.
         """
         ...
+
+
+def parse_filters(filters: Iterable[str], since: datetime | None, until: datetime | None) -> Filters:
+    """Filters from texts `name=value`, each name at most once; `FilterError` otherwise."""
+    found: dict[str, str] = {}
+    for text in filters:
+        name, equals, value = text.partition("=")
+        if name not in FILTERS:
+            raise FilterError(f"there is no filter {name!r}; filters are {', '.join(FILTERS)}")
+        if not equals or not value:
+            raise FilterError(f"the filter {name} needs a value: --filter {name}=…")
+        if name in found:
+            raise FilterError(f"the filter {name} stands twice; no event is of both {found[name]!r} and {value!r}")
+        found[name] = value
+    if (kind := found.get("kind")) is not None and kind not in KINDS:
+        raise FilterError(f"there is no kind {kind!r}; kinds are {', '.join(KINDS)}")
+    if since is not None and until is not None and since >= until:
+        raise FilterError(f"nothing is from {since} on and before {until}; --since must be earlier than --until")
+    return Filters(**found, since=since, until=until)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from churn_assets.clock import utc_now
 from churn_assets.errors import ChurnError
+from churn_assets.search.hits import Search
 from churn_assets.settings import ANALYST_TIMEOUT_SECONDS, Settings, SettingsError
 from churn_assets.warehouse.protocol import Warehouse
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from churn_assets.analyst.answer import Author
     from churn_assets.analyst.semantic_model import SemanticModel
     from churn_assets.analyst.serving import Serving
-    from churn_assets.search.hits import Search
+    from churn_assets.search.index import LogIndex
 
 
 class OnlyHereError(ChurnError):
@@ -76,11 +77,6 @@ def open_serving(settings: Settings, role: str, timeout_seconds: float | None = 
     return LakeServing(lake, role.upper())
 
 
-def open_search(settings: Settings, role: str) -> "Search":
-    """Search over the app's errors and the support cases, for one role."""
-    raise OnlyHereError("the search is not there yet")
-
-
 def open_agent(settings: Settings, role: str) -> "Agent":
     """What answers questions in words, on behalf of `role`; `SettingsError` where CHURN_ANALYST cannot be had."""
     from churn_assets.analyst.agent import Agent  # noqa: PLC0415
@@ -96,7 +92,7 @@ def open_agent(settings: Settings, role: str) -> "Agent":
 
         names = names_of(settings)
         stands_for = model.tables_of_views(f"{names.database}.{names.serving_schema}")
-    return Agent(model, serving, lambda: open_search(settings, role), author, utc_now, stands_for)
+    return Agent(model, serving, lambda: open_search(settings, serving.role), author, utc_now, stands_for)
 
 
 def _author(settings: Settings, model: "SemanticModel", serving: "Serving") -> "Author | None":
@@ -140,3 +136,27 @@ def warehouse_to_write(settings: Settings) -> Warehouse:
     warehouse = open_warehouse(settings)
     warehouse.deploy()
     return warehouse
+
+
+def open_search(settings: Settings, role: str) -> Search:
+    """Search over the app's errors and the support cases, for one role: DATA_ENGINEER, or one of `segment_grants`."""
+    if settings.target == "snowflake":
+        from churn_assets.search.cortex import CortexSearch  # noqa: PLC0415
+        from churn_assets.snowflake_sql import names_of  # noqa: PLC0415
+
+        return CortexSearch(open_warehouse(settings, read_only=True), names_of(settings), role)
+    from churn_assets.search.embedded import EmbeddedSearch  # noqa: PLC0415
+    from churn_assets.search.index import LogIndex  # noqa: PLC0415
+    from churn_assets.search.relevance import load_catalogue  # noqa: PLC0415
+
+    lake = open_warehouse(settings, read_only=True)
+    return EmbeddedSearch(LogIndex(settings.search_path, lake), lake, load_catalogue(settings.search_path), role)
+
+
+def open_log_index(settings: Settings, warehouse: Warehouse) -> "LogIndex | None":
+    """The index that has to be kept up to date; None where the warehouse's own search keeps itself so."""
+    if settings.target == "snowflake":
+        return None
+    from churn_assets.search.index import LogIndex  # noqa: PLC0415
+
+    return LogIndex(settings.search_path, warehouse)

@@ -11,13 +11,13 @@ import pytest
 import sqlglot
 
 from churn_assets.analyst.guard import RefusedSqlError
-from churn_assets.analyst.serving import LakeServing, Serving, UnknownRoleError, roles
+from churn_assets.analyst.serving import LakeServing, Serving, UnknownRoleError
 from churn_assets.analyst.serving_views import serving_views
 from churn_assets.settings import ANALYST_ROLE, ENGINEER_ROLE, Settings
 from churn_assets.snowflake_sql import Names, statements
 from churn_assets.warehouse.lake import LakeWarehouse, QueryTimeoutError
 from churn_assets.warehouse.opening import open_serving
-from churn_assets_tests.retention.bank import HIGH, LOW, predict
+from churn_assets_tests.retention.bank import HIGH, LOW, MEDIUM, predict
 
 SEGMENTS = {"Ann": "MASS", "Bob": "SMB", "Cat": "STUDENT"}
 
@@ -108,7 +108,7 @@ def test_a_role_of_its_own_is_made_by_a_grant_and_a_misspelt_one_is_named(three_
     grant(three_customers, ("BRANCH_NORTH", "MASS"))
 
     assert [row["full_name"] for row in seen(three_customers, "BRANCH_NORTH")] == ["A. v. D."]
-    assert roles(three_customers) == [ENGINEER_ROLE, ANALYST_ROLE, "BRANCH_NORTH"]
+    assert LakeServing(three_customers, ENGINEER_ROLE).roles() == [ENGINEER_ROLE, ANALYST_ROLE, "BRANCH_NORTH"]
     with pytest.raises(UnknownRoleError, match="'MARKETING'; those that there are: DATA_ENGINEER"):
         LakeServing(three_customers, "MARKETING")
 
@@ -165,6 +165,17 @@ def test_a_query_that_takes_too_long_is_stopped(settings: Settings, three_custom
         )
 
 
+def test_the_history_of_a_score_is_what_the_refreshes_wrote(three_customers: LakeWarehouse):
+    for score in (MEDIUM, LOW):
+        predict(three_customers, {"Ann": score, "Bob": LOW, "Cat": LOW})
+
+    history = LakeServing(three_customers, ANALYST_ROLE).score_history("Ann").to_pylist()
+
+    assert [row["risk_score"] for row in sorted(history, key=lambda row: -row["risk_score"])] == [HIGH, MEDIUM, LOW]
+    grant(three_customers, (ANALYST_ROLE, "SMB"))
+    assert LakeServing(three_customers, ANALYST_ROLE).score_history("Ann").num_rows == 0
+
+
 def test_the_lakes_masks_give_what_snowflakes_policies_say():
     bodies = {
         found[1]: found[2]
@@ -195,7 +206,7 @@ def test_churn_query_reads_as_a_role(three_customers: LakeWarehouse):
     assert json.loads(shown.stdout)[0] == {"full_name": "A. v. D."}
     refused = query("--role", "MARKETING_ANALYST", "SELECT * FROM dim_customers")
     assert (refused.returncode, refused.stdout) == (1, "")
-    assert "there is no table “dim_customers”; the tables are customer_interventions," in refused.stderr
+    assert "there is no table “dim_customers”; the tables are customer_activity," in refused.stderr
 
 
 def is_serving(serving: LakeServing) -> Serving:

@@ -241,6 +241,7 @@ def _events_to_emails(settings: Settings, trained: Trained, folder: Path) -> Non
             "measure_effect",
             "measure_drift",
             "count_cost",
+            "count_risk",
         ):
             assert graph.run(job).success, job
         status(settings, lake, utc_now())
