@@ -92,7 +92,7 @@ def open_agent(settings: Settings, role: str) -> "Agent":
 
         names = names_of(settings)
         stands_for = model.tables_of_views(f"{names.database}.{names.serving_schema}")
-    return Agent(model, serving, lambda: open_search(settings, role), author, utc_now, stands_for)
+    return Agent(model, serving, lambda: open_search(settings, serving.role), author, utc_now, stands_for)
 
 
 def _author(settings: Settings, model: "SemanticModel", serving: "Serving") -> "Author | None":
