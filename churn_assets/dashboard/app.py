@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 import streamlit as st
 
-from churn_assets.dashboard import ask, customers, interventions, overview
+from churn_assets.dashboard import ask, customers, interventions, looks, overview
 from churn_assets.dashboard.shown import Shown
 from churn_assets.dashboard.source import SessionSource, Source, WarehouseSource
 from churn_assets.errors import ChurnError
@@ -55,7 +55,7 @@ def _tab(draw: Callable[[Shown], None]) -> None:
         draw(Shown(_source()))
     except ChurnError as error:
         st.session_state.pop("role", None)  # it may be the role that is not there any more
-        st.error(f"The warehouse does not answer: {error}", icon=":material/cloud_off:")
+        st.error(looks.plain(f"The warehouse does not answer: {error}"), icon=":material/cloud_off:")
         st.caption("Where this names no way out, `churn doctor` looks at settings, warehouse and deployment.")
         if st.button("Try again"):
             st.cache_resource.clear()

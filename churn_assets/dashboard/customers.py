@@ -130,8 +130,10 @@ def _customer(shown: Shown, customer_id: str) -> None:
     found = shown.records("SELECT * FROM customer_risk WHERE customer_id = ?", [customer_id])
     if not found:
         st.error(
-            f"There is no customer {customer_id!r} on the books whom {shown.source.serving.role} may see: the id may be wrong,"
-            " all accounts closed, or the segment not granted."
+            looks.plain(
+                f"There is no customer {customer_id!r} on the books whom {shown.source.serving.role} may see: the id may be"
+                " wrong, all accounts closed, or the segment not granted."
+            )
         )
         return
     (customer,) = found
