@@ -17,13 +17,18 @@ _PATIENCE_SECONDS = 60.0
 @contextmanager
 def served_dashboard(settings: Settings) -> Generator[str]:
     """The address at which the dashboard of a home answers."""
+    command = [sys.executable, "-m", "churn_assets.cli", "dashboard", "--port"]
+    with served(command, {"CHURN_HOME": str(settings.home.absolute())}) as address:
+        yield address
+
+
+@contextmanager
+def served(command: list[str], environment: dict[str, str]) -> Generator[str]:
+    """The address at which a server of Streamlit's answers; the port is the command's last word."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     process = subprocess.Popen(
-        [sys.executable, "-m", "churn_assets.cli", "dashboard", "--port", str(port)],
-        env=os.environ | {"CHURN_HOME": str(settings.home.absolute())},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
+        [*command, str(port)], env=os.environ | environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL
     )
     try:
         _wait_for(f"{address}/_stcore/health", process)
