@@ -1,6 +1,6 @@
--- The dashboard's decision about an email that is READY: APPROVED or REJECTED, by somebody, of a segment that is granted
--- to the analyst's role. The rule is that of churn_assets/retention/statuses.py. It runs with its owner's rights, since
--- analysts write to no table.
+-- The dashboard's decision about an email that is READY: APPROVED or REJECTED, by somebody, of a segment that the
+-- analyst's role is granted. The rule is that of churn_assets/retention/statuses.py. It runs with its owner's rights,
+-- since analysts write to no table.
 CREATE OR REPLACE PROCEDURE {{ database }}.{{ serving_schema }}.decide_email(
     intervention VARCHAR, decision VARCHAR, decided_by VARCHAR, note VARCHAR
 )
