@@ -10,7 +10,7 @@ from churn_assets.warehouse.protocol import Transaction, Warehouse
 _COUNT = """
 INSERT INTO risk_by_segment (counted_at, segment, customer_count, high_count, medium_count, average_risk_score)
 SELECT
-    ?,
+    CAST(? AS TIMESTAMP),
     customers.segment,
     count(*),
     sum(CASE WHEN predictions.risk_class = 'HIGH' THEN 1 ELSE 0 END),

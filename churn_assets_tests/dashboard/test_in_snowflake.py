@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import yaml
+from sqlfluff.core import Linter
 
 from churn_assets.analyst.serving import LakeServing
 from churn_assets.dashboard import app
@@ -81,6 +82,9 @@ def test_every_tab_is_drawn_over_the_apps_session(session: Session, name: str, h
     full_names = lake.query("SELECT full_name FROM dim_customers")["full_name"].to_pylist()
     assert not [full_name for full_name in full_names if full_name in words(page)]
     assert not any("lake." in sql for sql, _ in session.asked)
+    linter = Linter(dialect="snowflake")
+    for sql in {sql for sql, _ in session.asked}:
+        assert linter.parse_string(f"{sql.strip().replace('?', 'NULL')};\n").violations == [], sql
 
 
 def test_a_decision_calls_the_procedure_for_each_email_and_stops_at_what_it_refuses(session: Session):

@@ -424,6 +424,9 @@ def test_deploying_again_keeps_every_row(tmp_path: Path) -> None:
     assert lake.query("SELECT case_id FROM support_cases")["case_id"].to_pylist() == ["K1"]
     assert lake.query("SELECT name FROM streams ORDER BY name")["name"].to_pylist() == [
         "churn_metrics_stream",
+        "search_of_app_activity_logs",
+        "search_of_dim_customers",
+        "search_of_support_cases",
         "stream_high_risk_customers",
     ]
 
