@@ -135,14 +135,14 @@ class LakeServing:
         return self.query(guard.checked(sql, tables, row_limit=None))
 
     def version(self) -> str:
-        return str(self._lake.query("SELECT id FROM lake.current_snapshot()")["id"][0])
+        return str(self._asked("SELECT id FROM lake.current_snapshot()")["id"][0])
 
     def score_history(self, customer_id: str) -> pa.Table:
-        snapshots = self._lake.query(_SNAPSHOTS).to_pylist()[0]
+        snapshots = self._asked(_SNAPSHOTS).to_pylist()[0]
         seen = self.query("SELECT customer_id FROM customer_risk WHERE customer_id = ?", [customer_id]).num_rows
         return self._asked(_HISTORY.format(**snapshots), [customer_id if seen else ""] * 2)
 
-    def _asked(self, sql: str, parameters: Sequence[Any]) -> pa.Table:
+    def _asked(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         import duckdb  # noqa: PLC0415  # in Snowflake, where this module is imported too, there is none
 
         try:

@@ -1,5 +1,7 @@
 """The tab Ask: questions in words, with where they went, why, the SQL and the answer."""
 
+from dataclasses import asdict
+
 import pandas as pd
 import streamlit as st
 
@@ -7,6 +9,7 @@ from churn_assets.analyst.answer import Answer
 from churn_assets.analyst.guard import ROW_LIMIT
 from churn_assets.dashboard import looks
 from churn_assets.dashboard.shown import Shown
+from churn_assets.search.hits import Filters
 
 _LONGEST = 500
 _EXAMPLES = (
@@ -67,11 +70,7 @@ def _draw(answer: Answer) -> None:
 
 def _draw_hits(answer: Answer) -> None:
     hits = answer.hits or ()
-    filters = {
-        name: value
-        for name in ("kind", "customer_id", "error_code", "device", "since", "until")
-        if (value := getattr(answer.filters, name, None)) is not None
-    }
+    filters = {name: value for name, value in asdict(answer.filters or Filters()).items() if value is not None}
     narrowed = "".join(f", {name} {value}" for name, value in filters.items())
     st.text(f"Searched for “{answer.searched}”{narrowed}: {len(hits)} shown")
     if not hits:

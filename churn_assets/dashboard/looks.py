@@ -1,6 +1,5 @@
 """How the dashboard's charts and words look, in light and in dark mode. Here belongs the drawing, not what is drawn."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -93,13 +92,12 @@ def score_over_time(rows: pd.DataFrame, high_from: float, medium_from: float) ->
     return rules + scores
 
 
-def bars(rows: pd.DataFrame, category: str, number: str, order: Sequence[str] | None = None) -> alt.Chart:
-    """Plain bars: a text column and a number column."""
-    sort: Any = list(order) if order else "-x"
+def bars(rows: pd.DataFrame, category: str, number: str) -> alt.Chart:
+    """Plain bars, the longest first: a text column and a number column."""
     return (
         alt.Chart(rows, height=_HEIGHT)
         .mark_bar(color=TREATED)
-        .encode(y=alt.Y(f"{category}:N", sort=sort, title=None), x=alt.X(f"{number}:Q"), tooltip=[category, number])
+        .encode(y=alt.Y(f"{category}:N", sort="-x", title=None), x=alt.X(f"{number}:Q"), tooltip=[category, number])
     )
 
 

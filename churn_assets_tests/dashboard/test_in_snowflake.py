@@ -19,7 +19,6 @@ from churn_assets.dashboard import app
 from churn_assets.dashboard.files import APP_FILE, CODE_FILE, ENVIRONMENT_FILE, app_files
 from churn_assets.dashboard.source import NotVisibleError, SessionSource
 from churn_assets.retention.statuses import StatusError
-from churn_assets.search.hits import Filters
 from churn_assets.settings import ANALYST_ROLE, PROJECT_ROOT, load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets_tests.dashboard.test_app import tab, words
@@ -113,7 +112,6 @@ def test_a_question_is_answered_and_a_search_asks_for_the_segments_that_the_sess
     assert service == "CHURN.SERVING.churn_logs_search"
     assert '{"@eq": {"segment": "MASS"}}' in asked
     assert agent.answer("how many dogs are there").refusal
-    assert Filters() == Filters()
 
 
 def test_the_code_imports_nothing_that_snowflake_does_not_have(tmp_path: Path):
