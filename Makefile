@@ -10,7 +10,7 @@ RUN := .venv/bin
 SYNCED := .venv/.synced
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-kafka test-snowflake check test-ui lint format dbt-vars event-docs screenshots benchmark-ingest benchmark-refresh benchmark-lag benchmark-latency benchmark-idle benchmark-effect benchmark-scoring clean
+.PHONY: help install demo dashboard test test-slow test-kafka test-snowflake check test-ui lint format dbt-vars event-docs screenshots benchmark-ingest benchmark-refresh benchmark-lag benchmark-latency benchmark-idle benchmark-effect benchmark-scoring benchmark-questions benchmark-dashboard benchmark-search clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ install: $(SYNCED)  ## Install what uv.lock pins into .venv
 
 demo: $(SYNCED)  ## Run broker, bank, producer and Dagster on this machine until Ctrl-C
 	$(RUN)/churn demo $(ARGS)
+
+dashboard: $(SYNCED)  ## Show the dashboard of CHURN_HOME on http://127.0.0.1:8501 until Ctrl-C
+	$(RUN)/churn dashboard $(ARGS)
 
 test: $(SYNCED)  ## Run the tests
 	$(RUN)/pytest -n 2 --dist loadfile $(ARGS)
@@ -70,8 +73,16 @@ benchmark-idle: $(SYNCED)  ## Watch an idle system for ten minutes
 benchmark-effect: $(SYNCED)  ## Let the estimate of the emails' effect find the one that the simulator gives them
 	$(RUN)/python -m benchmarks.effect $(ARGS)
 
+benchmark-questions: $(SYNCED)  ## Judge the answers to the shipped questions, without a language model
+	$(RUN)/pytest -s -k wrongly churn_assets_tests/analyst/test_question_set.py $(ARGS)
+
 benchmark-scoring: $(SYNCED)  ## Measure scoring against scikit-learn and compiled forests
 	$(RUN)/python -m benchmarks.scoring $(ARGS)
+
+benchmark-dashboard: $(SYNCED)  ## Measure in a browser how long a person waits for the dashboard (needs chromium)
+	PYTHONPATH=. $(RUN)/python -m benchmarks.dashboard $(ARGS)
+benchmark-search: $(SYNCED)  ## Measure the search: what it finds, how fast, and its peers
+	PATH="$(CURDIR)/.tools/bin:$$PATH" $(RUN)/python -m benchmarks.search $(ARGS)
 
 lint: $(SYNCED)  ## Check style and types
 	$(RUN)/ruff format --check .

@@ -49,9 +49,13 @@ from churn_assets.settings import (
     MAINTENANCE_SECONDS,
     REFRESH_ALLOWANCE_SECONDS,
     RETRY_AFTER_FAILURE_SECONDS,
+    SEARCH_POSITION_SECONDS,
+    SEARCH_SECONDS,
     TRAINING_SET_SECONDS,
+    TREND_SECONDS,
     Settings,
 )
+from churn_assets.warehouse.opening import open_log_index
 from churn_assets.warehouse.protocol import Warehouse
 
 UNDER_WAY = [
@@ -119,6 +123,14 @@ effect_job = dg.define_asset_job(
 )
 cost_job = dg.define_asset_job(
     "count_cost", dg.AssetSelection.assets("daily_cost"), description="Count tokens and credits by day."
+)
+search_job = dg.define_asset_job(
+    "index_log_search",
+    dg.AssetSelection.assets("log_search_index"),
+    description="Add to the search index what has changed in the ledgers.",
+)
+trend_job = dg.define_asset_job(
+    "count_risk", dg.AssetSelection.assets("risk_by_segment"), description="Write down how many customers are at risk."
 )
 maintenance_job = dg.define_asset_job(
     "maintain_tables", dg.AssetSelection.assets("table_maintenance"), description="Merge small files, expire snapshots."
@@ -525,6 +537,45 @@ def cost_sensor(
 
 
 @dg.sensor(
+    job=search_job,
+    minimum_interval_seconds=_TICK_SECONDS,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        "Requests a run when errors, cases or customers were written that the search index does not have, at most every"
+        f" {SEARCH_SECONDS:g} s; and when there is no index."
+    ),
+)
+def search_sensor(
+    context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse], settings: dg.ResourceParam[Settings]
+) -> dg.RunRequest | dg.SkipReason:
+    """One look at whether the index is behind."""
+    if skip := _not_now(context, search_job.name):
+        return skip
+    index = open_log_index(settings, warehouse)
+    if index is None:
+        return dg.SkipReason("the warehouse's own search service keeps itself up to date")
+    if _ran_at(context, search_job.name) + timedelta(seconds=SEARCH_SECONDS) > utc_now():
+        return dg.SkipReason(f"{search_job.name} ran a short while ago")
+    if index.is_behind():
+        return dg.RunRequest()
+    # Its position keeps snapshots from being given up, also while only other tables are written.
+    return _again_after(context, warehouse, search_job.name, SEARCH_POSITION_SECONDS)
+
+
+@dg.sensor(
+    job=trend_job,
+    minimum_interval_seconds=30,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=f"Counts the customers at risk every {TREND_SECONDS / 60:g} minutes while something is written.",
+)
+def trend_sensor(
+    context: dg.SensorEvaluationContext, warehouse: dg.ResourceParam[Warehouse]
+) -> dg.RunRequest | dg.SkipReason:
+    """One look at whether anything was written since the last count."""
+    return _again_after(context, warehouse, trend_job.name, TREND_SECONDS)
+
+
+@dg.sensor(
     job=maintenance_job,
     minimum_interval_seconds=60,
     default_status=dg.DefaultSensorStatus.RUNNING,
@@ -551,6 +602,8 @@ SENSORS = [
     drift_sensor,
     effect_sensor,
     cost_sensor,
+    search_sensor,
+    trend_sensor,
     maintenance_sensor,
 ]
 JOBS = [
@@ -565,6 +618,8 @@ JOBS = [
     drift_job,
     effect_job,
     cost_job,
+    search_job,
+    trend_job,
     maintenance_job,
 ]
 

@@ -6,10 +6,11 @@ import sys
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import asdict, fields
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import duckdb
 import pyarrow as pa
@@ -19,13 +20,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from churn_assets import model_cli, outbox_cli
+from churn_assets.analyst.answer import Answer
+from churn_assets.analyst.guard import ROW_LIMIT as ANSWER_ROWS
 from churn_assets.clock import utc_now
 from churn_assets.dynamic_tables.engine import DynamicTableError
 from churn_assets.errors import ChurnError
 from churn_assets.ingestion.commit import Stored
-from churn_assets.settings import load_settings
+from churn_assets.search.hits import Filters
+from churn_assets.settings import ENGINEER_ROLE, load_settings
 from churn_assets.stop import StopSignal
-from churn_assets.warehouse.opening import must_be_here, open_warehouse, place_of, warehouse_to_write
+from churn_assets.warehouse.opening import open_agent, open_serving, open_warehouse, place_of, warehouse_to_write
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(outbox_cli.app, name="outbox")
@@ -34,6 +38,7 @@ console = Console()
 errors = Console(stderr=True)
 
 QUERY_ROWS = 1000
+HIT_COLUMNS = ("happened_at", "customer_id", "segment", "kind", "error_code", "device", "title")
 
 
 def main() -> None:
@@ -325,12 +330,21 @@ def unsuppress(customer: Annotated[str, typer.Argument(help="The customer's id."
 @app.command()
 def query(
     sql: Annotated[str, typer.Argument(help="One statement that only reads.")],
+    role: Annotated[
+        str | None,
+        typer.Option(
+            help="See only what a role sees of the serving views, such as MARKETING_ANALYST; one SELECT over them."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON array of rows.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV with a header.")] = False,
 ) -> None:
     """Run SQL on the warehouse, read-only."""
     settings = load_settings()
-    result = open_warehouse(settings, read_only=True).query(sql)
+    if role is None:
+        result = open_warehouse(settings, read_only=True).query(sql)
+    else:
+        result = open_serving(settings, role).query_from_outside(sql)
     if as_json:
         print(json.dumps(result.to_pylist(), default=str))  # noqa: T201
     elif as_csv:
@@ -342,44 +356,119 @@ def query(
 
 
 @app.command()
-def ask(
-    question: Annotated[str, typer.Argument(help="In words, such as 'How many customers are in each class of risk?'")],
+def search(
+    words: Annotated[str, typer.Argument(help="What happened, in your words; '' lists the newest.")] = "",
+    filters: Annotated[
+        list[str] | None,
+        typer.Option("--filter", help="kind=error|case, customer_id=, error_code= or device=; repeat it for several."),
+    ] = None,
+    since: Annotated[datetime | None, typer.Option(help="From this time on (UTC).")] = None,
+    until: Annotated[datetime | None, typer.Option(help="Before this time (UTC).")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many hits.")] = 20,
+    role: Annotated[str, typer.Option(help="Search as this role, such as MARKETING_ANALYST.")] = "DATA_ENGINEER",
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
-    """Answer a question about customers, risk and emails, with the SQL that gave the answer.
-
-    It knows the verified questions of the semantic model and other ways to ask them. There is no language model behind it
-    yet, so what is none of them is not answered: exit code 1, and the questions that come nearest.
-    """
-    from churn_assets.analyst import guard
-    from churn_assets.analyst.questions import Questions
-    from churn_assets.analyst.semantic_model import load_semantic_model, on_views
-    from churn_assets.analyst.serving_views import serving_views
-    from churn_assets.warehouse.lake import LakeWarehouse
+    """Search the app's errors and the support cases in words, best first, the newest of equals first."""
+    from churn_assets.search.hits import parse_filters
+    from churn_assets.warehouse.opening import open_log_index, open_search
 
     settings = load_settings()
-    must_be_here(settings, "churn ask")
-    model = load_semantic_model()
-    taken = Questions(model).take(question)
-    if taken.answer is None:
-        nearest = [match.query.question for match in taken.nearest]
-        if as_json:
-            print(json.dumps({"question": None, "nearest": nearest}, indent=2))  # noqa: T201
-        else:
-            _say("\n".join(["I can answer these:", *(f"  {answerable}" for answerable in nearest)]))
-        raise ChurnError("I cannot answer that")
-    match = taken.answer
-    sql = guard.checked(match.query.sql, model)
-    lake = LakeWarehouse(settings.lake_path, read_only=True, timeout_seconds=guard.TIMEOUT_SECONDS)
-    result = lake.query(on_views(model, sql, serving_views()))
+    wanted = parse_filters(filters or [], since, until)
+    found = open_search(settings, role)
+    state = "as fresh as the search service"
+    if index := open_log_index(settings, open_warehouse(settings)):
+        open_warehouse(settings, read_only=True).query("SELECT 1")  # where there is no lake, none shall be made
+        with _progress("bringing the search index up to date") as progress:
+            update = index.update(lambda so_far: progress(f"building the search index: {so_far:,} events"))
+        state = f"in an index of {update.documents:,} errors and cases, up to date"
+        if update.reason:
+            state += f" (built just now in {update.seconds:.1f} s: {update.reason})"
+    hits = found.search(words, wanted, limit)
     if as_json:
-        answer = {"question": match.query.question, "confidence": round(match.confidence, 2), "sql": sql}
-        print(json.dumps({**answer, "rows": result.to_pylist()}, indent=2, default=str))  # noqa: T201
+        print(json.dumps([asdict(hit) for hit in hits], indent=2, default=str))  # noqa: T201
         return
-    _say(f"{match.query.question}  ({match.confidence:.0%} sure that this was asked)\n\n{sql}\n")
-    _print_rows(result)
-    if result.num_rows == guard.ROW_LIMIT:
-        _say(f"... the first {guard.ROW_LIMIT:,} rows; there may be more")
+    table = Table("score", "when (UTC)", "customer", "segment", "what", box=None)
+    for hit in hits:
+        what = ", ".join(part for part in (hit.error_code, hit.device) if part)
+        table.add_row(
+            f"{hit.score:.2f}",
+            f"{hit.happened_at:%Y-%m-%d\u00a0%H:%M}",
+            escape(hit.customer_id),
+            escape(hit.segment or ""),
+            escape(f"{hit.title} ({what})" if what else hit.title),
+        )
+    if hits:
+        console.print(table)
+    _say(f"{len(hits)} found, {state}")
+
+
+@app.command()
+def grant(
+    role: Annotated[str, typer.Argument(help="MARKETING_ANALYST, or a role of your own.")],
+    segments: Annotated[
+        list[str] | None, typer.Argument(help="The segments that it sees; '*' is all, none is none.")
+    ] = None,
+) -> None:
+    """Let a role see these segments in the serving views, and no others; it holds from the next query on."""
+    from churn_assets.analyst.segment_grants import grant_segments
+
+    granted = segments or []
+    grant_segments(warehouse_to_write(load_settings()), role.upper(), granted)
+    _say(f"{role.upper()} sees {', '.join(granted) or 'nothing'}")
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="In words, such as 'How many customers are in each class of risk?'")],
+    role: Annotated[str, typer.Option(help="Answer with what a role sees, such as MARKETING_ANALYST.")] = ENGINEER_ROLE,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Answer a question from the figures or by a search over errors and cases, and say how.
+
+    It knows the verified questions of the semantic model and other ways to ask them; CHURN_ANALYST names a language model for
+    what is none of them. What cannot be answered is not: exit code 1, the reason, and the questions that come nearest.
+    """
+    answer = open_agent(load_settings(), role).answer(question)
+    if as_json:
+        print(json.dumps(_as_json(answer), indent=2, default=str))  # noqa: T201
+    else:
+        _show_answer(answer)
+    if answer.refusal is not None:
+        raise ChurnError(answer.refusal)
+
+
+def _as_json(answer: Answer) -> dict[str, Any]:
+    parts = {field.name: getattr(answer, field.name) for field in fields(answer)}
+    return {
+        **parts,
+        "rows": None if answer.rows is None else answer.rows.to_pylist(),
+        "filters": answer.filters and asdict(answer.filters),
+        "hits": answer.hits and [asdict(hit) for hit in answer.hits],
+        "refused": [asdict(refused) for refused in answer.refused],
+    }
+
+
+def _show_answer(answer: Answer) -> None:
+    _say(f"{answer.route}: {answer.why}")
+    if answer.taken_for is not None:
+        sure = "" if answer.confidence is None else f"  ({answer.confidence:.0%} sure that this was asked)"
+        _say(f"{answer.taken_for}{sure}")
+    for refused in answer.refused:
+        _say(f"\n{refused.sql}\n-- refused: {refused.reason}")
+    if answer.sql is not None:
+        _say(f"\n{answer.sql}\n")
+    if answer.rows is not None:
+        _print_rows(answer.rows)
+        if answer.rows.num_rows == ANSWER_ROWS:
+            _say(f"... the first {ANSWER_ROWS:,} rows; there may be more")
+    if answer.hits is not None:
+        filters = {name: value for name, value in asdict(answer.filters or Filters()).items() if value is not None}
+        _say(f"searched for {answer.searched!r}{''.join(f', {name} {value}' for name, value in filters.items())}\n")
+        found = [asdict(hit) for hit in answer.hits]
+        _print_rows(pa.table({column: [hit[column] for hit in found] for column in HIT_COLUMNS}))
+        _say(f"{len(found)} found")
+    if answer.nearest:
+        _say("\n".join(["I can answer these:", *(f"  {answerable}" for answerable in answer.nearest)]))
 
 
 def _print_rows(rows: pa.Table) -> None:
@@ -400,16 +489,38 @@ def check() -> None:
 
 
 @app.command()
+def dashboard(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page.")] = 8501,
+) -> None:
+    """Show the dashboard on http://127.0.0.1:8501 until Ctrl-C: overview, customers, interventions, questions."""
+    import os
+
+    from churn_assets.dashboard.serve import command
+
+    sys.stdout.flush()
+    os.execv(sys.executable, command(port))
+
+
+@app.command()
 def demo(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Dagster UI.")] = 3000,
+    dashboard_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the dashboard.")] = 8501,
     customers: Annotated[int, typer.Option(min=1, help="Customers of the bank, at the first start.")] = 5000,
     days: Annotated[int, typer.Option(min=1, help="Days of history, at the first start.")] = 180,
     rate: Annotated[float, typer.Option(min=1, help="Events a minute.")] = 200,
 ) -> None:
-    """Run everything on this machine until Ctrl-C: broker, bank, producer, Dagster. A second start goes on from there."""
+    """Run everything on this machine until Ctrl-C: broker, bank, producer, Dagster, dashboard. A second start goes on."""
     from churn_assets.demo import run_demo
 
-    run_demo(load_settings(), port=port, customers=customers, days=days, rate=rate, say=_say)
+    run_demo(
+        load_settings(),
+        port=port,
+        dashboard_port=dashboard_port,
+        customers=customers,
+        days=days,
+        rate=rate,
+        say=_say,
+    )
 
 
 if __name__ == "__main__":

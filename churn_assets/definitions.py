@@ -14,6 +14,8 @@ from churn_assets.assets.maintenance import table_maintenance
 from churn_assets.assets.model import churn_champion, churn_model, training_set_asset
 from churn_assets.assets.model_drift import model_drift
 from churn_assets.assets.outbox import email_outbox
+from churn_assets.assets.risk_trend import risk_by_segment
+from churn_assets.assets.serving import log_search_index
 from churn_assets.automation import JOBS, SENSORS
 from churn_assets.checks import ledger_checks
 from churn_assets.deployment import manifest_path
@@ -40,6 +42,8 @@ def build_defs(settings: Settings, resource_overrides: dict[str, Any] | None = N
         model_drift,
         intervention_effect,
         daily_cost,
+        log_search_index,
+        risk_by_segment,
         table_maintenance,
     ]
     return dg.Definitions(

@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from churn_assets.clock import utc_now
+from churn_assets.dashboard.serve import command as dashboard_command
 from churn_assets.deployment import deploy
 from churn_assets.errors import ChurnError
 from churn_assets.ingestion import kafka
@@ -54,15 +55,23 @@ class DemoError(ChurnError):
 
 
 def run_demo(
-    settings: Settings, *, port: int, customers: int, days: int, rate: float, say: Callable[[str], None]
+    settings: Settings,
+    *,
+    port: int,
+    dashboard_port: int,
+    customers: int,
+    days: int,
+    rate: float,
+    say: Callable[[str], None],
 ) -> None:
-    """Run broker, producer and Dagster until Ctrl-C or SIGTERM, printing the state every few seconds.
+    """Run broker, producer, Dagster and the dashboard until Ctrl-C or SIGTERM, printing the state every few seconds.
 
     The bank is made at the first start; later starts go on with it, and `customers` and `days` are then not looked at.
     """
     must_be_here(settings, "churn demo")
-    if not _is_free(port):
-        raise DemoError(f"port {port} is taken; choose another with --port")
+    for option, taken in (("--port", port), ("--dashboard-port", dashboard_port)):
+        if not _is_free(taken):
+            raise DemoError(f"port {taken} is taken; choose another with {option}")
     stop = StopSignal()
     warehouse = warehouse_to_write(settings)
     bank = seeding.seeded_bank(warehouse) or seeding.new_bank(customers, days, SEED, utc_now())
@@ -79,6 +88,7 @@ def run_demo(
             say(f"Kafka      {settings.kafka_bootstrap_servers}")
         dagster = [sys.executable, "-m", "dagster", "dev", "-w", str(PROJECT_ROOT / "workspace.yaml"), "-p", str(port)]
         processes = [stack.enter_context(_process("dagster", dagster, settings, group=True))]
+        processes.append(stack.enter_context(_process("dashboard", dashboard_command(dashboard_port), settings)))
         # Leaving the stack goes backwards: the producer ends first, then what it sent is stored and worked off, then
         # Dagster ends, so that no run is cut off.
         stack.callback(_work_off, settings, warehouse, stop, say)
@@ -86,7 +96,7 @@ def run_demo(
         churn = [sys.executable, "-m", "churn_assets.cli", "produce", "--rate", str(rate)]
         processes.append(stack.enter_context(_process("producer", churn, settings)))
         say(
-            f"Dagster    http://127.0.0.1:{port}\nlogs       {_logs(settings)}\n"
+            f"Dagster    http://127.0.0.1:{port}\ndashboard  http://127.0.0.1:{dashboard_port}\nlogs       {_logs(settings)}\n"
             "Ctrl-C stops everything; the next start goes on from there"
         )
         while not stop.wait(STATE_EVERY_SECONDS):

@@ -54,6 +54,7 @@ def rehearse(report: Callable[[str], None]) -> list[str]:
                         ("send_emails", None),
                         ("measure_effect", None),
                         ("count_cost", None),
+                        ("count_risk", None),
                         ("extend_training_set", None),
                         ("train_churn_model", None),
                         ("refresh_dynamic_tables", None),

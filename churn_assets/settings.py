@@ -73,6 +73,7 @@ MONEY_OUT_CODES = ("POS", "ATM", "BILL_PAY", "WIRE_OUT", "FEE")
 REVERSAL_CODE = "REVERSAL"
 WIRE_OUT_CODE = "WIRE_OUT"
 
+ENGINEER_ROLE, ANALYST_ROLE = "DATA_ENGINEER", "MARKETING_ANALYST"  # who sees everything, and who only what is granted
 EVENTS_TOPIC, SCORES_TOPIC = "bank_transactions", "churn_scores"  # unless CHURN_TOPICS names others
 INGEST_MESSAGES = 500  # messages that make a batch ...
 INGEST_SECONDS = 5.0  # ... or the age of the oldest waiting one, whichever comes first
@@ -116,11 +117,18 @@ DRIFT_SECONDS = 24 * 3600.0  # between two looks at drift
 MAX_STABILITY_INDEX = 0.25
 EFFECT_SECONDS = 24 * 3600.0  # between two measurements of the emails' effect
 EFFECT_DAYS = 30  # within which a customer who left counts against an email, or against its absence
+TREND_SECONDS = 15 * 60.0  # between two counts of the customers at risk, from which the trend is read
+TREND_DAYS = 30  # of the trend that is shown
 SEARCH_TARGET_LAG = "1 hour"  # of the search over errors and cases on Snowflake, where each refresh costs
+SEARCH_SECONDS = 60.0  # between two additions to the search index while events arrive
+SEARCH_POSITION_SECONDS = (
+    12 * 3600.0
+)  # after which an index with nothing to add moves on, so as to hold no old snapshot
 COST_SECONDS = 24 * 3600.0  # between two looks at what the days cost
 COST_DAYS = 30  # that such a look shows
 WRITER_CONCURRENCY = 4  # emails written at once
 WRITER_TIMEOUT_SECONDS = 30.0
+ANALYST_TIMEOUT_SECONDS = 60.0  # of a call to a language model that answers a question; a question takes two at most
 WRITER_RETRIES = 2  # of a call to a language model, with growing pauses
 WRITER_PATIENCE_MINUTES = (5.0, 30.0)  # after a failed run, before the next; then the template writes
 WRITER_IS_DOWN_AFTER = 8  # failures in a row: the run asks no more
@@ -215,6 +223,14 @@ class Settings(BaseSettings):
         alias="CHURN_WRITER_MODEL",
         description="The language model; llama3 for openai, llama3.1-8b for cortex when unset.",
     )
+    analyst: Literal["verified", "openai", "cortex"] = Field(
+        "verified",
+        alias="CHURN_ANALYST",
+        description="Who answers a question that is no verified one: nobody, or a language model.",
+    )
+    analyst_model: str = Field(
+        "llama3", alias="CHURN_ANALYST_MODEL", description="The language model of CHURN_ANALYST=openai."
+    )
     openai_base_url: str = Field(
         "http://localhost:11434/v1",
         alias="OPENAI_BASE_URL",
@@ -296,6 +312,11 @@ class Settings(BaseSettings):
     def emails_path(self) -> Path:
         """Folder of what a run that writes emails keeps beside the warehouse."""
         return self.home.absolute() / "emails"
+
+    @property
+    def search_path(self) -> Path:
+        """Folder of the search index."""
+        return self.home.absolute() / "search"
 
     @property
     def dagster_home(self) -> Path:

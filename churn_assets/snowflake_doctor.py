@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any, TypeAlias
 
@@ -23,6 +24,7 @@ from churn_assets.warehouse.snowflake_connection import Rows, known_fix
 MAX_CLOCK_SECONDS = 60.0  # between this machine and Snowflake; a signature of a key is refused when it is too far off
 # What is looked at: its name, and what gives its state or raises `ChurnError` with the problem.
 Check: TypeAlias = tuple[str, Callable[[], str]]
+Shown: TypeAlias = Callable[[], list[dict[str, Any]]]
 
 _DEPLOY = "run `churn deploy --target snowflake`"
 _AI_COMPLETE = """
@@ -42,6 +44,8 @@ _GRANT_OF_ROLE = re.compile(r"GRANT (?:DATABASE )?ROLE (\S+) TO ROLE (\S+)")
 def checks(settings: Settings, names: Names, rows: Rows, now: Callable[[], datetime]) -> list[Check]:
     """Everything that is looked at over a connection of the user, in order."""
     session = [one for one in snowflake_sql.statements(names) if one.phase == "schema" and one.is_of_the_session]
+    tables = cache(partial(dynamic_tables, rows, names))  # asked once for all
+    refreshes = cache(partial(rows, _LAST_REFRESHES, [names.schema]))
     uses_cortex = settings.writer == "cortex" or settings.driver == "native"
     return [
         ("connection", lambda: _connection(settings, rows)),
@@ -52,8 +56,8 @@ def checks(settings: Settings, names: Names, rows: Rows, now: Callable[[], datet
         *_privileges(names, rows),
         *([("Cortex", lambda: _cortex(settings, names, rows))] if uses_cortex else []),
         ("versions", lambda: _versions(rows)),
-        *((f"dynamic table {name}", lambda name=name: _dynamic_table(name, names, rows)) for name in _models()),
-        ("streams", lambda: _streams(names, rows)),
+        *((f"dynamic table {name}", lambda name=name: _dynamic_table(name, tables, refreshes)) for name in _models()),
+        ("streams", lambda: _streams(names, rows, tables)),
         ("tasks", lambda: _tasks(settings, names, rows)),
     ]
 
@@ -220,8 +224,8 @@ def _models() -> list[str]:
     )
 
 
-def _dynamic_table(name: str, names: Names, rows: Rows) -> str:
-    found = next((one for one in dynamic_tables(rows, names) if one["name"].upper() == name.upper()), None)
+def _dynamic_table(name: str, tables: Shown, refreshes: Shown) -> str:
+    found = next((one for one in tables() if one["name"].upper() == name.upper()), None)
     if found is None:
         raise ChurnError(f"it is not there; {_DEPLOY}")
     if "SUSPENDED" in str(found["scheduling_state"]).upper():
@@ -232,16 +236,16 @@ def _dynamic_table(name: str, names: Names, rows: Rows) -> str:
             f"it refreshes {found['refresh_mode']}{reason}, so no stream can be on it; {_DEPLOY}, which creates it anew"
             " where its query has changed"
         )
-    last = next((one for one in rows(_LAST_REFRESHES, [names.schema]) if one["name"].upper() == name.upper()), None)
+    last = next((one for one in refreshes() if one["name"].upper() == name.upper()), None)
     if last and "FAILED" in last["state"]:
         said = " ".join(str(last["state_message"]).split())[:300]
         raise ChurnError(f"its last refresh failed: {said}; mend that, then ALTER DYNAMIC TABLE {name} REFRESH")
     return f"{found['refresh_mode']}, target lag {found['target_lag']}, last refresh {last['state'] if last else 'unknown'}"
 
 
-def _streams(names: Names, rows: Rows) -> str:
+def _streams(names: Names, rows: Rows, shown: Shown) -> str:
     there = {one["name"].upper(): one for one in streams(rows, names)}
-    tables = {one["name"].upper(): one for one in dynamic_tables(rows, names)}
+    tables = {one["name"].upper(): one for one in shown()}
     problems: list[str] = []
     for statement in snowflake_sql.statements(names):
         if found := snowflake_sql.CREATES_STREAM.match(statement.plain):

@@ -21,11 +21,13 @@ from churn_assets.retention.control import control_group_in_sql
 from churn_assets.retention.effect import outcomes_in_sql
 from churn_assets.retention.prompts import MAX_ANSWER_TOKENS, TEMPERATURE, Prompts, load_prompts
 from churn_assets.retention.writers import DEFAULT_MODELS
-from churn_assets.search.error_codes import load_error_codes
+from churn_assets.search.catalogue import load_case_categories, load_error_codes
 from churn_assets.settings import (
     ALERT_HOURS,
+    ANALYST_ROLE,
     EMAIL_PAUSE_DAYS,
     EMAILS_PER_RUN,
+    ENGINEER_ROLE,
     PROJECT_ROOT,
     RISK_RULES,
     SEARCH_TARGET_LAG,
@@ -79,8 +81,8 @@ class Names:
     serving_schema: str = "SERVING"
     warehouse: str = "CHURN"
     admin_role: str = "ACCOUNTADMIN"
-    engineer_role: str = "DATA_ENGINEER"
-    analyst_role: str = "MARKETING_ANALYST"
+    engineer_role: str = ENGINEER_ROLE
+    analyst_role: str = ANALYST_ROLE
     writer_model: str = DEFAULT_MODELS["cortex"]
     emails_per_day: int = Settings.model_fields["emails_per_day"].default
     tokens_per_day: int = Settings.model_fields["tokens_per_day"].default
@@ -253,6 +255,7 @@ def _values(names: Names) -> dict[str, str]:
         "is_control": control_group_in_sql("queue.customer_id"),
         "uuid_namespace": _literal(str(uuid.NAMESPACE_URL)),
         "error_codes": ", ".join(f"({', '.join(map(_literal, code))})" for code in load_error_codes()),
+        "case_categories": ", ".join(f"({', '.join(map(_literal, category))})" for category in load_case_categories()),
         "outcomes": outcomes_in_sql(f"{names.database}.{names.schema}."),
         "unhappy_below": str(unhappy.threshold),
         "search_target_lag": SEARCH_TARGET_LAG,

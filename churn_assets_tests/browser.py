@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from playwright.sync_api import Page, Playwright
 
-GROUPS = ("ledgers", "features", "predictions", "interventions", "model", "maintenance")
+GROUPS = ("ledgers", "features", "predictions", "interventions", "model", "serving", "maintenance")
 PATIENCE_MS = 90_000
 _BROWSERS = ("chromium", "google-chrome", "chromium-browser")
 _FLAGS = [

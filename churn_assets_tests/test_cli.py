@@ -160,11 +160,14 @@ def test_ask_says_which_question_it_took_how_sure_it_is_and_the_sql(churn: Churn
     as_json = json.loads(churn("ask", "--json", "How many customers are in each class of risk?").out)
 
     assert outcome.code == 0
-    assert outcome.out.startswith("How many customers are in each class of risk?  (100% sure that this was asked)")
+    assert outcome.out.splitlines()[:2] == [
+        "figures: it is a verified question",
+        "How many customers are in each class of risk?  (100% sure that this was asked)",
+    ]
     assert "SELECT risk_class, COUNT(*) AS customer_count FROM customers" in outcome.out
     assert outcome.out.split()[-2:] == ["risk_class", "customer_count"]
-    assert as_json.keys() == {"question", "confidence", "sql", "rows"}
-    assert (as_json["confidence"], as_json["rows"]) == (1.0, [])
+    assert (as_json["route"], as_json["by"], as_json["confidence"], as_json["rows"]) == ("figures", "verified", 1.0, [])
+    assert (as_json["hits"], as_json["refused"], as_json["refusal"]) == (None, [], None)
 
 
 @pytest.mark.usefixtures("bank_with_two_customers")
@@ -176,8 +179,8 @@ def test_ask_says_what_it_can_answer_where_it_cannot(churn: Churn, question: str
     as_json = churn("ask", "--json", question)
 
     assert (outcome.code, outcome.err) == (1, "churn: I cannot answer that\n")
-    assert outcome.out.startswith("I can answer these:\n")
-    assert len(outcome.out.splitlines()) == 1 + 5
+    assert outcome.out.startswith("none: it is none of the verified questions\nI can answer these:\n")
+    assert len(outcome.out.splitlines()) == 2 + 5
     assert as_json.code == 1
     assert len(json.loads(as_json.out)["nearest"]) == 5
 
@@ -221,9 +224,7 @@ def test_a_wrong_setting_is_one_line(churn: Churn, monkeypatch: pytest.MonkeyPat
     assert fails_in_one_line(churn(*command), "CHURN_TARGET", "'local'", "'oracle'")
 
 
-@pytest.mark.parametrize(
-    "command", [["demo"], ["check"], ["ask", "Do emails keep customers?"]], ids=lambda words: words[0]
-)
+@pytest.mark.parametrize("command", [["demo"], ["check"]], ids=lambda words: words[0])
 def test_what_runs_on_this_machine_only_says_so(churn: Churn, monkeypatch: pytest.MonkeyPatch, command: list[str]):
     monkeypatch.setenv("CHURN_TARGET", "snowflake")
 
@@ -592,3 +593,39 @@ def test_doctor_says_of_snowflake_what_is_missing_and_shows_no_secret(churn: Chu
     assert outcome.code == 1
     assert "FAIL  connection: CHURN_TARGET=snowflake needs SNOWFLAKE_ACCOUNT and SNOWFLAKE_USER" in outcome.out
     assert "s3cret" not in outcome.out + outcome.err
+
+
+def test_search_builds_the_index_and_finds_what_is_meant(churn: Churn, lake: LakeWarehouse):
+    lake.transact(
+        lambda tx: tx.execute(
+            "INSERT INTO app_activity_logs (log_id, customer_id, event_type, event_timestamp, error_code, ingested_at)"
+            " VALUES ('L1', 'C1', 'LOGIN', TIMESTAMP '2026-03-01 12:00', 'ERR_AUTH_OTP', TIMESTAMP '2026-03-01 12:00')"
+        )
+    )
+
+    found = churn("search", "people who could not log in", "--filter", "customer_id=C1").out
+    as_json = json.loads(churn("search", "people who could not log in", "--since", "2026-03-01", "--json").out)
+
+    assert "One-time code refused" in found
+    assert "1 found, in an index of 1 errors and cases, up to date (built just now in " in found
+    assert [(hit["event_id"], hit["happened_at"]) for hit in as_json] == [("L1", "2026-03-01 12:00:00")]
+    assert "0 found" in churn("search", "log in", "--until", "2026-03-01").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--filter", "segment=MASS"],
+            "there is no filter 'segment'; filters are kind, customer_id, error_code, device",
+        ),
+        (["--role", "GUEST"], "there is no role 'GUEST'"),
+    ],
+)
+def test_search_refuses_what_it_does_not_know_in_one_line(churn: Churn, lake: LakeWarehouse, arguments, said):
+    assert fails_in_one_line(churn("search", "log in", *arguments), said)
+
+
+def test_search_makes_no_lake_where_there_is_none(churn: Churn, tmp_path: Path):
+    assert fails_in_one_line(churn("search", "log in"), "there is no lake", "churn deploy")
+    assert not (tmp_path / "home").exists()

@@ -1,4 +1,4 @@
-"""What of a query over the semantic model may run, whoever wrote it: a person, or a language model that somebody talked into it.
+"""What of a query over some tables may run, whoever wrote it: a person, or a language model that somebody talked into it.
 
 Here belong the rules and the words in which they refuse. Everything that is not on a list here is refused: a part of SQL that
 the parser comes to know tomorrow is refused until somebody has thought about it. What runs is written anew from what was
@@ -8,6 +8,7 @@ only reads, and not for long, is the affair of whoever runs it.
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import Literal, TypeAlias
 
 import sqlglot
 from sqlglot import exp
@@ -15,15 +16,16 @@ from sqlglot.errors import OptimizeError, SqlglotError
 from sqlglot.optimizer.qualify import qualify
 from sqlglot.tokenizer_core import Token, TokenType
 
-from churn_assets.analyst.semantic_model import SemanticModel, on_views
 from churn_assets.errors import ChurnError
+
+Tables: TypeAlias = Mapping[str, Mapping[str, str]]  # name -> column -> type; what a query may read
+Dialect: TypeAlias = Literal["duckdb", "snowflake"]
 
 ROW_LIMIT = 1000
 TIMEOUT_SECONDS = 10.0
 # The parser is recursive and compiled: what is nested too deeply would end the process, so tokens are counted before.
 _MAX_CHARACTERS, _MAX_TOKENS, _MAX_BRACKETS = 5000, 800, 12
 _MAX_QUERIES, _MAX_JOINS = 12, 4
-_DIALECT = "duckdb"
 
 # What a query is made of, with the parts of it that may be filled.
 _CLAUSES: dict[type[exp.Expr], frozenset[str]] = {
@@ -85,7 +87,7 @@ _FUNCTIONS = frozenset(
         exp.Coalesce, exp.Nullif, exp.Greatest, exp.Least, exp.Round, exp.Abs, exp.Ceil, exp.Floor,
         exp.Lower, exp.Upper, exp.Trim, exp.Length, exp.Substring, exp.Left, exp.Right,
         exp.CurrentDate, exp.CurrentTimestamp, exp.Extract, exp.TimestampTrunc, exp.DateTrunc, exp.DateDiff,
-        exp.Year, exp.Quarter, exp.Month, exp.Week, exp.Day, exp.DayOfWeek, exp.Hour,
+        exp.DateAdd, exp.Year, exp.Quarter, exp.Month, exp.Week, exp.Day, exp.DayOfWeek, exp.Hour,
     )
 )  # fmt: skip
 _ALLOWED = frozenset(_CLAUSES) | _VALUES | _OPERATORS | _FUNCTIONS
@@ -110,39 +112,44 @@ class RefusedSqlError(ChurnError):
     """The query may not run; the message is one sentence that says why."""
 
 
-def guarded(sql: str, model: SemanticModel, views: Mapping[str, str]) -> str:
-    """What to run for a query over logical tables, where `views` has the query of each base table; or `RefusedSqlError`."""
-    return on_views(model, checked(sql, model), views)
+def checked(
+    sql: str,
+    tables: Tables,
+    row_limit: int | None = ROW_LIMIT,
+    dialect: Dialect = "duckdb",
+    stands_for: Mapping[str, str] | None = None,
+) -> str:
+    """The query as it was understood, over the tables that it may read, with at most `row_limit` rows; or `RefusedSqlError`.
 
-
-def checked(sql: str, model: SemanticModel) -> str:
-    """The query as it was understood, over logical tables, with a row limit; or `RefusedSqlError`."""
-    tree = _parsed(sql)
+    `stands_for` says which of the tables is meant by a whole name, as database.schema.table in capital letters.
+    """
+    tree = _parsed(sql, dialect)
+    _name_tables(tree, tables, stands_for or {})
     for node in tree.walk():
-        _check_node(node)
-    _check_tables(tree, model)
-    _check_size(tree)
+        _check_node(node, dialect)
+    _check_tables(tree, set(tables))
+    _check_size(tree, row_limit)
     _check_joins(tree)
-    _check_columns(tree, model)
-    understood = _limited(tree).sql(dialect=_DIALECT, comments=False)
+    _check_columns(tree, tables, dialect)
+    understood = _limited(tree, row_limit).sql(dialect=dialect, comments=False)
     # The parser takes more than SQL, such as a SELECT of nothing; then what was checked and what is written may differ.
-    if _parsed(understood).sql(dialect=_DIALECT, comments=False) != understood:
+    if _parsed(understood, dialect).sql(dialect=dialect, comments=False) != understood:
         raise RefusedSqlError("this is not SQL that can be understood")
     return understood
 
 
-def _parsed(sql: str) -> exp.Query:
+def _parsed(sql: str, dialect: Dialect) -> exp.Query:
     if len(sql) > _MAX_CHARACTERS:
         raise RefusedSqlError(f"the SQL has {len(sql):,} characters; at most {_MAX_CHARACTERS:,} are allowed")
     if any(ord(character) < 32 and character not in "\n\r\t" for character in sql):
         raise RefusedSqlError("the SQL has a control character")
     try:
-        tokens = sqlglot.tokenize(sql, dialect=_DIALECT)
+        tokens = sqlglot.tokenize(sql, dialect=dialect)
     except SqlglotError as error:
         raise RefusedSqlError("the SQL cannot be read: a text or a comment in it does not end") from error
     _check_tokens(tokens)
     try:
-        parsed = sqlglot.parse(sql, dialect=_DIALECT)
+        parsed = sqlglot.parse(sql, dialect=dialect)
     except (SqlglotError, RecursionError) as error:
         raise RefusedSqlError("this is not SQL that can be understood") from error
     trees = [tree for tree in parsed if not isinstance(tree, exp.Semicolon)]  # a comment behind the last semicolon
@@ -172,7 +179,21 @@ def _check_tokens(tokens: list[Token]) -> None:
             raise RefusedSqlError(f"brackets are nested too deeply; at most {_MAX_BRACKETS} levels are allowed")
 
 
-def _check_node(node: exp.Expr) -> None:
+def _name_tables(tree: exp.Query, tables: Tables, stands_for: Mapping[str, str]) -> None:
+    """Give tables that are named in whole the names by which they may be read; the columns' prefixes go on meaning them."""
+    for table in tree.find_all(exp.Table):
+        # To Snowflake, a name in quotes could be another table's than the one that is checked.
+        if isinstance(table.this, exp.Identifier) and table.name.lower() in tables:
+            table.this.set("quoted", False)
+        if name := stands_for.get(".".join(part.name.upper() for part in table.parts)):
+            alias = table.alias or table.name
+            table.set("catalog", None)
+            table.set("db", None)
+            table.set("this", exp.to_identifier(name))
+            table.set("alias", exp.TableAlias(this=exp.to_identifier(alias)))
+
+
+def _check_node(node: exp.Expr, dialect: Dialect) -> None:
     kind = type(node)
     if isinstance(node, exp.With) and node.args.get("recursive"):
         raise RefusedSqlError("WITH RECURSIVE is not allowed: it may never end")
@@ -181,7 +202,7 @@ def _check_node(node: exp.Expr) -> None:
             f"{_quoted(_name(node.this))} in FROM is a function, not a table; functions in FROM are not allowed"
         )
     if isinstance(node, exp.Table) and (node.args.get("db") or node.args.get("catalog")):
-        raise RefusedSqlError(f"{_quoted(node.sql(dialect=_DIALECT))} names a schema; tables are named without one")
+        raise RefusedSqlError(f"{_quoted(node.sql(dialect=dialect))} names a schema; tables are named without one")
     if kind not in _ALLOWED:
         if isinstance(node, exp.Func):
             raise RefusedSqlError(f"the function {_quoted(_name(node))} is not on the list of allowed functions")
@@ -197,7 +218,7 @@ def _check_node(node: exp.Expr) -> None:
     if isinstance(node, exp.Var) and node.name.upper() not in _UNITS:
         raise RefusedSqlError(f"{_quoted(node.name)} is not a part of a date that is allowed")
     if isinstance(node, exp.DataType) and node.this not in _TYPES:
-        raise RefusedSqlError(f"the type {_quoted(node.sql(dialect=_DIALECT))} is not on the list of allowed types")
+        raise RefusedSqlError(f"the type {_quoted(node.sql(dialect=dialect))} is not on the list of allowed types")
     if isinstance(node, exp.Limit | exp.Offset) and not _is_count(node.expression):
         raise RefusedSqlError(f"{_words(kind)} must be a whole number of at most nine digits")
     if isinstance(node, exp.With) and node.parent is not None and node.parent.parent is not None:
@@ -208,8 +229,7 @@ def _is_count(node: exp.Expr) -> bool:
     return isinstance(node, exp.Literal) and not node.is_string and node.name.isdecimal() and len(node.name) < 10
 
 
-def _check_tables(tree: exp.Query, model: SemanticModel) -> None:
-    logical = {table.name for table in model.tables}
+def _check_tables(tree: exp.Query, logical: set[str]) -> None:
     known = set(logical)
     # A name that a later or an inner WITH defines is, before or outside of it, a table of the warehouse.
     for cte in tree.ctes:
@@ -230,13 +250,13 @@ def _check_names(tree: exp.Expr, known: set[str], logical: set[str], besides: ex
             raise RefusedSqlError(f"there is no table {_quoted(node.name)}; the tables are {_listed(logical)}")
 
 
-def _check_size(tree: exp.Query) -> None:
+def _check_size(tree: exp.Query, row_limit: int | None) -> None:
     queries = sum(1 for _ in tree.find_all(exp.Select))
     if queries > _MAX_QUERIES:
         raise RefusedSqlError(f"it has {queries} SELECTs; at most {_MAX_QUERIES} are allowed")
     limit = tree.args.get("limit")
-    if isinstance(limit, exp.Limit) and int(limit.expression.name) > ROW_LIMIT:
-        raise RefusedSqlError(f"it asks for {int(limit.expression.name):,} rows; at most {ROW_LIMIT:,} are allowed")
+    if row_limit is not None and isinstance(limit, exp.Limit) and int(limit.expression.name) > row_limit:
+        raise RefusedSqlError(f"it asks for {int(limit.expression.name):,} rows; at most {row_limit:,} are allowed")
 
 
 def _check_joins(tree: exp.Query) -> None:
@@ -263,27 +283,25 @@ def _joins_columns(condition: exp.Expr) -> bool:
     return len({side.table.lower() for side in sides if isinstance(side, exp.Column) and side.table}) == 2
 
 
-def _check_columns(tree: exp.Query, model: SemanticModel) -> None:
-    schema: dict[str, object] = {
-        table.name: {column.name: column.data_type for column in table.columns} for table in model.tables
-    }
-    columns = {column.name for table in model.tables for column in table.columns}
+def _check_columns(tree: exp.Query, tables: Tables, dialect: Dialect) -> None:
+    schema: dict[str, object] = {name: dict(columns) for name, columns in tables.items()}
+    columns = {column for columns in tables.values() for column in columns}
     named = {node.alias.lower() for node in tree.find_all(exp.Alias)}
     named |= {column.name.lower() for alias in tree.find_all(exp.TableAlias) for column in alias.columns}
     for column in tree.find_all(exp.Column):
         if not isinstance(column.this, exp.Star) and column.name.lower() not in columns | named:
-            raise RefusedSqlError(f"there is no column {_quoted(column.name)} in the semantic model")
+            raise RefusedSqlError(f"there is no column {_quoted(column.name)} in these tables")
     try:
-        qualify(tree.copy(), schema=schema, dialect=_DIALECT)
+        qualify(tree.copy(), schema=schema, dialect=dialect)
     except OptimizeError as error:
         raise RefusedSqlError(f"a column does not belong to the tables of its query: {_first_line(error)}") from error
     except (SqlglotError, RecursionError) as error:
         raise RefusedSqlError("its columns cannot be traced to tables") from error
 
 
-def _limited(tree: exp.Query) -> exp.Query:
-    if not tree.args.get("limit"):
-        tree.set("limit", exp.Limit(expression=exp.Literal.number(ROW_LIMIT)))
+def _limited(tree: exp.Query, row_limit: int | None) -> exp.Query:
+    if row_limit is not None and not tree.args.get("limit"):
+        tree.set("limit", exp.Limit(expression=exp.Literal.number(row_limit)))
     return tree
 
 

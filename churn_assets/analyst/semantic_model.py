@@ -1,17 +1,18 @@
 """The semantic model: what the figures mean in words, for questions in natural language on either warehouse.
 
 Here belong the form of `semantic_model.yaml` (Snowflake's YAML specification of semantic views, the parts of it that are
-used), and what is made of it: the text that creates the semantic view, and queries of the lake. Who asks, and whether a
-query may run, is another module's affair.
+used), and what is made of it: the text that creates the semantic view, and queries over the serving views. Who asks, and
+whether a query may run, is another module's affair.
 https://docs.snowflake.com/en/user-guide/views-semantic/semantic-view-yaml-spec
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from churn_assets.analyst.serving_views import with_tables
 
 SEMANTIC_MODEL_FILE = Path(__file__).with_name("semantic_model.yaml")
 
@@ -121,6 +122,15 @@ class SemanticModel(_Part):
     verified_queries: list[VerifiedQuery]
     module_custom_instructions: Instructions
 
+    @property
+    def columns_of_tables(self) -> dict[str, dict[str, str]]:
+        """The columns of each logical table with their types."""
+        return {table.name: {column.name: column.data_type for column in table.columns} for table in self.tables}
+
+    def tables_of_views(self, schema: str) -> dict[str, str]:
+        """The logical tables by the whole names of the views in `schema` (as DATABASE.SCHEMA) that they stand for."""
+        return {f"{schema}.{table.base_table.table}".upper(): table.name for table in self.tables}
+
     @model_validator(mode="after")
     def _hangs_together(self) -> "SemanticModel":
         tables = {table.name: table for table in self.tables}
@@ -151,14 +161,14 @@ def for_snowflake(database: str, schema: str, path: Path = SEMANTIC_MODEL_FILE) 
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
 
 
-def on_views(model: SemanticModel, sql: str, views: Mapping[str, str]) -> str:
-    """A query over logical tables as one over `views`, which gives the query of each base table by its name."""
-    tables = ", ".join(
-        f"{table.name} AS (SELECT {', '.join(f'{column.expr} AS {column.name}' for column in table.columns)}"
-        f" FROM ({views[table.base_table.table.lower()]}) AS base)"
+def on_views(model: SemanticModel, sql: str) -> str:
+    """A query over logical tables as one over serving views."""
+    tables = {
+        table.name: f"SELECT {', '.join(f'{column.expr} AS {column.name}' for column in table.columns)}"
+        f" FROM {table.base_table.table.lower()} AS base"
         for table in model.tables
-    )
-    return f"WITH {tables} SELECT * FROM ({sql.strip().rstrip(';')}) AS answer"
+    }
+    return with_tables(sql, tables)
 
 
 def _named(table: Table) -> list[_Named]:

@@ -6,6 +6,8 @@ pay a second for importing a plotting library. Numbers of single materialization
 
 import base64
 from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import Any
 
 import dagster as dg
 
@@ -32,6 +34,13 @@ def line_charts(series: Mapping[str, Sequence[float | None]], caption: str) -> d
     return dg.MetadataValue.md(
         f"![{caption}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})\n\n{caption}"
     )
+
+
+def png_of(figure: Any) -> bytes:
+    """A figure of Matplotlib as PNG."""
+    stored = BytesIO()
+    figure.savefig(stored, format="png")
+    return stored.getvalue()
 
 
 def picture(png: bytes, caption: str, words: str) -> dg.MarkdownMetadataValue:

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
-from io import BytesIO
 
 import dagster as dg
 
-from churn_assets.assets.charts import picture
+from churn_assets.assets.charts import picture, png_of
 from churn_assets.assets.ledgers import OWNER
 from churn_assets.clock import utc_now
 from churn_assets.retention.tokens import Tokens, tokens_by_day
@@ -97,6 +96,4 @@ def _png(days: Sequence[date], bars: Mapping[str, Mapping[str, Sequence[float]]]
         axes.set_ylabel(unit)
         axes.legend(frameon=False, fontsize="small")
     every[-1].set_xticks(range(0, len(days), 7), [f"{day:%d %b}" for day in days[::7]])
-    stored = BytesIO()
-    figure.savefig(stored, format="png")
-    return stored.getvalue()
+    return png_of(figure)

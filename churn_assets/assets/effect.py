@@ -2,12 +2,11 @@
 
 from collections.abc import Mapping
 from datetime import date
-from io import BytesIO
 from typing import Any
 
 import dagster as dg
 
-from churn_assets.assets.charts import picture
+from churn_assets.assets.charts import picture, png_of
 from churn_assets.assets.interventions import GROUP, OWNER
 from churn_assets.clock import utc_now
 from churn_assets.retention import effect
@@ -98,9 +97,7 @@ def _png(effects: Mapping[str, Effect]) -> bytes:
     difference.set_ylabel("control - treated, points")
     difference.set_xticks(range(len(effects)), list(effects))
     difference.set_xlim(-0.6, len(effects) - 0.4)
-    stored = BytesIO()
-    figure.savefig(stored, format="png")
-    return stored.getvalue()
+    return png_of(figure)
 
 
 def _draw(axes: Any, points: list[tuple[float | None, Interval | None]], colour: str, shift: float, name: str) -> None:

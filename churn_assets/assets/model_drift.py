@@ -1,13 +1,12 @@
 """Whether the champion still fits the bank, as checks, numbers and a plot. What is compared is `churn_assets.model.drift`."""
 
 from collections.abc import Sequence
-from io import BytesIO
 from typing import Any
 
 import dagster as dg
 import numpy as np
 
-from churn_assets.assets.charts import picture
+from churn_assets.assets.charts import picture, png_of
 from churn_assets.assets.model import GROUP, OWNER, result_of
 from churn_assets.model import registry, training_set
 from churn_assets.model.drift import MIN_LEAVERS, Drift, Outcome, Shift, drift
@@ -129,9 +128,7 @@ def _png(shifts: dict[str, Shift], outcome: Outcome, holds: Verdict) -> bytes:
         _draw_shift(panel, name, shift)
     _draw_outcome(panels[len(shifts)], outcome, holds)
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False)
-    stored = BytesIO()
-    figure.savefig(stored, format="png")
-    return stored.getvalue()
+    return png_of(figure)
 
 
 def _draw_shift(panel: Any, name: str, shift: Shift) -> None:

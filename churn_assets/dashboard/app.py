@@ -1,71 +1,78 @@
-"""The dashboard's first page: customers at risk as numbers, as a chart and as a table, from the serving view customer_risk.
+"""The dashboard: four tabs over the serving views, here and in Snowflake. `churn dashboard` runs it.
 
-`streamlit run churn_assets/dashboard/app.py` shows the lake of CHURN_HOME; in Snowflake the app reads the view with the rights
-of its owner, the analyst's role. This file alone is copied there, so that it needs nothing of the project but on the lake.
-By documentation: the page has been drawn by a stand-in of Streamlit's only, it has not run in Snowflake.
+Here belong the frame around the tabs, the choice of the role, and what is shown where the warehouse is away.
 """
 
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
-from typing import Any
 
-Query = Callable[[str], Any]  # a SELECT over serving views -> a pandas DataFrame with columns in small letters
+import streamlit as st
 
-CLASSES = ("HIGH", "MEDIUM", "LOW")
-ROWS = 500  # in the table
+from churn_assets.dashboard import ask, customers, interventions, looks, overview
+from churn_assets.dashboard.shown import Shown
+from churn_assets.dashboard.source import SessionSource, Source, WarehouseSource
+from churn_assets.errors import ChurnError
+from churn_assets.settings import ENGINEER_ROLE, load_settings
 
-COUNTS = "SELECT risk_class, COUNT(*) AS customers FROM customer_risk GROUP BY risk_class"
-AT_RISK = f"""
-    SELECT customer_id, full_name, segment, risk_class, risk_score, reason_codes, last_email_status, last_email_at
-    FROM customer_risk
-    WHERE risk_class IN ('HIGH', 'MEDIUM')
-    ORDER BY risk_score DESC, customer_id
-    LIMIT {ROWS}
-"""
-
-
-def choose_query() -> Query:
-    """The one of the place where this runs: the session of Snowflake, or the lake."""
-    return query_snowflake if find_spec("_snowflake") else query_lake
+# Without icons of their own: the browser would fetch these from elsewhere.
+TABS: dict[str, Callable[[Shown], None]] = {
+    "Overview": overview.page,
+    "Customers": customers.page,
+    "Interventions": interventions.page,
+    "Ask": ask.page,
+}
 
 
-def query_snowflake(sql: str) -> Any:
-    """Ask in the app's own session, whose schema is that of the serving views."""
-    from snowflake.snowpark.context import get_active_session  # noqa: PLC0415
+@st.cache_resource(show_spinner=False)
+def source_of(role: str) -> Source:
+    """The source of a role; its connection is kept for everybody who looks with this role.
 
-    return get_active_session().sql(sql).to_pandas().rename(columns=str.lower)
+    In Snowflake there is one: the app runs with the rights of its owner, the analyst's role.
+    """
+    if find_spec("_snowflake"):
+        from snowflake.snowpark.context import get_active_session  # noqa: PLC0415
 
-
-def query_lake(sql: str) -> Any:
-    """Ask the lake of CHURN_HOME, reading only."""
-    from churn_assets.analyst.serving_views import with_serving_views  # noqa: PLC0415
-    from churn_assets.settings import load_settings  # noqa: PLC0415
-    from churn_assets.warehouse.lake import LakeWarehouse  # noqa: PLC0415
-
-    return LakeWarehouse(load_settings().lake_path, read_only=True).query(with_serving_views(sql)).to_pandas()
-
-
-def page(st: Any, query: Query) -> None:
-    """Draw the page; `st` is the module streamlit."""
-    st.title("Customers at risk")
-    found = query(COUNTS)
-    counts = {row.risk_class: int(row.customers) for row in found.itertuples()}
-    if not counts:
-        st.info("There is no customer to show: nothing is scored yet, or no segment is granted to this role.")
-        return
-    for column, risk_class in zip(st.columns(len(CLASSES)), CLASSES, strict=True):
-        column.metric(risk_class, f"{counts.get(risk_class, 0):,}")
-    st.bar_chart(found, x="risk_class", y="customers")
-    st.subheader("Who, and why")
-    st.dataframe(query(AT_RISK), hide_index=True)
+        return SessionSource(get_active_session())
+    return WarehouseSource(load_settings(), role)
 
 
 def main() -> None:
-    """Draw the page where it is run."""
-    import streamlit as st  # noqa: PLC0415  # pyright: ignore[reportMissingImports]  # only the dashboard needs it
+    """Draw the page that the address names."""
+    st.set_page_config("churn_assets", layout="wide")
+    page = st.navigation(
+        [
+            st.Page(partial(_tab, draw), title=title, url_path=title.lower(), default=title == "Overview")
+            for title, draw in TABS.items()
+        ],
+        position="top",
+    )
+    page.run()
 
-    page(st, choose_query())
+
+def _tab(draw: Callable[[Shown], None]) -> None:
+    try:
+        draw(Shown(_source()))
+    except ChurnError as error:
+        st.session_state.pop("role", None)  # it may be the role that is not there any more
+        st.error(looks.plain(f"The warehouse does not answer: {error}"), icon=":material/cloud_off:")
+        st.caption("Where this names no way out, `churn doctor` looks at settings, warehouse and deployment.")
+        if st.button("Try again"):
+            st.cache_resource.clear()
+            st.rerun()
 
 
-if __name__ == "__main__":
-    main()
+def _source() -> Source:
+    # The role outlives a change of the tab, which a widget's own state does not.
+    st.session_state.setdefault("role", ENGINEER_ROLE)
+    roles = source_of(st.session_state["role"]).serving.roles()
+    _, right = st.columns([4, 1])
+    role = right.selectbox(
+        "Role",
+        roles,
+        index=roles.index(st.session_state["role"]) if st.session_state["role"] in roles else 0,
+        help="What is shown is what this role may see in the serving views. On this machine nothing keeps anybody from"
+        " choosing another one, or from reading the files of CHURN_HOME.",
+    )
+    st.session_state["role"] = role
+    return source_of(role)

@@ -1,13 +1,34 @@
 """The files of the app, as the deployment puts them on the stage DASHBOARD_FILES before it creates the Streamlit app."""
 
+from modulefinder import ModuleFinder
 from pathlib import Path
+
+from churn_assets.model.artefact import zipped
+from churn_assets.settings import PROJECT_ROOT
 
 APP_STAGE = "dashboard_files"  # in the serving schema
 APP_FOLDER = "app"  # on that stage
-APP_FILE = "app.py"
-_FILES = (APP_FILE, "environment.yml")
+APP_FILE = "streamlit_app.py"
+ENVIRONMENT_FILE = "environment.yml"
+CODE_FILE = "churn_assets.zip"
+_HERE = Path(__file__).parent
+_DATA = ("*.yaml", "*.csv", "*.txt")  # what modules read beside themselves
 
 
 def app_files() -> dict[str, bytes]:
     """Content by name within APP_FOLDER; to be put uncompressed, over what is there."""
-    return {name: Path(__file__).with_name(name).read_bytes() for name in _FILES}
+    return {
+        APP_FILE: (_HERE / APP_FILE).read_bytes(),
+        ENVIRONMENT_FILE: (_HERE / ENVIRONMENT_FILE).read_bytes(),
+        CODE_FILE: _code(),
+    }
+
+
+def _code() -> bytes:
+    """The modules that the app may import, with the data beside them; the same code gives the same bytes."""
+    finder = ModuleFinder(path=[str(PROJECT_ROOT)])
+    finder.import_hook("churn_assets.dashboard.app")
+    modules = [Path(path) for module in finder.modules.values() if (path := vars(module)["__file__"])]
+    data = [file for folder in {module.parent for module in modules} for kind in _DATA for file in folder.glob(kind)]
+    files = sorted({*modules, *data})
+    return zipped({file.relative_to(PROJECT_ROOT).as_posix(): file.read_bytes() for file in files})

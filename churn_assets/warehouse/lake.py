@@ -27,6 +27,7 @@ from churn_assets.dynamic_tables.engine import DynamicTable, LakeTransaction, Re
 from churn_assets.errors import ChurnError, ModelFileError
 from churn_assets.model import serving
 from churn_assets.settings import (
+    ANALYST_ROLE,
     FILE_BYTES,
     FILE_GRACE_HOURS,
     ORPHAN_HOURS,
@@ -34,7 +35,16 @@ from churn_assets.settings import (
     REWRITTEN_DELETE_SHARE,
     SNAPSHOT_RETENTION_HOURS,
 )
-from churn_assets.warehouse.protocol import Column, Credits, Maintenance, PastRefresh, ReadOnlyError, T, Transaction
+from churn_assets.warehouse.protocol import (
+    Column,
+    Credits,
+    Maintenance,
+    PastRefresh,
+    QueryTimeoutError,
+    ReadOnlyError,
+    T,
+    Transaction,
+)
 
 BUSY_TIMEOUT_MS = 5000
 MAX_ATTEMPTS = 20
@@ -60,10 +70,6 @@ _MAINTENANCE = re.compile(
 
 class LakeNotFoundError(ChurnError):
     """There is no lake at the given place; the message says how to make one."""
-
-
-class QueryTimeoutError(ChurnError):
-    """A query took longer than it may; the message says how long that is."""
 
 
 def load_extensions(connection: duckdb.DuckDBPyConnection) -> None:
@@ -174,7 +180,10 @@ class LakeWarehouse:
             yield
 
     def deploy(self) -> None:
-        scripts = [file.read_text() for file in sorted((PROJECT_ROOT / "sql").glob("*.sql"))]
+        scripts = [
+            file.read_text().replace("{{ analyst_role }}", ANALYST_ROLE)
+            for file in sorted((PROJECT_ROOT / "sql").glob("*.sql"))
+        ]
 
         def create(tx: Transaction) -> None:
             for script in [engine.schema_script(), *scripts]:

@@ -4,11 +4,20 @@ Here belongs the choice; what a warehouse does is `lake`'s and `snowflake`'s.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from churn_assets.clock import utc_now
 from churn_assets.errors import ChurnError
-from churn_assets.settings import Settings
+from churn_assets.search.hits import Search
+from churn_assets.settings import ANALYST_TIMEOUT_SECONDS, Settings, SettingsError
 from churn_assets.warehouse.protocol import Warehouse
+
+if TYPE_CHECKING:
+    from churn_assets.analyst.agent import Agent
+    from churn_assets.analyst.answer import Author
+    from churn_assets.analyst.semantic_model import SemanticModel
+    from churn_assets.analyst.serving import Serving
+    from churn_assets.search.index import LogIndex
 
 
 class OnlyHereError(ChurnError):
@@ -53,8 +62,103 @@ def open_warehouse(settings: Settings, *, read_only: bool = False, **of_snowflak
     return LakeWarehouse(settings.lake_path, read_only=read_only)
 
 
+def open_serving(settings: Settings, role: str, timeout_seconds: float | None = None) -> "Serving":
+    """The serving views of the warehouse of `settings` as `role` sees them; a query that takes longer is stopped."""
+    from churn_assets.analyst.serving import LakeServing, SnowflakeServing  # noqa: PLC0415
+
+    if settings.target == "snowflake":
+        from churn_assets.snowflake_sql import names_of  # noqa: PLC0415
+
+        seen = _as_role(settings, role, names_of(settings).serving_schema)
+        return SnowflakeServing(open_warehouse(seen, read_only=True, timeout_seconds=timeout_seconds), role.upper())
+    from churn_assets.warehouse.lake import LakeWarehouse  # noqa: PLC0415
+
+    lake = LakeWarehouse(settings.lake_path, read_only=True, timeout_seconds=timeout_seconds)
+    return LakeServing(lake, role.upper())
+
+
+def open_agent(settings: Settings, role: str) -> "Agent":
+    """What answers questions in words, on behalf of `role`; `SettingsError` where CHURN_ANALYST cannot be had."""
+    from churn_assets.analyst.agent import Agent  # noqa: PLC0415
+    from churn_assets.analyst.guard import TIMEOUT_SECONDS  # noqa: PLC0415
+    from churn_assets.analyst.semantic_model import load_semantic_model  # noqa: PLC0415
+
+    model = load_semantic_model()
+    serving = open_serving(settings, role, TIMEOUT_SECONDS)
+    author = _author(settings, model, serving)
+    stands_for: dict[str, str] = {}
+    if settings.target == "snowflake":
+        from churn_assets.snowflake_sql import names_of  # noqa: PLC0415
+
+        names = names_of(settings)
+        stands_for = model.tables_of_views(f"{names.database}.{names.serving_schema}")
+    return Agent(model, serving, lambda: open_search(settings, serving.role), author, utc_now, stands_for)
+
+
+def _author(settings: Settings, model: "SemanticModel", serving: "Serving") -> "Author | None":
+    match settings.analyst:
+        case "verified":
+            return None
+        case "openai":
+            # Its client takes a second to import, which every other question would pay.
+            from churn_assets.analyst.openai_author import OpenAIAuthor  # noqa: PLC0415
+            from churn_assets.language_model import LanguageModel  # noqa: PLC0415
+
+            language_model = LanguageModel(
+                settings.openai_base_url,
+                settings.openai_api_key.get_secret_value(),
+                settings.analyst_model,
+                setting="CHURN_ANALYST_MODEL",
+                timeout=ANALYST_TIMEOUT_SECONDS,
+                max_retries=0,
+            )
+            return OpenAIAuthor(language_model, model, serving.dialect)
+        case "cortex":
+            if settings.target != "snowflake":
+                raise SettingsError(
+                    "CHURN_ANALYST=cortex needs CHURN_TARGET=snowflake; or set CHURN_ANALYST to verified or openai"
+                )
+            from churn_assets.analyst.cortex_author import CortexAuthor  # noqa: PLC0415
+            from churn_assets.snowflake_sql import names_of  # noqa: PLC0415
+
+            names = names_of(settings)
+            seen = _as_role(settings, serving.role, names.serving_schema)
+            return CortexAuthor(seen, f"{names.database}.{names.serving_schema}.{model.name}".upper())
+
+
+def _as_role(settings: Settings, role: str, serving_schema: str) -> Settings:
+    """The settings of a session in which `role` sees the serving views."""
+    return settings.model_copy(update={"snowflake_role": role.upper(), "snowflake_schema": serving_schema})
+
+
 def warehouse_to_write(settings: Settings) -> Warehouse:
     """The warehouse of `settings`, with every table that this version knows."""
     warehouse = open_warehouse(settings)
     warehouse.deploy()
     return warehouse
+
+
+def open_search(settings: Settings, role: str) -> Search:
+    """Search over the app's errors and the support cases, for one role: DATA_ENGINEER, or one of `segment_grants`."""
+    if settings.target == "snowflake":
+        from churn_assets.search.cortex import CortexSearch  # noqa: PLC0415
+        from churn_assets.search.grants import SeenByGrants  # noqa: PLC0415
+        from churn_assets.snowflake_sql import names_of  # noqa: PLC0415
+
+        warehouse = open_warehouse(settings, read_only=True)
+        return CortexSearch(warehouse, names_of(settings), SeenByGrants(warehouse, role))
+    from churn_assets.search.embedded import EmbeddedSearch  # noqa: PLC0415
+    from churn_assets.search.index import LogIndex  # noqa: PLC0415
+    from churn_assets.search.relevance import load_catalogue  # noqa: PLC0415
+
+    lake = open_warehouse(settings, read_only=True)
+    return EmbeddedSearch(LogIndex(settings.search_path, lake), lake, load_catalogue(settings.search_path), role)
+
+
+def open_log_index(settings: Settings, warehouse: Warehouse) -> "LogIndex | None":
+    """The index that has to be kept up to date; None where the warehouse's own search keeps itself so."""
+    if settings.target == "snowflake":
+        return None
+    from churn_assets.search.index import LogIndex  # noqa: PLC0415
+
+    return LogIndex(settings.search_path, warehouse)

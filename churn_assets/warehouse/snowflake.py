@@ -32,7 +32,14 @@ from churn_assets.dynamic_tables.engine import DOWNSTREAM, DynamicTable, Refresh
 from churn_assets.errors import ModelFileError
 from churn_assets.settings import ORPHAN_HOURS, Settings
 from churn_assets.warehouse.protocol import Column, Credits, Maintenance, PastRefresh, ReadOnlyError, T, Transaction
-from churn_assets.warehouse.snowflake_connection import Connections, SnowflakeError, connections, opened, what_to_do
+from churn_assets.warehouse.snowflake_connection import (
+    Connections,
+    SnowflakeError,
+    by_name,
+    connections,
+    opened,
+    what_to_do,
+)
 
 MAX_ATTEMPTS = 5
 # The columns of `PastRefresh`; the parameter is the time after which. The lag before a refresh is how far the one before it
@@ -143,12 +150,11 @@ class _Session:
     def dicts(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """All rows of a query or of a SHOW, by column name in lower case."""
         with self.run(sql, parameters) as cursor:
-            names = [column.name.lower() for column in cursor.description]
-            return [dict(zip(names, map(_plain, row), strict=True)) for row in cursor.fetchall()]
+            return [{name: _plain(value) for name, value in row.items()} for row in by_name(cursor)]
 
-    def arrow(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
+    def arrow(self, sql: str, parameters: Sequence[Any] = (), **options: Any) -> pa.Table:
         """The result of a query; all of a SHOW is text."""
-        with self.run(sql, parameters) as cursor:
+        with self.run(sql, parameters, **options) as cursor:
             try:
                 return _normal(cursor.fetch_arrow_all(force_return_table=True, force_microsecond_precision=True))
             except NotSupportedError:  # not in Arrow's format, as nothing is but the results of queries
@@ -182,8 +188,8 @@ class _SnowflakeTransaction:
 class SnowflakeWarehouse:
     """The schema that `settings` name. Implements `Warehouse`; one object may be used from several threads.
 
-    A session is kept for the next caller: to sign in takes a second or more. `tag` says on whose behalf statements run,
-    `connect` opens a connection.
+    A session is kept for the next caller: to sign in takes a second or more. With `timeout_seconds` a query that takes longer is
+    cancelled. `tag` says on whose behalf statements run, `connect` opens a connection.
     """
 
     def __init__(
@@ -191,12 +197,14 @@ class SnowflakeWarehouse:
         settings: Settings,
         *,
         read_only: bool = False,
+        timeout_seconds: float | None = None,
         tag: Callable[[], str] = lambda: "",
         connect: Callable[[Settings], Connections] = connections,
     ) -> None:
         self._connect = connect(settings)
         self._settings = settings
         self._read_only = read_only
+        self._timeout_seconds = timeout_seconds
         self._tag = tag
         self._idle: list[_Session] = []
 
@@ -208,7 +216,8 @@ class SnowflakeWarehouse:
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         if self._read_only:
             _refuse_writes(sql)
-        return self._ask(lambda session: session.arrow(sql, parameters))
+        timeout = {} if self._timeout_seconds is None else {"timeout": round(self._timeout_seconds)}
+        return self._ask(lambda session: session.arrow(sql, parameters, **timeout))
 
     def version(self) -> object | None:
         return None
@@ -391,10 +400,9 @@ def _commit(session: _Session) -> None:
 
 def _is_gone(error: Error) -> bool:
     """Whether the session, not the statement, is what failed."""
-    return (
-        isinstance(error, OperationalError | InterfaceError)
-        and (error.errno in _SESSION_IS_GONE or error.errno in _HTTP_ERRORS)
-    ) or error.errno in _SESSION_IS_GONE
+    return error.errno in _SESSION_IS_GONE or (
+        isinstance(error, OperationalError | InterfaceError) and error.errno in _HTTP_ERRORS
+    )
 
 
 def _refuse_ddl(sql: str) -> str:

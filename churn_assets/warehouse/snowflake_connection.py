@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import snowflake.connector
 from snowflake.connector import SnowflakeConnection
+from snowflake.connector.cursor import SnowflakeCursor
 from snowflake.connector.errors import Error
 
 from churn_assets.settings import Settings, SettingsError
@@ -177,6 +178,12 @@ def connections(settings: Settings) -> Connections:
     return partial(snowflake.connector.connect, **connection_parameters(settings))
 
 
+def by_name(cursor: SnowflakeCursor) -> list[dict[str, Any]]:
+    """All rows of a statement's result, by the columns' names in lower case."""
+    names = [column.name.lower() for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
 @contextmanager
 def opened(connect: Connections, settings: Settings) -> Generator[SnowflakeConnection]:
     """A connection, or `SnowflakeError` or `SettingsError` where there is none."""
@@ -207,8 +214,7 @@ def signed_in(settings: Settings) -> Generator[Rows]:
             try:
                 with connection.cursor() as cursor:
                     cursor.execute(sql, list(parameters) or None)
-                    names = [column.name.lower() for column in cursor.description or ()]
-                    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+                    return by_name(cursor)
             except Error as error:
                 raise SnowflakeError(what_to_do(error, settings), error.errno, error.sfqid) from error
 

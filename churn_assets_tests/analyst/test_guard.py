@@ -10,13 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlglot import exp
 
-from churn_assets.analyst.guard import ROW_LIMIT, RefusedSqlError, checked, guarded
+from churn_assets.analyst.guard import ROW_LIMIT, RefusedSqlError, checked
 from churn_assets.analyst.semantic_model import load_semantic_model, on_views
-from churn_assets.analyst.serving_views import serving_views
+from churn_assets.analyst.serving_views import with_serving_views
 from churn_assets.warehouse.lake import LakeWarehouse
 
 MODEL = load_semantic_model()
+TABLES = MODEL.columns_of_tables
 COLUMNS = {table.name: [column.name for column in table.columns] for table in MODEL.tables}
+
+
+def guarded(sql: str) -> str:
+    """What the lake is asked."""
+    return with_serving_views(on_views(MODEL, checked(sql, TABLES)))
+
 
 REFUSED = [
     # no query at all
@@ -239,7 +246,7 @@ ALLOWED = [
 @pytest.mark.parametrize(("sql", "reason"), REFUSED, ids=lambda text: text[:60])
 def test_what_is_on_no_list_is_refused_with_the_reason(sql: str, reason: str):
     with pytest.raises(RefusedSqlError, match=reason) as refusal:
-        checked(sql, MODEL)
+        checked(sql, TABLES)
 
     assert "\n" not in str(refusal.value)
     assert len(str(refusal.value)) < 200
@@ -251,16 +258,14 @@ def test_at_least_sixty_statements_are_refused():
 
 @pytest.mark.parametrize(("sql", "same"), ALLOWED, ids=lambda text: text[:60])
 def test_what_is_allowed_gives_the_rows_of_the_tables(sql: str, same: str, bank: LakeWarehouse):
-    rows = bank.query(guarded(sql, MODEL, serving_views())).to_pylist()
+    rows = bank.query(guarded(sql)).to_pylist()
 
     assert rows == bank.query(same).to_pylist() != []
 
 
 @pytest.mark.parametrize("query", MODEL.verified_queries, ids=lambda query: query.name)
 def test_a_verified_query_passes_and_means_the_same(query, bank: LakeWarehouse):
-    assert bank.query(guarded(query.sql, MODEL, serving_views())) == bank.query(
-        on_views(MODEL, query.sql, serving_views())
-    )
+    assert bank.query(guarded(query.sql)) == bank.query(with_serving_views(on_views(MODEL, query.sql)))
 
 
 @pytest.mark.parametrize(
@@ -283,7 +288,7 @@ def test_an_allowed_function_runs_on_the_lake(function: str, bank: LakeWarehouse
         " CAST(join_date AS TIMESTAMP) AS t FROM customers) AS named LIMIT 3"
     )
 
-    assert bank.query(guarded(sql, MODEL, serving_views())).num_rows == 3
+    assert bank.query(guarded(sql)).num_rows == 3
 
 
 @pytest.mark.parametrize(
@@ -296,20 +301,20 @@ def test_an_allowed_function_runs_on_the_lake(function: str, bank: LakeWarehouse
     ],
 )
 def test_every_statement_has_a_limit_of_rows(sql: str, rows: int):
-    limit = sqlglot.parse_one(checked(sql, MODEL), dialect="duckdb").args["limit"]
+    limit = sqlglot.parse_one(checked(sql, TABLES), dialect="duckdb").args["limit"]
 
     assert int(limit.expression.name) == rows
 
 
 def test_comments_are_dropped():
-    sql = checked("SELECT /* a */ segment -- b\nFROM customers /*+ c */ -- d", MODEL)
+    sql = checked("SELECT /* a */ segment -- b\nFROM customers /*+ c */ -- d", TABLES)
 
     assert sql == "SELECT segment FROM customers LIMIT 1000"
 
 
 def test_hidden_text_is_not_repeated_in_a_refusal():
     with pytest.raises(RefusedSqlError) as refusal:
-        checked('SELECT segment FROM "a\nb\x1b' + "c" * 200 + '"', MODEL)
+        checked('SELECT segment FROM "a\nb\x1b' + "c" * 200 + '"', TABLES)
 
     assert str(refusal.value).isprintable()
 
@@ -331,7 +336,7 @@ _TAILS = st.lists(_WORDS, max_size=8).map(" ".join)
                  st.sampled_from(["customers", "live", "a", "dim_customers", ""]), _TAILS).map(" ".join))  # fmt: skip
 def test_a_statement_that_passes_names_only_tables_and_columns_of_the_model_when_it_is_parsed_again(sql: str):
     try:
-        passed = checked(sql, MODEL)
+        passed = checked(sql, TABLES)
     except RefusedSqlError:
         return
     (tree,) = sqlglot.parse(passed, dialect="duckdb")
@@ -342,17 +347,17 @@ def test_a_statement_that_passes_names_only_tables_and_columns_of_the_model_when
     assert not any(table.db or table.catalog for table in tree.find_all(exp.Table))
     assert "email" not in {column.name for column in tree.find_all(exp.Column)}
     assert int(tree.args["limit"].expression.name) <= ROW_LIMIT
-    assert checked(passed, MODEL) == passed
+    assert checked(passed, TABLES) == passed
 
 
 @given(st.text())
 def test_any_text_passes_or_is_refused_and_nothing_else(text: str):
     with suppress(RefusedSqlError):
-        assert checked(text, MODEL)
+        assert checked(text, TABLES)
 
 
 def answers(bank: LakeWarehouse, sql: str) -> list[dict[str, Any]]:
-    return bank.query(guarded(sql, MODEL, serving_views())).to_pylist()
+    return bank.query(guarded(sql)).to_pylist()
 
 
 def test_the_clock_of_a_query_is_that_of_the_warehouse(bank: LakeWarehouse):

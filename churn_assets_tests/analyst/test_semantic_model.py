@@ -16,7 +16,7 @@ from churn_assets.analyst.semantic_model import (
     load_semantic_model,
     on_views,
 )
-from churn_assets.analyst.serving_views import serving_views, with_serving_views
+from churn_assets.analyst.serving_views import with_serving_views
 from churn_assets.retention.statuses import Status
 from churn_assets.settings import RISK_RULES
 from churn_assets.simulator.population import SEGMENTS
@@ -27,7 +27,7 @@ QUERIES = {query.name: query for query in MODEL.verified_queries}
 
 
 def answer(lake: LakeWarehouse, sql: str) -> list[dict[str, Any]]:
-    return lake.query(on_views(MODEL, sql, serving_views())).to_pylist()
+    return lake.query(with_serving_views(on_views(MODEL, sql))).to_pylist()
 
 
 @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)

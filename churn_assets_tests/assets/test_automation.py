@@ -426,3 +426,33 @@ def test_a_slip_in_what_marketing_wrote_stops_the_emails_and_nothing_else(
     request = dg.RunRequest(partition_key=utc_now().date().isoformat())
     assert not graph.run("write_retention_emails", request).success
     assert graph.lake.query("SELECT 1 FROM agent_intervention_log").num_rows == 0
+
+
+def test_the_search_index_is_asked_for_when_the_ledgers_have_what_it_has_not_and_follows_them(
+    graph: Graph, live_bank, monkeypatch: pytest.MonkeyPatch
+):
+    assert graph.tick("search_sensor").run_requests  # there is none yet
+    built = graph.run("index_log_search")
+    (event,) = built.asset_materializations_for_node("log_search_index")
+    assert event.metadata["action"].value == "FULL"
+    assert event.metadata["reason"].value == "there was no index"
+    assert "a short while ago" in skip_reason(graph.tick("search_sensor"))
+    monkeypatch.setattr(automation, "SEARCH_SECONDS", 0.0)
+    assert skip_reason(graph.tick("search_sensor"))
+    assert graph.run("ingest_events", the_request(graph.tick("kafka_sensor"))).success
+    assert graph.tick("search_sensor").run_requests
+    assert graph.run("index_log_search").success  # also where none of them is an error
+    assert skip_reason(graph.tick("search_sensor"))
+    graph.lake.transact(
+        lambda tx: tx.execute("UPDATE app_activity_logs SET error_code = 'ERR_NEW' WHERE error_code = 'ERR_NETWORK'")
+    )
+    assert graph.tick("search_sensor").run_requests
+    (event,) = graph.run("index_log_search").asset_materializations_for_node("log_search_index")
+    assert event.metadata["action"].value == "INCREMENTAL"
+    assert event.metadata["documents_added"].value
+
+
+def test_on_snowflake_the_search_refreshes_itself(graph: Graph):
+    graph.settings = graph.settings.model_copy(update={"target": "snowflake"})
+
+    assert skip_reason(graph.tick("search_sensor")) == "the warehouse's own search service keeps itself up to date"

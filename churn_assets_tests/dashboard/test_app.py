@@ -1,103 +1,235 @@
-"""The dashboard's page, drawn by a stand-in for Streamlit that records what it is asked."""
+"""The dashboard's tabs as Streamlit runs them, without a browser: what they show, to whom, and what they let nobody do."""
 
-import sys
-from types import ModuleType
+import re
+import shutil
+from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
-import yaml
+from streamlit.testing.v1 import AppTest
 
+from churn_assets.analyst.serving import Freshness, LakeServing
 from churn_assets.dashboard import app
-from churn_assets.dashboard.app import CLASSES, choose_query, page, query_lake, query_snowflake
-from churn_assets.dashboard.files import APP_FILE, app_files
-from churn_assets.settings import PROJECT_ROOT
-from churn_assets_tests.retention.bank import HIGH, LOW, MEDIUM, predict
+from churn_assets.retention.outbox import waiting
+from churn_assets.settings import ANALYST_ROLE, load_settings
+from churn_assets.warehouse.lake import LakeWarehouse
+
+INJECTIONS = [
+    "' OR 1 = 1 --",
+    "'; DROP TABLE dim_customers; --",
+    "%",
+    "_",
+    "\\",
+    '" OR ""="',
+    "C1\x00",
+    "{{ 7 * 7 }}",
+    "<script>alert(1)</script>",
+    "a" * 5000,
+    "🦆" * 200,
+    "UNION SELECT email FROM lake.main.dim_customers",
+]
 
 
-class FakeStreamlit(ModuleType):
-    """Records calls as (name, arguments); columns record as `metric`."""
+def tab(name: str, role: str | None = None, **address: str) -> AppTest:
+    """One tab, drawn for a role; `address` is what stands behind the ? of the page's address."""
 
-    def __init__(self) -> None:
-        super().__init__("streamlit")
-        self.calls: list[tuple[str, tuple[Any, ...]]] = []
+    def script(name: str) -> None:
+        from churn_assets.dashboard import app
 
-    def columns(self, number: int) -> list["FakeStreamlit"]:
-        return [self] * number
+        app._tab(app.TABS[name])
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return lambda *arguments, **_: self.calls.append((name, arguments))
+    page = AppTest.from_function(script, kwargs={"name": name}, default_timeout=60)
+    for key, value in address.items():
+        page.query_params[key] = value
+    if role:
+        page.session_state["role"] = role
+    return page.run()
 
-    def said(self, name: str) -> list[tuple[Any, ...]]:
-        return [arguments for called, arguments in self.calls if called == name]
+
+def words(page: AppTest) -> str:
+    """Every text of a page."""
+    kinds = (
+        "title",
+        "header",
+        "subheader",
+        "markdown",
+        "caption",
+        "text",
+        "info",
+        "warning",
+        "error",
+        "code",
+        "metric",
+    )
+    parts = [
+        f"{part.value} {getattr(part, 'label', '')}".replace("\\", "") for kind in kinds for part in page.get(kind)
+    ]
+    return "\n".join([*parts, *(frame.value.to_string() for frame in page.dataframe)])
 
 
 @pytest.fixture
-def streamlit(monkeypatch: pytest.MonkeyPatch) -> FakeStreamlit:
-    fake = FakeStreamlit()
-    monkeypatch.setitem(sys.modules, "streamlit", fake)
-    return fake
+def home(home_of_a_bank: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home of a bank that tests read."""
+    monkeypatch.setenv("CHURN_HOME", str(home_of_a_bank))
+    app.source_of.clear()
+    return home_of_a_bank
 
 
-def test_the_page_shows_the_classes_as_numbers_and_bars_and_who_is_at_risk_as_a_table(lake, streamlit: FakeStreamlit):
-    predict(lake, {"Ann": HIGH, "Bob": MEDIUM, "Cat": LOW, "Dan": LOW})
-
-    app.main()
-
-    assert streamlit.said("metric") == [("HIGH", "1"), ("MEDIUM", "1"), ("LOW", "2")]
-    [(bars,)] = streamlit.said("bar_chart")
-    assert dict(zip(bars["risk_class"], bars["customers"], strict=True)) == {"HIGH": 1, "MEDIUM": 1, "LOW": 2}
-    [(table,)] = streamlit.said("dataframe")
-    assert table["customer_id"].tolist() == ["Ann", "Bob"]
-    assert table["reason_codes"].notna().all()
+@pytest.fixture
+def own_home(home_of_a_bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same, for a test that changes something."""
+    shutil.copytree(home_of_a_bank, tmp_path / "own")
+    monkeypatch.setenv("CHURN_HOME", str(tmp_path / "own"))
+    app.source_of.clear()
+    return tmp_path / "own"
 
 
-def test_a_page_without_customers_says_what_that_means(lake, streamlit: FakeStreamlit):
-    page(streamlit, query_lake)
-
-    [(text,)] = streamlit.said("info")
-    assert "no segment is granted" in text
-    assert not streamlit.said("dataframe")
+def lake_of(home: Path) -> LakeWarehouse:
+    return LakeWarehouse(load_settings(CHURN_HOME=home).lake_path)
 
 
-def test_on_snowflake_the_apps_own_session_is_asked(monkeypatch: pytest.MonkeyPatch, streamlit: FakeStreamlit):
-    class Session:
-        def sql(self, sql: str) -> "Session":
-            self.asked = sql
-            return self
+def test_the_overview_counts_what_the_predictions_say(home: Path):
+    page = tab("Overview")
 
-        def to_pandas(self) -> pd.DataFrame:
-            if "COUNT" in self.asked:
-                return pd.DataFrame({"RISK_CLASS": ["HIGH"], "CUSTOMERS": [7]})
-            return pd.DataFrame({"CUSTOMER_ID": ["C1"]})
-
-    monkeypatch.setattr("snowflake.snowpark.context.get_active_session", Session)
-    monkeypatch.setattr(app, "find_spec", lambda name: name == "_snowflake")
-    assert choose_query() is query_snowflake
-
-    app.main()
-
-    assert streamlit.said("metric") == [("HIGH", "7"), ("MEDIUM", "0"), ("LOW", "0")]
+    assert not page.exception
+    counted = lake_of(home).query("SELECT risk_class, count(*) AS n FROM dyn_churn_predictions GROUP BY 1").to_pylist()
+    by_class = {row["risk_class"]: row["n"] for row in counted}
+    figures = {metric.label: metric.value for metric in page.metric}
+    assert figures["Customers"] == f"{sum(by_class.values()):,}"
+    assert figures["At high risk"] == f"{by_class['HIGH']:,}"
+    assert "dyn_churn_predictions" in words(page)
 
 
-def test_elsewhere_the_lake_is_asked():
-    assert choose_query() is query_lake
+@pytest.mark.parametrize("name", list(app.TABS))
+def test_every_tab_is_drawn_for_every_role_and_shows_an_analyst_no_name_or_address(home: Path, name: str):
+    names = lake_of(home).query("SELECT full_name, email FROM dim_customers").to_pylist()
+    secrets = [value for row in names for value in row.values()]
+
+    shown = {role: tab(name, role) for role in ("DATA_ENGINEER", ANALYST_ROLE)}
+
+    assert not any(page.exception for page in shown.values())
+    assert not [secret for secret in secrets if secret in words(shown[ANALYST_ROLE])]
 
 
-def test_nothing_imports_streamlit_but_the_page_that_is_drawn():
-    assert "streamlit" not in sys.modules
-    assert CLASSES == ("HIGH", "MEDIUM", "LOW")
+def test_an_analysts_customer_page_has_initials_and_the_email_without_the_name(home: Path):
+    found = lake_of(home).query(
+        "SELECT customer_id, full_name, email FROM agent_intervention_log JOIN dim_customers USING (customer_id)"
+        " WHERE generated_email IS NOT NULL LIMIT 1"
+    )
+    (customer,) = found.to_pylist()
+
+    full = words(tab("Customers", customer=customer["customer_id"]))
+    masked = words(tab("Customers", ANALYST_ROLE, customer=customer["customer_id"]))
+
+    assert customer["full_name"] in full
+    assert f"Dear {customer['full_name']}" in full
+    assert not [part for part in customer["full_name"].split() if part in masked]
+    assert "[name]" in masked
+    assert "Transactions" in masked
 
 
-def test_the_snow_cli_takes_the_same_files_as_the_deployment():
-    folder = PROJECT_ROOT / "churn_assets" / "dashboard"
-    definition = yaml.safe_load((folder / "snowflake.yml").read_text())
-    entity = definition["entities"]["churn_dashboard"]
+@pytest.mark.parametrize("text", INJECTIONS, ids=lambda text: text[:20])
+def test_what_is_typed_as_a_customer_is_only_a_text(home: Path, text: str):
+    page = tab("Customers")
+    page.text_input[0].set_value(text[:100]).run()
+    assert not page.exception
+    assert "No customer is so" in words(page)
 
-    assert definition["definition_version"] == 2
-    assert entity["main_file"] == APP_FILE
-    assert entity["artifacts"] == list(app_files())
-    assert all((folder / name).read_bytes() == content for name, content in app_files().items())
-    assert {"pandas", "streamlit"} == set(yaml.safe_load(app_files()["environment.yml"])["dependencies"])
+    page = tab("Customers", customer=text)
+    assert not page.exception
+    assert "There is no customer" in words(page)
+
+
+def test_filters_narrow_and_pages_go_on(home: Path):
+    page = tab("Customers")
+    all_customers = page.caption[0].value
+    page.multiselect[0].set_value(["HIGH"]).run()
+    high = (
+        lake_of(home).query("SELECT count(*) AS n FROM dyn_churn_predictions WHERE risk_class = 'HIGH'")["n"][0].as_py()
+    )
+
+    assert page.caption[0].value != all_customers
+    assert page.caption[0].value.startswith(f"{high:,} customers")
+    assert set(page.dataframe[0].value["risk_class"]) == {"HIGH"}
+    page.text_input[0].set_value(page.dataframe[0].value["customer_id"][0][1:]).run()
+    assert page.caption[0].value.startswith("1 customers")
+
+
+def test_a_decision_moves_the_email_and_says_who_decided(own_home: Path):
+    lake = lake_of(own_home)
+    source = app.source_of(ANALYST_ROLE)
+    first, second = [entry.intervention_id for entry in waiting(lake, ["READY"])][:2]
+
+    source.decide("approve", [first])
+    source.decide("reject", [second], "too warm")
+
+    moves = lake.query(
+        "SELECT intervention_id, status_to, moved_by, note FROM intervention_moves WHERE moved_by LIKE '% as %'"
+        " ORDER BY moved_at"
+    ).to_pylist()
+    assert [(move["intervention_id"], move["status_to"], move["note"]) for move in moves] == [
+        (first, "APPROVED", None),
+        (second, "REJECTED", "too warm"),
+    ]
+    assert all(move["moved_by"].endswith(ANALYST_ROLE) for move in moves)
+
+
+def test_nobody_decides_about_an_email_twice_or_about_one_that_the_role_does_not_see(own_home: Path):
+    lake = lake_of(own_home)
+    source = app.source_of(ANALYST_ROLE)
+    first, second = [entry.intervention_id for entry in waiting(lake, ["READY"])][:2]
+    source.decide("approve", [first])
+
+    with pytest.raises(Exception, match="does not wait for a decision any more"):
+        source.decide("reject", [first])
+    lake.transact(lambda tx: tx.execute("DELETE FROM segment_grants"))
+    with pytest.raises(Exception, match="does not wait for a decision any more"):
+        source.decide("approve", [second])
+    assert [entry.status for entry in waiting(lake) if entry.intervention_id == second] == ["READY"]
+
+
+def test_a_name_with_markup_is_shown_as_it_is(own_home: Path):
+    lake = lake_of(own_home)
+    name = "[free](http://evil.example) <img src=x> **Ann**"
+    customer = lake.query("SELECT customer_id FROM dyn_churn_predictions LIMIT 1")["customer_id"][0].as_py()
+    lake.transact(
+        lambda tx: tx.execute(
+            "UPDATE dim_customers SET full_name = ?, email = ? WHERE customer_id = ?", [name, name, customer]
+        )
+    )
+
+    page = tab("Customers", customer=customer)
+    assert not [part.value for kind in ("markdown", "caption") for part in page.get(kind) if name in part.value]
+    header = page.header[0].value
+
+    assert header.replace("\\", "").startswith(name)
+    assert not re.search(r"(?<!\\)[\[<*]", header)  # each is escaped
+
+
+def test_an_empty_lake_is_said_to_be_empty(settings: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CHURN_HOME", str(settings.home))
+    app.source_of.clear()
+
+    assert "nothing is scored yet" in words(tab("Overview"))
+    assert "No customer is so" in words(tab("Customers"))
+    assert "Nobody has come into high risk yet" in words(tab("Interventions"))
+
+
+def test_where_there_is_no_lake_every_tab_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CHURN_HOME", str(tmp_path / "nothing"))
+    app.source_of.clear()
+
+    for name in app.TABS:
+        page = tab(name)
+        assert not page.exception
+        assert "run `churn deploy` first" in words(page)
+
+
+def test_late_tables_are_said_to_be_stale(home: Path, monkeypatch: pytest.MonkeyPatch):
+    late = [Freshness("dyn_churn_predictions", 3700.0, 300.0), Freshness("customer_day", 2.0, 300.0)]
+    monkeypatch.setattr(LakeServing, "freshness", lambda self: late)
+
+    (warning,) = tab("Overview").warning
+
+    assert "Stale: dyn_churn_predictions should show every change after 5 min" in warning.value
+    assert "1 h old" in warning.value

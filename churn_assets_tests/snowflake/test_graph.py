@@ -31,6 +31,7 @@ JOBS = (
     "train_churn_model",
     "refresh_dynamic_tables",
     "measure_drift",
+    "count_risk",
     "maintain_tables",
 )
 

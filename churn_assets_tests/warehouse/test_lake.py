@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 from churn_assets.errors import ModelFileError
-from churn_assets.warehouse.lake import LakeNotFoundError, LakeWarehouse, QueryTimeoutError, ReadOnlyError
-from churn_assets.warehouse.protocol import Transaction
+from churn_assets.warehouse.lake import LakeNotFoundError, LakeWarehouse, ReadOnlyError
+from churn_assets.warehouse.protocol import QueryTimeoutError, Transaction
 from churn_assets_tests.warehouse.processes import heard_from, killed, process
 
 INCREMENTS = 8
@@ -424,6 +424,9 @@ def test_deploying_again_keeps_every_row(tmp_path: Path) -> None:
     assert lake.query("SELECT case_id FROM support_cases")["case_id"].to_pylist() == ["K1"]
     assert lake.query("SELECT name FROM streams ORDER BY name")["name"].to_pylist() == [
         "churn_metrics_stream",
+        "search_of_app_activity_logs",
+        "search_of_dim_customers",
+        "search_of_support_cases",
         "stream_high_risk_customers",
     ]
 

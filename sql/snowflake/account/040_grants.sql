@@ -5,7 +5,7 @@ GRANT USAGE ON DATABASE {{ database }} TO ROLE {{ engineer_role }};
 GRANT USAGE, CREATE TABLE, CREATE DYNAMIC TABLE, CREATE STREAM, CREATE STAGE, CREATE FILE FORMAT, CREATE FUNCTION,
 CREATE PROCEDURE, CREATE TASK
 ON SCHEMA {{ database }}.{{ schema }} TO ROLE {{ engineer_role }};
-GRANT USAGE, CREATE VIEW, CREATE MASKING POLICY, CREATE ROW ACCESS POLICY, CREATE STAGE
+GRANT USAGE, CREATE VIEW, CREATE MASKING POLICY, CREATE ROW ACCESS POLICY, CREATE STAGE, CREATE PROCEDURE
 ON SCHEMA {{ database }}.{{ serving_schema }} TO ROLE {{ engineer_role }};
 GRANT CREATE CORTEX SEARCH SERVICE, CREATE SEMANTIC VIEW, CREATE AGENT -- noqa: PRS
 ON SCHEMA {{ database }}.{{ serving_schema }} TO ROLE {{ engineer_role }};
@@ -30,6 +30,8 @@ GRANT USAGE ON WAREHOUSE {{ warehouse }} TO ROLE {{ analyst_role }};
 GRANT USAGE ON DATABASE {{ database }} TO ROLE {{ analyst_role }};
 GRANT USAGE ON SCHEMA {{ database }}.{{ serving_schema }} TO ROLE {{ analyst_role }};
 GRANT SELECT ON FUTURE VIEWS IN SCHEMA {{ database }}.{{ serving_schema }} TO ROLE {{ analyst_role }};
+-- The dashboard's decisions about emails, the only procedure there.
+GRANT USAGE ON FUTURE PROCEDURES IN SCHEMA {{ database }}.{{ serving_schema }} TO ROLE {{ analyst_role }};
 -- Questions in words: the agent, and what it asks. It answers with the rights of who asks.
 GRANT SELECT ON FUTURE SEMANTIC VIEWS IN SCHEMA {{ database }}.{{ serving_schema }} TO ROLE {{ analyst_role }}; -- noqa: PRS
 GRANT USAGE ON FUTURE CORTEX SEARCH SERVICES IN SCHEMA {{ database }}.{{ serving_schema }} TO ROLE {{ analyst_role }}; -- noqa: PRS

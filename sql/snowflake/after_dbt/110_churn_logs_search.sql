@@ -19,7 +19,7 @@ SELECT
     logs.device,
     logs.event_timestamp AS happened_at,
     COALESCE(codes.title || '. ' || codes.description, 'An error that the catalogue does not know.')
-    || ' ' || logs.error_code || ' at ' || logs.event_type || COALESCE(' on ' || logs.device, '') AS document
+    || COALESCE(' In other words: ' || codes.words || '.', '') || ' ' || logs.error_code || ' at ' || logs.event_type || COALESCE(' on ' || logs.device, '') AS document
 FROM {{ database }}.{{ schema }}.app_activity_logs AS logs
 INNER JOIN {{ database }}.{{ schema }}.dim_customers AS customers ON logs.customer_id = customers.customer_id
 LEFT JOIN {{ database }}.{{ schema }}.error_codes AS codes ON logs.error_code = codes.error_code
@@ -34,6 +34,8 @@ SELECT
     CAST(NULL AS VARCHAR) AS device,
     cases.open_timestamp AS happened_at,
     'Support case about ' || LOWER(REPLACE(cases.category, '_', ' '))
-    || CASE WHEN cases.sentiment_score < {{ unhappy_below }} THEN '. The customer was unhappy.' ELSE '.' END AS document
+    || CASE WHEN cases.sentiment_score < {{ unhappy_below }} THEN '. The customer was unhappy.' ELSE '.' END
+    || COALESCE(' In other words: ' || categories.words || '.', '') AS document
 FROM {{ database }}.{{ schema }}.support_cases AS cases
-INNER JOIN {{ database }}.{{ schema }}.dim_customers AS customers ON cases.customer_id = customers.customer_id;
+INNER JOIN {{ database }}.{{ schema }}.dim_customers AS customers ON cases.customer_id = customers.customer_id
+LEFT JOIN {{ database }}.{{ schema }}.case_categories AS categories ON cases.category = categories.category;

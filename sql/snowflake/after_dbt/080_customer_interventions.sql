@@ -1,5 +1,5 @@
 -- Every intervention without its text, in which the customer's name stands.
-CREATE OR REPLACE SECURE VIEW {{ database }}.{{ serving_schema }}.interventions (
+CREATE OR REPLACE SECURE VIEW {{ database }}.{{ serving_schema }}.customer_interventions (
     intervention_id,
     customer_id,
     segment,

@@ -1,6 +1,6 @@
 """The catalogue of error codes."""
 
-from churn_assets.search.error_codes import load_error_codes
+from churn_assets.search.catalogue import load_error_codes
 from churn_assets.simulator.behaviour import ERRORS
 
 

@@ -1,0 +1,31 @@
+"""The trend of risk: how many customers of each segment are at risk now, written down so that it can be compared later.
+
+The predictions say how it is, and time travel reaches back a day only.
+"""
+
+from datetime import datetime
+
+from churn_assets.warehouse.protocol import Transaction, Warehouse
+
+_COUNT = """
+INSERT INTO risk_by_segment (counted_at, segment, customer_count, high_count, medium_count, average_risk_score)
+SELECT
+    CAST(? AS TIMESTAMP),
+    customers.segment,
+    count(*),
+    sum(CASE WHEN predictions.risk_class = 'HIGH' THEN 1 ELSE 0 END),
+    sum(CASE WHEN predictions.risk_class = 'MEDIUM' THEN 1 ELSE 0 END),
+    avg(predictions.risk_score)
+FROM dyn_churn_predictions AS predictions
+INNER JOIN dim_customers AS customers ON predictions.customer_id = customers.customer_id
+GROUP BY customers.segment
+"""
+
+
+def count_risk(warehouse: Warehouse, now: datetime) -> int:
+    """Write down how many customers of each segment are at risk at `now` (UTC); how many segments there are."""
+
+    def count(tx: Transaction) -> int:
+        return tx.execute(_COUNT, [now])
+
+    return warehouse.transact(count)

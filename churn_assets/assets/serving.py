@@ -1,0 +1,43 @@
+"""Stage 6: what people look things up in. What a search does is in `churn_assets.search`."""
+
+import dagster as dg
+
+from churn_assets.assets.ledgers import OWNER
+from churn_assets.settings import Settings
+from churn_assets.warehouse.opening import open_log_index
+from churn_assets.warehouse.protocol import Warehouse
+
+
+@dg.asset(
+    deps=["app_activity_logs", "support_cases", "dim_customers"],
+    description=(
+        "The errors of the app and the support cases, to be searched in words; each run adds what has changed in the"
+        " ledgers since the last one. On Snowflake the search service keeps itself up to date."
+    ),
+    group_name="serving",
+    owners=[OWNER],
+    kinds={"tantivy", "search"},
+    pool="search",
+)
+def log_search_index(
+    context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse], settings: dg.ResourceParam[Settings]
+) -> dg.MaterializeResult:
+    """Bring the search index up to date."""
+    index = open_log_index(settings, warehouse)
+    if index is None:
+        return dg.MaterializeResult(metadata={"action": "the service churn_logs_search refreshes itself"})
+    update = index.update()
+    if update.reason:
+        context.log.warning(f"built in full: {update.reason}")
+    return dg.MaterializeResult(
+        metadata={
+            "action": update.action,
+            "reason": update.reason,
+            "documents_added": update.documents_added,
+            "documents_removed": update.documents_removed,
+            "dagster/row_count": update.documents,
+            "bytes": update.bytes,
+            "seconds": update.seconds,
+            "snapshot": update.position.snapshot,
+        }
+    )

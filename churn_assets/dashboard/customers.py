@@ -1,0 +1,246 @@
+"""The tab Customers: all of them, filtered, sorted and paged in the warehouse, and one of them with everything that is known."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from churn_assets.clock import utc_now
+from churn_assets.dashboard import looks, overview
+from churn_assets.dashboard.shown import Shown
+from churn_assets.settings import (
+    FEATURES,
+    HIGH_FROM,
+    MEDIUM_FROM,
+    MODEL_HIGH_FROM,
+    MODEL_MEDIUM_FROM,
+    RISK_RULES,
+)
+
+CUSTOMER = "customer"  # in the address of the page
+PAGE_ROWS = 25
+_LAST = 50  # transactions, cases and errors of one customer
+_LONGEST = 100  # characters of a filter
+_PAGE = "customers_page"
+_LIST = "customer_id, full_name, segment, risk_class, risk_score, reason_codes, last_case_at, last_email_status, last_email_at"
+_SORTED_BY = {
+    "score, highest first": "risk_score DESC NULLS LAST",
+    "score, lowest first": "risk_score",
+    "spend in 30 days, highest first": "total_spend_30d DESC NULLS LAST",
+    "latest support case first": "last_case_at DESC NULLS LAST",
+    "latest email first": "last_email_at DESC NULLS LAST",
+    "customer id": "customer_id",
+}
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which customers are shown. Texts are what a person typed: they are bound as parameters, never written into SQL."""
+
+    text: str = ""
+    classes: list[str] = field(default_factory=list[str])
+    segments: list[str] = field(default_factory=list[str])
+    reasons: list[str] = field(default_factory=list[str])
+    only_without_email: bool = False
+
+    def condition(self) -> tuple[str, list[Any]]:
+        """The condition in SQL with its parameters."""
+        parts, parameters = ["1 = 1"], list[Any]()
+        if text := self.text.strip()[:_LONGEST]:
+            parts.append("(CONTAINS(LOWER(customer_id), LOWER(?)) OR CONTAINS(LOWER(full_name), LOWER(?)))")
+            parameters += [text, text]
+        for column, values in (("risk_class", self.classes), ("segment", self.segments)):
+            if values:
+                parts.append(f"{column} IN ({', '.join('?' * len(values))})")
+                parameters += values
+        for reason in self.reasons:
+            parts.append("CONTAINS(reason_codes, ?)")
+            parameters.append(reason)
+        if self.only_without_email:
+            parts.append("last_email_at IS NULL")
+        return " AND ".join(parts), parameters
+
+
+def page(shown: Shown) -> None:
+    """Draw one customer where the address names one, else the list."""
+    if customer_id := st.query_params.get(CUSTOMER):
+        _customer(shown, customer_id[:_LONGEST])
+    else:
+        _list(shown)
+
+
+def _list(shown: Shown) -> None:
+    filter_, order = _chosen_filter(shown)
+    condition, parameters = filter_.condition()
+    total = shown.records(f"SELECT COUNT(*) AS found FROM customer_risk WHERE {condition}", parameters)[0]["found"]
+    if not total:
+        st.info("No customer is so. Clear a filter, or choose another role: this one may not see the segment.")
+        return
+    pages = -(-total // PAGE_ROWS)
+    number = min(int(st.session_state.get(_PAGE, 1)), pages)
+    rows = shown.rows(
+        f"SELECT {_LIST} FROM customer_risk WHERE {condition} ORDER BY {_SORTED_BY[order]}, customer_id"
+        f" LIMIT {PAGE_ROWS} OFFSET {(number - 1) * PAGE_ROWS}",
+        parameters,
+    )
+    st.caption(f"{total:,} customers. Choose a row to open the customer.")
+    chosen = st.dataframe(
+        rows,
+        hide_index=True,
+        height=35 * (len(rows) + 1) + 3,
+        on_select="rerun",
+        selection_mode="single-row",
+        column_config={
+            "risk_score": st.column_config.ProgressColumn("score", format="%.2f", min_value=0, max_value=1),
+            "last_case_at": st.column_config.DatetimeColumn("latest case (UTC)", format="YYYY-MM-DD HH:mm"),
+            "last_email_at": st.column_config.DatetimeColumn("latest email (UTC)", format="YYYY-MM-DD HH:mm"),
+            "last_email_status": "email",
+            "customer_id": "customer",
+            "full_name": "name",
+            "risk_class": "class",
+            "reason_codes": st.column_config.TextColumn("reasons", width="medium"),
+        },
+        key=f"customers_{number}_{hash((condition, *parameters, order))}",  # a choice holds for the rows that it was made among
+    )
+    if pages > 1:
+        st.pagination(pages, key=_PAGE)
+    if picked := looks.picked(chosen):
+        st.query_params[CUSTOMER] = rows["customer_id"].tolist()[picked[0]]
+        st.rerun()
+
+
+def _chosen_filter(shown: Shown) -> tuple[Filter, str]:
+    segments = sorted({row["segment"] for row in shown.records(overview.COUNTS)})
+    first, second, third, fourth = st.columns([2, 1.5, 1.5, 2])
+    text = first.text_input("Customer", placeholder="id or name", max_chars=_LONGEST)
+    classes = second.multiselect("Class", list(looks.CLASS_COLOURS))
+    chosen_segments = third.multiselect("Segment", segments)
+    reasons = fourth.multiselect("Reasons", [rule.reason for rule in RISK_RULES])
+    first, second, _ = st.columns([2, 3, 2], vertical_alignment="bottom")
+    order = first.selectbox("Sorted by", list(_SORTED_BY))
+    without = second.toggle("Only those who never had an email")
+    return Filter(text, classes, chosen_segments, reasons, without), order
+
+
+def _customer(shown: Shown, customer_id: str) -> None:
+    if st.button("All customers", icon=":material/arrow_back:"):
+        del st.query_params[CUSTOMER]
+        st.rerun()
+    found = shown.records("SELECT * FROM customer_risk WHERE customer_id = ?", [customer_id])
+    if not found:
+        st.error(
+            looks.plain(
+                f"There is no customer {customer_id!r} on the books whom {shown.source.serving.role} may see: the id may be"
+                " wrong, all accounts closed, or the segment not granted."
+            )
+        )
+        return
+    (customer,) = found
+    st.header(looks.plain(f"{customer['full_name']} · {customer_id}"))
+    since = f"{customer['join_date']:%Y-%m-%d}"
+    st.text(f"{customer['segment']}, with the bank since {since}. {customer['email'] or 'No address.'}")
+    by_model = customer["model_score"] is not None and customer["risk_score"] == customer["model_score"]
+    for column, (name, value) in zip(
+        st.columns(4),
+        {
+            "Class": customer["risk_class"],
+            "Score": _number(customer["risk_score"]),
+            "by the rules": _number(customer["churn_score"]),
+            "by the model": _number(customer["model_score"]),
+        }.items(),
+        strict=True,
+    ):
+        column.metric(name, value, border=True)
+    reasons = [reason for reason in (customer["reason_codes"] or "").split("; ") if reason]
+    st.markdown(
+        "**Why:** "
+        + ("; ".join(map(looks.plain, reasons)) if reasons else "no rule holds and the model names no reason")
+    )
+    left, right = st.columns(2)
+    with left:
+        st.subheader("The last 30 days")
+        st.dataframe(_features(customer), hide_index=True)
+    with right:
+        st.subheader("Score of the last day")
+        limits = (MODEL_HIGH_FROM, MODEL_MEDIUM_FROM) if by_model else (HIGH_FROM, MEDIUM_FROM)
+        history = shown.score_history(customer_id)
+        if history.empty:
+            st.caption("Time travel gives nothing for this customer.")
+        else:
+            st.altair_chart(looks.score_over_time(_until_now(history), *limits), alt="The customer's score over time")
+    _ledgers(shown, customer_id)
+
+
+def _ledgers(shown: Shown, customer_id: str) -> None:
+    st.subheader("Emails")
+    emails = shown.records(
+        "SELECT status, email_text, created_at FROM written_emails WHERE customer_id = ? ORDER BY created_at DESC",
+        [customer_id],
+    )
+    moves = shown.rows(
+        "SELECT moved_at, status_to, moved_by FROM email_moves WHERE customer_id = ? ORDER BY moved_at DESC",
+        [customer_id],
+    )
+    for email in emails:
+        with st.expander(f"{looks.minute(email['created_at'])}: {email['status']}"):
+            st.text(email["email_text"])
+    if moves.empty:
+        st.caption("Nobody has written to this customer, and nobody was about to.")
+    else:
+        st.dataframe(moves, hide_index=True, column_config=_times("moved_at"))
+    for title, sql, times in (
+        (
+            "Support cases",
+            "SELECT open_timestamp, category, sentiment_score FROM customer_cases WHERE customer_id = ?"
+            f" ORDER BY open_timestamp DESC LIMIT {_LAST}",
+            "open_timestamp",
+        ),
+        (
+            "Errors in the app",
+            "SELECT event_timestamp, error_code, event_type, device FROM customer_activity WHERE customer_id = ?"
+            f" AND error_code IS NOT NULL ORDER BY event_timestamp DESC LIMIT {_LAST}",
+            "event_timestamp",
+        ),
+        (
+            "Transactions",
+            "SELECT posting_date, transaction_code, amount, channel_id, merchant FROM customer_transactions"
+            f" WHERE customer_id = ? ORDER BY posting_date DESC LIMIT {_LAST}",
+            "posting_date",
+        ),
+    ):
+        st.subheader(title)
+        rows = shown.rows(sql, [customer_id])
+        if rows.empty:
+            st.caption("None.")
+        else:
+            st.dataframe(rows, hide_index=True, column_config=_times(times))
+            if len(rows) == _LAST:
+                st.caption(f"The latest {_LAST}.")
+
+
+def _features(customer: dict[str, Any]) -> pd.DataFrame:
+    rules = {rule.feature: rule for rule in RISK_RULES}
+
+    def row(feature: str) -> tuple[str, str, str]:
+        value, rule = customer[feature], rules.get(feature)
+        if rule is None or value is None:
+            return feature, _number(value), ""
+        holds = value > rule.threshold if rule.operator == ">" else value < rule.threshold
+        return feature, _number(value), f"{rule.reason} {rule.operator} {rule.threshold:g}: {'yes' if holds else 'no'}"
+
+    return pd.DataFrame(map(row, FEATURES), columns=["feature", "value", "rule"])
+
+
+def _until_now(history: pd.DataFrame) -> pd.DataFrame:
+    """The latest score holds until now; a chart of one point would show nothing."""
+    latest = history.tail(1).assign(computed_at=utc_now())
+    return pd.concat([history, latest], ignore_index=True)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:,.2f}".removesuffix(".00")
+
+
+def _times(column: str) -> Any:
+    return {column: st.column_config.DatetimeColumn(f"{column} (UTC)", format="YYYY-MM-DD HH:mm")}

@@ -1,0 +1,134 @@
+"""The tab Overview: how many customers are at risk, where, whether that changes, how fresh it is, and what the emails do."""
+
+import pandas as pd
+import streamlit as st
+
+from churn_assets.dashboard import looks
+from churn_assets.dashboard.shown import Shown
+from churn_assets.retention.effect import Effect, Group, estimate
+from churn_assets.settings import EFFECT_DAYS, TREND_DAYS, TREND_SECONDS
+
+COUNTS = """
+SELECT segment, risk_class, COUNT(*) AS customers, SUM(risk_score) AS score_sum FROM customer_risk
+GROUP BY segment, risk_class
+"""
+_TREND = f"""
+SELECT counted_at, CAST(SUM(high_count) AS BIGINT) AS high_count, CAST(SUM(medium_count) AS BIGINT) AS medium_count
+FROM risk_trend
+WHERE counted_at > CURRENT_DATE - INTERVAL '{TREND_DAYS} days' GROUP BY counted_at ORDER BY counted_at
+"""
+_WAITING = "SELECT COUNT(*) AS waiting FROM waiting_customers"
+_EMAILS = """
+SELECT status, COUNT(*) AS interventions FROM customer_interventions
+WHERE created_at > CURRENT_DATE - INTERVAL '30 days' GROUP BY status
+"""
+_OUTCOMES = f"""
+SELECT is_control, COUNT(*) AS customers, SUM(CASE WHEN has_left THEN 1 ELSE 0 END) AS customers_left
+FROM intervention_outcomes WHERE created_at <= CURRENT_DATE - INTERVAL '{EFFECT_DAYS} days' GROUP BY is_control
+"""
+
+
+def page(shown: Shown) -> None:
+    """Draw the tab."""
+    counts = shown.rows(COUNTS)
+    if counts.empty:
+        st.info(
+            "There is no customer to show: nothing is scored yet, or no segment is granted to this role"
+            " (table segment_grants)."
+        )
+        return
+    _figures(shown)
+    left, right = st.columns(2)
+    with left:
+        st.subheader("Customers by class of risk")
+        by_class = counts.groupby("risk_class", as_index=False)[["customers"]].sum()
+        st.altair_chart(looks.bars_by_class(by_class), alt="Customers by class of risk")
+    with right:
+        st.subheader("Where they are")
+        st.altair_chart(looks.shares_by_segment(_shares_at_risk(counts)), alt="Share of each segment at risk")
+    left, right = st.columns(2)
+    with left:
+        st.subheader("Trend")
+        _trend(shown)
+    with right:
+        st.subheader("Freshness")
+        _freshness(shown)
+    left, right = st.columns(2)
+    with left:
+        st.subheader("Emails of the last 30 days")
+        emails = shown.rows(_EMAILS)
+        if emails.empty:
+            st.caption("None yet.")
+        else:
+            st.altair_chart(looks.bars(emails, "status", "interventions"), alt="Interventions by status")
+    with right:
+        st.subheader("Do emails keep customers?")
+        effect(shown)
+
+
+def effect(shown: Shown) -> None:
+    """Draw churn with and without emails, and what may be concluded."""
+    outcomes = {row["is_control"]: (row["customers"], int(row["customers_left"])) for row in shown.records(_OUTCOMES)}
+    found = estimate(*outcomes.get(False, (0, 0)), *outcomes.get(True, (0, 0)))
+    st.write(found.conclusion)
+    if found.interval is not None:
+        chart = looks.shares_with_intervals(_groups(found), f"left within {EFFECT_DAYS} days, with 95 % intervals")
+        st.altair_chart(chart, alt=found.conclusion)
+
+
+def _groups(found: Effect) -> pd.DataFrame:
+    def row(name: str, group: Group) -> dict[str, object]:
+        low, high = group.interval or (None, None)
+        return {"group": name, "share": group.churn, "low": low, "high": high, "customers": group.customers}
+
+    return pd.DataFrame([row("email", found.treated), row("no email", found.control)])
+
+
+def _figures(shown: Shown) -> None:
+    counts = shown.records(COUNTS)
+    customers = sum(row["customers"] for row in counts)
+    by_class = {
+        name: sum(row["customers"] for row in counts if row["risk_class"] == name) for name in looks.CLASS_COLOURS
+    }
+    (waiting,) = shown.records(_WAITING)
+    figures = {
+        "Customers": f"{customers:,}",
+        "At high risk": f"{by_class['HIGH']:,}",
+        "At medium risk": f"{by_class['MEDIUM']:,}",
+        "Average score": f"{sum(row['score_sum'] for row in counts) / customers:.3f}",
+        "Wait for an email": f"{waiting['waiting']:,}",
+    }
+    for column, (name, value) in zip(st.columns(len(figures)), figures.items(), strict=True):
+        column.metric(name, value, border=True)
+
+
+def _shares_at_risk(counts: pd.DataFrame) -> pd.DataFrame:
+    in_segment = counts.groupby("segment")["customers"].transform("sum")
+    return counts.assign(share=counts["customers"] / in_segment).query("risk_class != 'LOW'")
+
+
+def _trend(shown: Shown) -> None:
+    trend = shown.rows(_TREND)
+    if len(trend) < 2:
+        st.caption(f"It begins now: the customers at risk are counted every {TREND_SECONDS / 60:g} minutes.")
+        return
+    long = trend.melt("counted_at", ["high_count", "medium_count"], "risk_class", "customers")
+    named = long.replace({"high_count": "HIGH", "medium_count": "MEDIUM"})
+    st.altair_chart(looks.trend_of_risk(named), alt="Customers at risk over time")
+
+
+def _freshness(shown: Shown) -> None:
+    tables = shown.source.serving.freshness()  # not kept: a lag grows by itself
+    if late := [table for table in tables if table.lag_seconds > table.target_lag_seconds]:
+        st.warning(
+            f"Stale: {', '.join(table.name for table in late)} should show every change after"
+            f" {looks.ago(max(table.target_lag_seconds for table in late))} at most; the oldest one that is missing is"
+            f" {looks.ago(max(table.lag_seconds for table in late))} old. In Dagster, refresh_sensor says why."
+        )
+    st.dataframe(
+        pd.DataFrame(
+            [(table.name, looks.ago(table.lag_seconds), looks.ago(table.target_lag_seconds)) for table in tables],
+            columns=["table", "behind", "target lag"],
+        ),
+        hide_index=True,
+    )

@@ -1,0 +1,113 @@
+"""Search over the embedded index: which events answer a question, and who may see them.
+
+A million events have few different meanings. So the question is compared with these (error code or category, and the
+circumstances), which is exact and takes a millisecond, and the index then gives the newest events of the best ones. What
+events said in their own words is looked for by BM25, for those who may read it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import groupby
+
+from churn_assets.search.events import Event
+from churn_assets.search.grants import granted_segments, segments_now
+from churn_assets.search.hits import DEFAULT_LIMIT, MAX_LIMIT, Filters, Hit
+from churn_assets.search.index import LogIndex, Reader, Signature
+from churn_assets.search.relevance import CIRCUMSTANCE, SAID, Catalogue, Question, weighted
+from churn_assets.settings import ENGINEER_ROLE
+from churn_assets.warehouse.protocol import Warehouse
+
+_BAND = 0.2  # scores that differ by less of the best one are equal, and the newest event comes first
+_WORTHLESS = 0.35  # of the best score, below which an event is no answer
+_CANDIDATES = 5  # by BM25, for each hit that is wanted
+
+
+class EmbeddedSearch:
+    """Implements `Search` for one role, over the index of a lake."""
+
+    def __init__(self, index: LogIndex, lake: Warehouse, catalogue: Catalogue, role: str) -> None:
+        self._index = index
+        self._lake = lake
+        self._catalogue = catalogue
+        self._role = role
+
+    def search(self, query: str, filters: Filters, limit: int = DEFAULT_LIMIT) -> list[Hit]:
+        """As `Search` says; `IndexNotFoundError` where the index was never built."""
+        segments = granted_segments(self._lake, self._role)
+        reader = self._index.read()
+        question = Question(query, self._catalogue)
+        wanted = max(0, min(limit, MAX_LIMIT))
+        asked_for = wanted
+        while True:
+            found = self._found(reader, question, filters, segments, asked_for)
+            hits = self._permitted(found, segments)[:wanted]
+            if len(hits) == wanted or len(found) < asked_for:
+                return hits
+            asked_for *= 2  # somebody has left the segment in which the index still has them
+
+    def _found(
+        self, reader: Reader, question: Question, filters: Filters, segments: Iterable[str] | None, wanted: int
+    ) -> list[tuple[Event, float]]:
+        """Events with their scores, best first and the newest of equals first."""
+        if not wanted:
+            return []
+        if not question.shares:
+            return [(event, 0.0) for event in reader.newest(filters, segments, wanted)]
+        scores = {one: self._score(question, one) for one in reader.signatures}
+        saying = reader.saying(question.shares, filters, segments, wanted * _CANDIDATES) if self._may_read_texts else []
+        found = {event.key: (event, self._score(question, Signature.of(event), event.said)) for event in saying}
+        best = max([*scores.values(), *(score for _, score in found.values())], default=0.0)
+        if not best:
+            return []
+
+        def band(score: float) -> int:
+            return int((best - score) / (best * _BAND) + 1e-9)
+
+        worth_it = sorted((one for one in scores if scores[one] >= best * _WORTHLESS), key=lambda one: -scores[one])
+        for this_band, equals in groupby(worth_it, key=lambda one: band(scores[one])):
+            if sum(band(score) < this_band for _, score in found.values()) >= wanted:
+                break
+            for event in reader.newest(filters, segments, wanted, signatures=equals):
+                found.setdefault(event.key, (event, scores[Signature.of(event)]))
+        ranked = [(event, score) for event, score in found.values() if score >= best * _WORTHLESS]
+        ranked.sort(key=lambda pair: (band(pair[1]), -pair[0].happened_at.timestamp()))
+        return ranked[:wanted]
+
+    def _score(self, question: Question, signature: Signature, said: str = "") -> float:
+        entry = self._catalogue.entry(signature.kind, signature.code)
+        return question.answered_by(
+            signature.kind,
+            signature.code,
+            entry.weights,
+            weighted(signature.circumstances, CIRCUMSTANCE),
+            weighted(said, SAID),
+        )
+
+    def _permitted(self, found: list[tuple[Event, float]], segments: frozenset[str] | None) -> list[Hit]:
+        """The hits of those customers whom the role may see, by the segment that each of them is in now."""
+        now = segments_now(self._lake, {event.customer_id for event, _ in found})
+        return [
+            self._hit(event, now.get(event.customer_id), score)
+            for event, score in found
+            if segments is None or now.get(event.customer_id) in segments
+        ]
+
+    def _hit(self, event: Event, segment: str | None, score: float) -> Hit:
+        readable = event if self._may_read_texts else replace(event, said="")
+        return Hit(
+            event_id=event.event_id,
+            kind=event.kind,
+            customer_id=event.customer_id,
+            segment=segment,
+            error_code=event.code if event.kind == "error" else None,
+            title=self._catalogue.entry(event.kind, event.code).title,
+            device=event.device,
+            happened_at=event.happened_at,
+            document=readable.document(self._catalogue),
+            score=round(score, 4),
+        )
+
+    @property
+    def _may_read_texts(self) -> bool:
+        """Whether the role may read what events said: nobody has looked for names and addresses in it."""
+        return self._role == ENGINEER_ROLE

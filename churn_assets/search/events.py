@@ -1,0 +1,227 @@
+"""The events that can be searched, as the lake has them: all of them, and what became of them since a snapshot.
+
+Here belong the queries over the ledgers and what of an event is kept. Which words of it count, and where they are kept,
+is not known here.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from churn_assets.search.relevance import Catalogue
+from churn_assets.search.words import clean
+from churn_assets.settings import RISK_RULES
+from churn_assets.warehouse.protocol import Warehouse
+
+# Streams that are never consumed: they stand for the index's position, before which no snapshot is given up.
+STREAMS = ("search_of_app_activity_logs", "search_of_support_cases", "search_of_dim_customers")
+_BATCH = 10_000  # events made at once
+MAX_SAID = 500  # characters of what an event said in its own words
+(UNHAPPY_BELOW,) = [rule.threshold for rule in RISK_RULES if rule.feature == "avg_sentiment"]
+
+_ERROR = (
+    "'error' AS kind, {0}.log_id AS event_id, {0}.customer_id, {0}.error_code AS code, {0}.event_type,"
+    " {0}.device, {0}.event_timestamp AS happened_at, false AS unhappy, {0}.extra_fields"
+)
+_CASE = (
+    "'case' AS kind, {0}.case_id AS event_id, {0}.customer_id, {0}.category AS code, CAST(NULL AS VARCHAR) AS event_type,"
+    " CAST(NULL AS VARCHAR) AS device, {0}.open_timestamp AS happened_at,"
+    f" coalesce({{0}}.sentiment_score < {UNHAPPY_BELOW}, false) AS unhappy, {{0}}.extra_fields"
+)
+# By ledger: the columns of an event, its key, its time, and which rows are events.
+_LEDGERS = {
+    "app_activity_logs": (_ERROR, "log_id", "event_timestamp", "error_code IS NOT NULL"),
+    "support_cases": (_CASE, "case_id", "open_timestamp", "true"),
+}
+
+
+@dataclass(frozen=True)
+class Event:
+    """An error of the app or a support case. `code` is the error code or the category; `said` its own words."""
+
+    kind: str
+    event_id: str
+    customer_id: str
+    code: str
+    event_type: str | None
+    device: str | None
+    happened_at: datetime
+    unhappy: bool
+    said: str
+    segment: str | None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What tells it from every other event."""
+        return self.kind, self.event_id
+
+    @property
+    def circumstances(self) -> str:
+        """What happened, without what the catalogue says and without the event's own words."""
+        if self.kind == "case":
+            return f"{self.code}{' unhappy' if self.unhappy else ''}"
+        return f"{self.code} {self.event_type}{f' {self.device}' if self.device else ''}"
+
+    def document(self, catalogue: Catalogue) -> str:
+        """What is searched, in words; as sql/snowflake/after_dbt/110_churn_logs_search.sql has it, and what was said."""
+        entry = catalogue.entry(self.kind, self.code)
+        in_other_words = f" In other words: {entry.words}." if entry.words else ""
+        said = f' "{self.said}"' if self.said else ""
+        if self.kind == "case":
+            unhappy = " The customer was unhappy." if self.unhappy else ""
+            return f"{entry.title}.{unhappy}{in_other_words}{said}"
+        known = f"{entry.title}. {entry.description}" if entry.title != self.code else entry.description
+        return f"{known}{in_other_words} {self.circumstances_in_words()}{said}"
+
+    def circumstances_in_words(self) -> str:
+        """Where an error happened."""
+        return f"{self.code} at {self.event_type}{f' on {self.device}' if self.device else ''}"
+
+    def as_json(self) -> str:
+        """All of it as text."""
+        return json.dumps({**vars(self), "happened_at": self.happened_at.isoformat()}, separators=(",", ":"))
+
+    @staticmethod
+    def from_json(text: str | bytes) -> "Event":
+        """The event that `as_json` wrote."""
+        row = json.loads(text)
+        return Event(**{**row, "happened_at": datetime.fromisoformat(row["happened_at"])})
+
+
+@dataclass(frozen=True)
+class Position:
+    """A snapshot of the lake; its time (UTC) tells it from one of the same number in another lake."""
+
+    snapshot: int
+    taken_at: datetime
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What became of events between two snapshots: keys (kind, id) that were touched, the events that they are now, and
+    customers' present segments where they are others than before."""
+
+    touched: set[tuple[str, str]]
+    events: list[Event]
+    segments: dict[str, str | None]
+
+    def __bool__(self) -> bool:
+        return bool(self.touched or self.segments)
+
+
+_TAKEN_AT = "make_timestamp(epoch_us(CAST(snapshot_time AS TIMESTAMPTZ)))"
+_SNAPSHOTS = "__ducklake_metadata_lake.ducklake_snapshot"
+
+
+def position_now(lake: Warehouse) -> Position:
+    """The lake's latest snapshot."""
+    row = lake.query(
+        f"SELECT snapshot_id, {_TAKEN_AT} AS taken_at FROM {_SNAPSHOTS} ORDER BY snapshot_id DESC LIMIT 1"
+    ).to_pylist()[0]
+    return Position(row["snapshot_id"], row["taken_at"])
+
+
+def is_kept(lake: Warehouse, position: Position) -> bool:
+    """Whether the lake still has that snapshot, so that what came after it can be read."""
+    found = lake.query(f"SELECT {_TAKEN_AT} AS taken_at FROM {_SNAPSHOTS} WHERE snapshot_id = ?", [position.snapshot])
+    return found["taken_at"].to_pylist() == [position.taken_at]
+
+
+def all_events(lake: Warehouse, at: Position) -> Iterator[list[Event]]:
+    """Every event as of a snapshot, in batches; the ledgers are read a month at a time."""
+    for ledger, (columns, _, time, which) in _LEDGERS.items():
+        version = f"AT (VERSION => {at.snapshot})"
+        months = lake.query(
+            f"SELECT DISTINCT date_trunc('month', {time})::TIMESTAMP AS month FROM {ledger} {version} WHERE {which} ORDER BY 1"
+        )
+        for month in months["month"].to_pylist():
+            rows = lake.query(
+                f"SELECT {columns.format('events')}, customers.segment FROM (FROM {ledger} {version}) AS events"
+                f" LEFT JOIN (FROM dim_customers {version}) AS customers ON customers.customer_id = events.customer_id"
+                f" WHERE {which} AND {time} >= ? AND {time} < CAST(? AS TIMESTAMP) + INTERVAL 1 MONTH",
+                [month, month],
+            )
+            for batch in rows.to_batches(max_chunksize=_BATCH):
+                yield [_event(row) for row in batch.to_pylist()]
+
+
+def changes(lake: Warehouse, after: Position, until: Position) -> Changes:
+    """What became of events after one snapshot until another one.
+
+    The change feed's insertions and deletions are sound, its labels of updates are not, so they are not read.
+    """
+    touched: set[tuple[str, str]] = set()
+    events: list[Event] = []
+    if until.snapshot <= after.snapshot:
+        return Changes(touched, events, {})
+    version = f"AT (VERSION => {until.snapshot})"
+
+    def feed(kind: str, table: str) -> str:
+        return f"ducklake_table_{kind}('lake', 'main', '{table}', {after.snapshot + 1}, {until.snapshot})"
+
+    for ledger, (columns, key, _, which) in _LEDGERS.items():
+        kind = "case" if ledger == "support_cases" else "error"
+        came, went = feed("insertions", ledger), feed("deletions", ledger)
+        gone = set(lake.query(f"SELECT DISTINCT {key} AS id FROM {went}")["id"].to_pylist())
+        arrived = _events_of(lake, columns, f"{came} AS events", which, version)
+        touched |= {(kind, one) for one in gone} | {event.key for event in arrived}
+        events += [event for event in arrived if event.event_id not in gone]
+        if gone:
+            # Corrected or deleted: what is left of them the ledger says, not the order of the feed.
+            left = f"(SELECT * FROM {ledger} {version} WHERE {key} IN (SELECT unnest(CAST(? AS VARCHAR[])))) AS events"
+            events += _events_of(lake, columns, left, which, version, [sorted(gone)])
+    came, went = (
+        f"SELECT customer_id, segment FROM {feed(kind, 'dim_customers')}" for kind in ("insertions", "deletions")
+    )
+    moved = lake.query(
+        f"SELECT DISTINCT customer_id FROM (({came} EXCEPT ALL {went}) UNION ALL ({went} EXCEPT ALL {came}))"
+    )["customer_id"].to_pylist()
+    return Changes(touched, events, {**dict.fromkeys(moved), **_segments_of(lake, moved, version)})
+
+
+def _events_of(
+    lake: Warehouse, columns: str, source: str, which: str, version: str, parameters: Sequence[Any] = ()
+) -> list[Event]:
+    rows = lake.query(
+        f"SELECT {columns.format('events')}, customers.segment FROM {source}"
+        f" LEFT JOIN (FROM dim_customers {version}) AS customers ON customers.customer_id = events.customer_id WHERE {which}",
+        parameters,
+    )
+    return [_event(row) for row in rows.to_pylist()]
+
+
+def _segments_of(lake: Warehouse, customers: list[str], version: str) -> dict[str, str]:
+    rows = lake.query(
+        f"SELECT customer_id, segment FROM dim_customers {version}"
+        " WHERE customer_id IN (SELECT unnest(CAST(? AS VARCHAR[])))",
+        [customers],
+    )
+    return dict(zip(rows["customer_id"].to_pylist(), rows["segment"].to_pylist(), strict=True))
+
+
+def with_segment(event: Event, segment: str | None) -> Event:
+    """The event of a customer who is in another segment now."""
+    return replace(event, segment=segment)
+
+
+def said_in(extra_fields: str | None) -> str:
+    """What an event said in words beyond the contract: the texts among its further fields, in order, cut to a length.
+
+    Numbers, identifiers without a letter and what is nested are not words that anybody searches for.
+    """
+    try:
+        values = json.loads(extra_fields or "{}")
+    except ValueError:
+        return ""
+    if not isinstance(values, dict):
+        return ""
+    texts = [value for value in values.values() if isinstance(value, str) and any(map(str.isalpha, value))]
+    return clean(" ".join(" ".join(texts).split())[:MAX_SAID])
+
+
+def _event(row: dict[str, Any]) -> Event:
+    return Event(
+        **{name: value for name, value in row.items() if name != "extra_fields"}, said=said_in(row["extra_fields"])
+    )

@@ -1,0 +1,367 @@
+"""The embedded index on disk: one document per event, and with them the lake's snapshot that they reflect.
+
+Here belong the index's format, how it is built, kept up to date and read. What events there are, `events` knows; which of
+them answer a question, `embedded` decides.
+
+A commit of the index holds documents and position at once, so a process that dies leaves the index at the one position or
+at the other one, and what it did is done again from there. A build from nothing is written beside the index in use and then
+takes its place by the exchange of one symbolic link.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from time import perf_counter
+from typing import Literal
+
+import tantivy
+
+from churn_assets.errors import ChurnError
+from churn_assets.search.events import (
+    STREAMS,
+    Changes,
+    Event,
+    Position,
+    all_events,
+    changes,
+    is_kept,
+    position_now,
+    with_segment,
+)
+from churn_assets.search.hits import Filters
+from churn_assets.search.words import clean, words
+from churn_assets.settings import SEARCH_POSITION_SECONDS
+from churn_assets.warehouse.protocol import Warehouse
+
+FORMAT = 1  # of the documents: one of another format is not read, but built again
+WRITER_BYTES = 64 * 1024 * 1024
+_EXACT = ("key", "kind", "customer_id", "segment", "error_code", "device", "event_id", "signature")
+_POSITION = "position"  # the kind of the one document that is none
+_POSITION_AGE = timedelta(seconds=SEARCH_POSITION_SECONDS / 2)
+_FIRST, _LAST = (
+    datetime.fromisoformat("1700-01-01"),
+    datetime.fromisoformat("2262-01-01"),
+)  # that the index can tell apart, in nanoseconds
+Must, Should, MustNot = tantivy.Occur.Must, tantivy.Occur.Should, tantivy.Occur.MustNot
+
+
+class IndexNotFoundError(ChurnError):
+    """There is no index that can be read; the message says how to make one."""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What many events have in common: all that is searched of them but their own words."""
+
+    kind: str
+    code: str
+    circumstances: str
+
+    @property
+    def term(self) -> str:
+        """As the index has it."""
+        return json.dumps([self.kind, self.code, self.circumstances])
+
+    @staticmethod
+    def of(event: Event) -> "Signature":
+        """The signature of an event."""
+        return Signature(event.kind, event.code, event.circumstances)
+
+
+@dataclass(frozen=True)
+class IndexUpdate:
+    """What an update did. `action` is FULL, INCREMENTAL or NO_DATA, `reason` says why; `seconds` is how long it took."""
+
+    action: Literal["FULL", "INCREMENTAL", "NO_DATA"]
+    reason: str
+    documents_added: int
+    documents_removed: int
+    documents: int
+    bytes: int
+    seconds: float
+    position: Position
+
+
+class LogIndex:
+    """The index in a folder, over the events of a lake."""
+
+    def __init__(self, folder: Path, lake: Warehouse) -> None:
+        self._folder = folder
+        self._lake = lake
+
+    @property
+    def _current(self) -> Path:
+        return self._folder / "current"
+
+    def read(self) -> "Reader":
+        """The index as it is now, or `IndexNotFoundError`."""
+        for patience in (0.01, 0.1, 0.0):
+            try:
+                return Reader(self._opened())
+            except (ValueError, OSError, LookupError) as error:
+                found = error
+            time.sleep(patience)  # it may just have been exchanged
+        raise IndexNotFoundError(
+            f"there is no search index in {self._folder}; `churn search` or Dagster's job index_log_search builds it"
+        ) from found
+
+    def _opened(self) -> tantivy.Index:
+        name = os.readlink(self._current)
+        if not name.startswith(_prefix()):
+            raise LookupError("the index has another format")
+        return tantivy.Index.open(str(self._folder / name))
+
+    def is_behind(self) -> bool:
+        """Whether events were written that the index does not have, or it has to be built."""
+        return self._last_position()[0] is None or self._ledgers_were_written()
+
+    def _ledgers_were_written(self) -> bool:
+        return any(self._lake.stream_has_data(stream) for stream in STREAMS)
+
+    def update(self, report: Callable[[int], None] = lambda _: None) -> IndexUpdate:
+        """Bring the index up to date; `report` is told how many documents are written so far.
+
+        One process at a time does so, others wait for their turn.
+        """
+        started = perf_counter()
+        with self._turn():
+            until = position_now(self._lake)
+            after, why_not = self._last_position()
+            action, added, removed = "NO_DATA", 0, 0
+            if after is None:
+                action, added = "FULL", self._build(until, report)
+            elif found := changes(self._lake, after, until):
+                action, (added, removed) = "INCREMENTAL", self._catch_up(found, until)
+            elif self._ledgers_were_written() or until.taken_at - after.taken_at > _POSITION_AGE:
+                self._catch_up(found, until)  # else it would be behind for ever, or hold an old snapshot
+            else:
+                until = after  # to note each snapshot in which nothing happened would be a snapshot of its own
+            self._note(until)
+            self._clean()
+            return IndexUpdate(
+                action=action,
+                reason=why_not,
+                documents_added=added,
+                documents_removed=removed,
+                documents=self.read().documents,
+                bytes=sum(file.stat().st_size for file in self._current.resolve().iterdir()),
+                seconds=perf_counter() - started,
+                position=until,
+            )
+
+    @contextmanager
+    def _turn(self) -> Generator[None]:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / "writer.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _last_position(self) -> tuple[Position | None, str]:
+        """The snapshot up to which the index is complete; None, and why, where it has to be built from nothing."""
+        if not self._current.is_symlink():
+            return None, "there was no index"
+        if not os.readlink(self._current).startswith(_prefix()):
+            return None, "the index has another format"
+        try:
+            position = self.read().position
+        except IndexNotFoundError:
+            return None, "the index is damaged"
+        if not is_kept(self._lake, position):
+            return None, "the lake no longer has, or never had, what the index reflects"
+        return position, ""
+
+    def _build(self, at: Position, report: Callable[[int], None]) -> int:
+        path = Path(tempfile.mkdtemp(prefix=_prefix(), dir=self._folder))
+        index = tantivy.Index(_schema(), path=str(path))
+        writer = index.writer(heap_size=WRITER_BYTES, num_threads=1)
+        added = 0
+        for events in all_events(self._lake, at):
+            for event in events:
+                writer.add_document(_document(event))
+            added += len(events)
+            report(added)
+        _commit(writer, at)
+        link = self._folder / "next"
+        link.unlink(missing_ok=True)
+        link.symlink_to(path.name)
+        link.replace(self._current)
+        return added
+
+    def _catch_up(self, found: Changes, until: Position) -> tuple[int, int]:
+        events = list(found.events)
+        if found.segments:
+            reader = self.read()
+            for event in reader.events_of(found.segments):
+                if event.key not in found.touched:
+                    events.append(with_segment(event, found.segments[event.customer_id]))
+        index = self._opened()
+        before = index.searcher().num_docs
+        writer = index.writer(heap_size=WRITER_BYTES, num_threads=1)
+        for kind, event_id in found.touched | {event.key for event in events}:
+            writer.delete_documents_by_term("key", _key(kind, event_id))
+        for event in events:
+            writer.add_document(_document(event))
+        _commit(writer, until)
+        index.reload()
+        return len(events), before + len(events) - index.searcher().num_docs
+
+    def _note(self, position: Position) -> None:
+        """Let the lake give up what came before."""
+        names = ", ".join(f"'{name}'" for name in STREAMS)
+        known = self._lake.query(f"SELECT DISTINCT position FROM streams WHERE name IN ({names})")[
+            "position"
+        ].to_pylist()
+        if known != [position.snapshot]:
+            sql = f"UPDATE streams SET position = ? WHERE name IN ({names})"
+            self._lake.transact(lambda tx: tx.execute(sql, [position.snapshot]))
+
+    def _clean(self) -> None:
+        """Remove what another build has left, of which no reader can begin to read."""
+        current = os.readlink(self._current)
+        for path in self._folder.iterdir():
+            if path.is_dir() and not path.is_symlink() and path.name != current:
+                shutil.rmtree(path)
+
+
+class Reader:
+    """The index at one moment; what is written after does not show."""
+
+    def __init__(self, index: tantivy.Index) -> None:
+        self._schema = index.schema
+        self._searcher = index.searcher()
+        found = self._searcher.search(self._term("kind", _POSITION), limit=1).hits
+        if not found:
+            raise LookupError("the index has no position")
+        row = json.loads(self._stored(found[0][1]))
+        self.position = Position(row["snapshot"], datetime.fromisoformat(row["taken_at"]))
+        self.signatures = [
+            Signature(*json.loads(term)) for term, _ in self._searcher.terms_with_prefix("signature", "")
+        ]
+
+    @property
+    def documents(self) -> int:
+        """How many events it has."""
+        return self._searcher.num_docs - 1
+
+    def newest(
+        self,
+        filters: Filters,
+        segments: Iterable[str] | None,
+        limit: int,
+        signatures: Iterable[Signature] | None = None,
+    ) -> list[Event]:
+        """Events that pass the filters, the newest first; of certain signatures, of customers in certain segments."""
+        query = self._filtered(filters, segments)
+        if signatures is not None:
+            wanted = [one.term for one in signatures]
+            query.append((Must, tantivy.Query.term_set_query(self._schema, "signature", wanted)))
+        found = self._searcher.search(
+            tantivy.Query.boolean_query(query), limit=limit, count=False, order_by_field="happened_at"
+        )
+        return [Event.from_json(self._stored(address)) for _, address in found.hits]
+
+    def saying(self, asked: Iterable[str], filters: Filters, segments: Iterable[str] | None, limit: int) -> list[Event]:
+        """Events that pass the filters and whose own words have some of those asked for, by BM25."""
+        said = tantivy.Query.boolean_query([(Should, self._term("said", word)) for word in asked])
+        query = [(Must, said), *self._filtered(filters, segments)]
+        found = self._searcher.search(tantivy.Query.boolean_query(query), limit=limit, count=False)
+        return [Event.from_json(self._stored(address)) for _, address in found.hits]
+
+    def events_of(self, customers: Iterable[str]) -> list[Event]:
+        """All events of some customers."""
+        query = tantivy.Query.term_set_query(self._schema, "customer_id", list(customers))
+        found = self._searcher.search(query, limit=max(self.documents, 1), count=False)
+        return [Event.from_json(self._stored(address)) for _, address in found.hits]
+
+    def _filtered(self, filters: Filters, segments: Iterable[str] | None) -> list[tuple[tantivy.Occur, tantivy.Query]]:
+        exact = {
+            "kind": filters.kind,
+            "customer_id": filters.customer_id,
+            "error_code": filters.error_code,
+            "device": filters.device,
+        }
+        query = [(Must, self._term(field, clean(value))) for field, value in exact.items() if value is not None]
+        if segments is not None:
+            query.append((Must, tantivy.Query.term_set_query(self._schema, "segment", list(segments))))
+        if filters.since is not None or filters.until is not None:
+            between = tantivy.Query.range_query(
+                self._schema,
+                "happened_at",
+                tantivy.FieldType.Date,
+                _utc(min(max(filters.since or _FIRST, _FIRST), _LAST)),
+                _utc(min(max(filters.until or _LAST, _FIRST), _LAST)),
+                include_upper=False,
+            )
+            query.append((Must, between))
+        query += [(Must, tantivy.Query.all_query()), (MustNot, self._term("kind", _POSITION))]
+        return [(occur, tantivy.Query.const_score_query(one, 0.0)) for occur, one in query]
+
+    def _term(self, field: str, value: str) -> tantivy.Query:
+        return tantivy.Query.term_query(self._schema, field, value)
+
+    def _stored(self, address: tantivy.DocAddress) -> bytes:
+        return self._searcher.doc(address)["event"][0]
+
+
+def _prefix() -> str:
+    return f"format-{FORMAT}-"
+
+
+def _key(kind: str, event_id: str) -> str:
+    return f"{kind}:{event_id}"
+
+
+def _schema() -> tantivy.Schema:
+    builder = tantivy.SchemaBuilder()
+    for field in _EXACT:
+        builder.add_text_field(field, tokenizer_name="raw", index_option="basic")
+    builder.add_text_field("said", tokenizer_name="whitespace", index_option="freq")
+    builder.add_date_field("happened_at", indexed=True, fast=True)
+    builder.add_bytes_field("event", stored=True)
+    return builder.build()
+
+
+def _document(event: Event) -> tantivy.Document:
+    document = tantivy.Document()
+    document.add_text("key", _key(event.kind, event.event_id))
+    document.add_text("signature", Signature.of(event).term)
+    attributes = {
+        "kind": event.kind,
+        "event_id": event.event_id,
+        "customer_id": event.customer_id,
+        "segment": event.segment,
+        "error_code": event.code if event.kind == "error" else None,
+        "device": event.device,
+    }
+    for field, value in attributes.items():
+        if value is not None:
+            document.add_text(field, value)
+    if said := " ".join(words(event.said)):
+        document.add_text("said", said)
+    document.add_date("happened_at", _utc(event.happened_at))
+    document.add_bytes("event", event.as_json().encode())
+    return document
+
+
+def _commit(writer: tantivy.IndexWriter, position: Position) -> None:
+    """Make what was written visible, together with the position that it reflects."""
+    document = tantivy.Document()
+    document.add_text("kind", _POSITION)
+    stored = {"snapshot": position.snapshot, "taken_at": position.taken_at.isoformat()}
+    document.add_bytes("event", json.dumps(stored).encode())
+    writer.delete_documents_by_term("kind", _POSITION)
+    writer.add_document(document)
+    writer.commit()
+    writer.wait_merging_threads()
+
+
+def _utc(time: datetime) -> datetime:
+    return time.replace(tzinfo=UTC)

@@ -1,0 +1,144 @@
+"""Search on Snowflake over a scripted warehouse: what the service is asked, and what is made of its answer."""
+
+import json
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from churn_assets.search.cortex import SEARCH_PREVIEW, CortexSearch, json_filter
+from churn_assets.search.grants import SeenByGrants
+from churn_assets.search.hits import Filters
+from churn_assets.settings import load_settings
+from churn_assets.snowflake_sql import Names
+from churn_assets.warehouse.opening import open_search
+from churn_assets.warehouse.protocol import WarehouseError
+
+NOON = datetime.fromisoformat("2026-03-01T12:00:00")
+
+
+class ScriptedWarehouse:
+    """Answers by how a query begins, and remembers what it was asked."""
+
+    def __init__(self, answer: Any = None, grants: Sequence[str] = ("*",)) -> None:
+        self.asked: list[tuple[str, list[Any]]] = []
+        self._answer = answer
+        self._grants = grants
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
+        self.asked.append((sql, list(parameters)))
+        if sql == SEARCH_PREVIEW:
+            return pa.table({"answer": [self._answer]})
+        if sql.startswith("SELECT segment FROM segment_grants"):
+            return pa.table({"segment": pa.array(self._grants, pa.string())})
+        if sql.startswith("SELECT customer_id, segment FROM dim_customers"):
+            return pa.table({"customer_id": ["C1", "C2"], "segment": ["MASS", "SMB"]})
+        return pa.Table.from_pylist([row("L9")])
+
+
+def row(event_id: str, customer: str = "C1", **other: Any) -> dict[str, Any]:
+    return {
+        "event_id": event_id,
+        "kind": "error",
+        "customer_id": customer,
+        "error_code": "ERR_AUTH_OTP",
+        "device": "IOS",
+        "happened_at": "2026-03-01T10:00:00.000000000",
+        "document": "One-time code refused. ERR_AUTH_OTP at LOGIN on IOS",
+        "@scores": {"cosine_similarity": 0.4},
+        **other,
+    }
+
+
+def search(warehouse: ScriptedWarehouse, role: str = "DATA_ENGINEER") -> CortexSearch:
+    return CortexSearch(warehouse, Names(), SeenByGrants(warehouse, role))  # type: ignore[arg-type]
+
+
+def answer(*rows: dict[str, Any]) -> str:
+    return json.dumps({"results": rows, "request_id": "r1"})
+
+
+def test_the_service_is_asked_with_bound_text_and_its_answer_becomes_hits():
+    case = row(
+        "S1",
+        "C2",
+        kind="case",
+        error_code=None,
+        device=None,
+        document="Support case about fees. In other words: costs.",
+    )
+    warehouse = ScriptedWarehouse(answer(row("L1"), case))
+
+    hits = search(warehouse).search("it's \"quoted\" '); DROP TABLE x", Filters(device="IOS"), limit=5)
+
+    (_, (service, asked)) = next(one for one in warehouse.asked if one[0] == SEARCH_PREVIEW)
+    assert service == "CHURN.SERVING.churn_logs_search"
+    assert json.loads(asked)["query"] == "it's \"quoted\" '); DROP TABLE x"
+    assert json.loads(asked)["limit"] == 5
+    assert json.loads(asked)["filter"] == {"@and": [{"@eq": {"device": "IOS"}}]}
+    assert [(hit.event_id, hit.title, hit.segment, hit.score) for hit in hits] == [
+        ("L1", "One-time code refused", "MASS", 1.0),
+        ("S1", "Support case about fees", "SMB", 0.5),
+    ]
+
+
+def test_times_are_asked_for_by_day_and_kept_to_the_second():
+    filters = Filters(since=NOON, until=NOON.replace(hour=13))
+    late, early = row("L2", happened_at="2026-03-01T13:00:00"), row("L3", happened_at="2026-03-01T11:59:59")
+    warehouse = ScriptedWarehouse(answer(row("L1", happened_at="2026-03-01T12:00:00"), late, early))
+
+    hits = search(warehouse).search("log in", filters)
+
+    assert [hit.event_id for hit in hits] == ["L1"]
+    assert json_filter(filters, None) == {
+        "@and": [{"@gte": {"happened_at": "2026-03-01"}}, {"@lte": {"happened_at": "2026-03-02"}}]
+    }
+    assert json.loads(warehouse.asked[-2][1][1])["limit"] == 1000
+
+
+def test_an_analyst_is_shown_customers_who_are_in_a_granted_segment_now():
+    warehouse = ScriptedWarehouse(answer(row("L1", "C1"), row("L2", "C2"), row("L3", "C3")), grants=["SMB"])
+
+    hits = search(warehouse, "MARKETING_ANALYST").search("log in", Filters())
+
+    assert [hit.event_id for hit in hits] == ["L2"]
+    asked = json.loads(next(one for sql, one in warehouse.asked if sql == SEARCH_PREVIEW)[1])
+    assert asked["filter"] == {"@and": [{"@or": [{"@eq": {"segment": "SMB"}}]}]}
+
+
+def test_an_analyst_without_grants_is_shown_nothing_and_nothing_is_asked():
+    warehouse = ScriptedWarehouse(grants=[])
+
+    assert search(warehouse, "MARKETING_ANALYST").search("log in", Filters()) == []
+    assert all(sql != SEARCH_PREVIEW for sql, _ in warehouse.asked)
+
+
+def test_without_words_the_newest_are_read_from_the_ledgers():
+    warehouse = ScriptedWarehouse(grants=["SMB", "MASS"])
+
+    hits = search(warehouse, "MARKETING_ANALYST").search(
+        " \n", Filters(customer_id="C1", since=NOON.replace(hour=9)), 3
+    )
+
+    sql, values = next((sql, values) for sql, values in warehouse.asked if "ORDER BY" in sql)
+    assert sql.endswith(
+        "WHERE TRUE AND customer_id = ? AND happened_at >= ? AND segment IN (?, ?) ORDER BY happened_at DESC NULLS LAST"
+        " LIMIT 3"
+    )
+    assert "FROM CHURN.MAIN.app_activity_logs AS logs" in sql
+    assert values == ["C1", NOON.replace(hour=9), "MASS", "SMB"]
+    assert [(hit.event_id, hit.score) for hit in hits] == [("L9", 0.0)]
+
+
+@pytest.mark.parametrize("said", [None, "", "oops", "[]", '{"results": [{"event_id": "L1"}]}'])
+def test_an_answer_that_cannot_be_read_is_an_error_with_what_it_was(said: Any):
+    with pytest.raises(WarehouseError, match=r"CHURN\.SERVING\.churn_logs_search answered what cannot be read"):
+        search(ScriptedWarehouse(said)).search("log in", Filters())
+
+
+def test_the_settings_choose_the_service():
+    settings = load_settings(CHURN_TARGET="snowflake", SNOWFLAKE_ACCOUNT="O-A", SNOWFLAKE_USER="u", SNOWFLAKE_TOKEN="t")
+
+    assert isinstance(open_search(settings, "DATA_ENGINEER"), CortexSearch)

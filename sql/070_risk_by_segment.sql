@@ -1,0 +1,10 @@
+-- How many customers of each segment were at risk at some times, from which the trend is read. A time is there for all
+-- segments or for none.
+CREATE TABLE IF NOT EXISTS risk_by_segment (
+    counted_at TIMESTAMP NOT NULL,
+    segment VARCHAR NOT NULL,
+    customer_count BIGINT NOT NULL,
+    high_count BIGINT NOT NULL,
+    medium_count BIGINT NOT NULL,
+    average_risk_score DOUBLE NOT NULL
+);

@@ -1,0 +1,21 @@
+-- The support cases of customers.
+CREATE OR REPLACE SECURE VIEW {{ database }}.{{ serving_schema }}.customer_cases (
+    case_id,
+    customer_id,
+    segment,
+    open_timestamp,
+    category,
+    sentiment_score
+)
+WITH ROW ACCESS POLICY {{ database }}.{{ serving_schema }}.granted_segments ON (segment)
+COPY GRANTS
+AS
+SELECT
+    cases.case_id,
+    cases.customer_id,
+    customers.segment,
+    cases.open_timestamp,
+    cases.category,
+    cases.sentiment_score
+FROM {{ database }}.{{ schema }}.support_cases AS cases
+INNER JOIN {{ database }}.{{ schema }}.dim_customers AS customers ON cases.customer_id = customers.customer_id;
