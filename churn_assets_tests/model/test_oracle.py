@@ -1,12 +1,11 @@
 """The champion against the truth, which only the simulator knows: what could be known of who leaves, and how much of it is."""
 
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from churn_assets.clock import utc_now
 from churn_assets.model.metrics import Outcomes
 from churn_assets.model.training import train
 from churn_assets.model.training_set import extend, read
@@ -17,6 +16,9 @@ from churn_assets.simulator.seeding import new_bank, seed
 from churn_assets.warehouse.lake import LakeWarehouse
 
 CUSTOMERS, DAYS = 12_000, 365
+# A fixed moment: banks of other days are other samples, whose thousand leavers move the model's share of the truth
+# between 0.946 and 0.967, so that the verdict would be the calendar's.
+NOW = datetime(2026, 3, 1, 12)
 
 
 def true_chances(bank: Bank, cut_offs: set[date]) -> pd.DataFrame:
@@ -32,12 +34,11 @@ def true_chances(bank: Bank, cut_offs: set[date]) -> pd.DataFrame:
 
 @pytest.mark.slow
 def test_the_model_comes_near_to_the_truth_and_leaves_the_heuristic_behind(lake: LakeWarehouse):
-    now = utc_now()
-    bank = new_bank(CUSTOMERS, DAYS, 1, now)
-    seed(lake, bank, now, lambda ledger, rows: None)
-    lake.refresh(("customer_day", "dyn_customer_features"), now)
+    bank = new_bank(CUSTOMERS, DAYS, 1, NOW)
+    seed(lake, bank, NOW, lambda ledger, rows: None)
+    lake.refresh(("customer_day", "dyn_customer_features"), NOW)
     sql = lake.query("SELECT query FROM dynamic_tables WHERE name = 'dyn_customer_features'")["query"][0].as_py()
-    extend(lake, sql, now, lambda _: None)
+    extend(lake, sql, NOW, lambda _: None)
 
     found = train(read(lake))
     test = found.test.merge(true_chances(bank, set(found.test["cut_off"])), on=["customer_id", "cut_off"])
