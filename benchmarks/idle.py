@@ -38,7 +38,8 @@ def main() -> None:
         dagster_home = home / "dagster"
         dagster_home.mkdir()
         (dagster_home / "dagster.yaml").write_text((PROJECT_ROOT / "dagster.yaml").read_text())
-        environment = {**os.environ, "CHURN_HOME": folder, "DAGSTER_HOME": str(dagster_home)}
+        os.environ["DAGSTER_HOME"] = str(dagster_home)
+        environment = {**os.environ, "CHURN_HOME": folder}
         environment.pop("KAFKA_BOOTSTRAP_SERVERS", None)
         for command in (["seed", "--customers", "2000", "--days", "90"], ["deploy"]):
             subprocess.run(churn(*command), env=environment, check=True, capture_output=True)
@@ -47,7 +48,7 @@ def main() -> None:
         dagster = [sys.executable, "-m", "dagster", "dev", "-w", "workspace.yaml", "-p", f"{port}"]
         processes = [stack.enter_context(running(command, environment)) for command in (churn("broker"), dagster)]
         stack.callback(stop, processes)
-        instance = stack.enter_context(DagsterInstance.from_config(str(dagster_home)))
+        instance = stack.enter_context(DagsterInstance.get())
         began = time.monotonic()
         while (quiet := _seconds_since_a_run(instance)) < QUIET_SECONDS:
             if time.monotonic() - began > PATIENCE_SECONDS:

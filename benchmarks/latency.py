@@ -16,7 +16,6 @@ import json
 import os
 import random
 import socket
-import sqlite3
 import statistics
 import tempfile
 import threading
@@ -51,14 +50,13 @@ class Watch(threading.Thread):
     def run(self) -> None:
         """Look every 10 ms."""
         warehouse, before, newest = LakeWarehouse(self._lake), None, 0
-        with sqlite3.connect(f"file:{self._lake / 'catalog.sqlite'}?mode=ro", uri=True) as catalog:
-            while True:
-                if (version := warehouse.version()) != before:
-                    now = time.time()
-                    (found,) = catalog.execute("SELECT max(snapshot_id) FROM ducklake_snapshot").fetchone()
-                    self.seen_at |= dict.fromkeys(range(newest + 1, found + 1), now)
-                    before, newest = version, found
-                time.sleep(0.01)
+        while True:
+            if (version := warehouse.version()) != before:
+                now = time.time()
+                (found,) = warehouse.query("SELECT id FROM lake.current_snapshot()")["id"].to_pylist()
+                self.seen_at |= dict.fromkeys(range(newest + 1, found + 1), now)
+                before, newest = version, found
+            time.sleep(0.01)
 
 
 class Bench:
@@ -72,10 +70,10 @@ class Bench:
         if launcher == "default":
             del config["run_launcher"], config["run_coordinator"]
         (settings.dagster_home / "dagster.yaml").write_text(yaml.dump(config))
+        os.environ["DAGSTER_HOME"] = str(settings.dagster_home)
         environment = {
             **os.environ,
             "CHURN_HOME": folder,
-            "DAGSTER_HOME": str(settings.dagster_home),
             "CHURN_REFRESH": refresh,
         }
         environment.pop("KAFKA_BOOTSTRAP_SERVERS", None)
@@ -91,7 +89,7 @@ class Bench:
         self.processes = [stack.enter_context(running(command, environment)) for command in (churn("broker"), dagster)]
         stack.callback(stop, self.processes)
         self.environment = environment
-        self._instance = stack.enter_context(DagsterInstance.from_config(str(settings.dagster_home)))
+        self._instance = stack.enter_context(DagsterInstance.get())
         self._producer = _wait_for_broker(settings).producer(linger_ms=0)
         self.watch = Watch(settings.lake_path)
         self.watch.start()

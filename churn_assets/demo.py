@@ -139,7 +139,7 @@ def _work_off(settings: Settings, warehouse: Warehouse, stop: StopSignal, say: C
 
     stopped_before = stop.count
     end = time.monotonic() + WORK_OFF_SECONDS
-    with DagsterInstance.from_config(str(settings.dagster_home)) as instance:
+    with DagsterInstance.get() as instance:
         while time.monotonic() < end and stop.count == stopped_before:
             idle = (
                 not any(table.lag_seconds for table in warehouse.dynamic_tables(utc_now()))
@@ -155,6 +155,7 @@ def _work_off(settings: Settings, warehouse: Warehouse, stop: StopSignal, say: C
 def _prepare_dagster_home(settings: Settings) -> None:
     settings.dagster_home.mkdir(parents=True, exist_ok=True)
     shutil.copy(PROJECT_ROOT / "dagster.yaml", settings.dagster_home)
+    os.environ["DAGSTER_HOME"] = str(settings.dagster_home.absolute())
     _logs(settings).mkdir(exist_ok=True)
 
 
@@ -173,7 +174,6 @@ def _process(
     """
     environment = os.environ | {
         "CHURN_HOME": str(settings.home.absolute()),
-        "DAGSTER_HOME": str(settings.dagster_home),
         # Someone is watching: unless told otherwise, the demo does not wait for the target lag.
         "CHURN_REFRESH": settings.refresh if "refresh" in settings.model_fields_set else "eager",
         "PYTHONUNBUFFERED": "1",

@@ -102,7 +102,8 @@ def test_events_become_emails_by_runs_that_the_daemon_launches(tmp_path, monkeyp
     finally:
         demo.kill()
     assert demo.processes_left() == []
-    runs = dg.DagsterInstance.from_config(str(home / "dagster")).get_runs()
+    monkeypatch.setenv("DAGSTER_HOME", str(home / "dagster"))
+    runs = dg.DagsterInstance.get().get_runs()
     assert [run.status for run in runs if not run.is_success] == []
     requested = {run.job_name: run.tags.get("dagster/sensor_name") for run in runs}
     assert requested["score_events"] in ("kafka_sensor", "kafka_relief_sensor")
