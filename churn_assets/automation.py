@@ -10,6 +10,8 @@ once a tick but watch during it (`_watched`), so that the five seconds between t
 """
 
 import json
+import math
+import threading
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
@@ -74,6 +76,7 @@ _LOOK_SECONDS = 0.2  # between two looks of a tick that watches
 # When a tick watches, in seconds after its start. It must have ended when the next loop begins, which passes over a sensor
 # whose tick still runs. Two sensors watch Kafka in turn: one that has requested a run sees nothing until the next loop.
 _FIRST_HALF, _SECOND_HALF, _WHOLE = (0.0, 2.2), (2.2, 4.4), (0.0, 4.4)
+_REQUEST_SECONDS = 2.0  # for a run that a sensor requests to be seen by the other one
 
 ingest_job = dg.define_asset_job(
     "ingest_events",
@@ -169,6 +172,17 @@ def kafka_relief_sensor(
     return _ingestion(context, warehouse, settings, _SECOND_HALF)
 
 
+class _Turn:
+    """One of the sensors that watch Kafka looks at a time, and none just after a request: their ticks may overlap."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.requested_at = -math.inf  # of the monotonic clock
+
+
+_turn = _Turn()
+
+
 def _ingestion(
     context: dg.SensorEvaluationContext, warehouse: Warehouse, settings: Settings, watch: tuple[float, float]
 ) -> dg.RunRequest | dg.SkipReason:
@@ -180,11 +194,19 @@ def _ingestion(
         def look() -> dg.RunRequest | dg.SkipReason:
             nonlocal seen
             seen = None
-            if skip := _under_way(context, ingest_job.name, score_job.name) or _just_failed(context, ingest_job.name):
-                return skip
-            found = lags(warehouse, cluster, settings.topics)
-            seen = {lag.partition: lag.watermarks.high for lag in found}
-            return _request_for(context, warehouse, settings, found)
+            with _turn.lock:
+                if time.monotonic() < _turn.requested_at + _REQUEST_SECONDS:
+                    return dg.SkipReason("a run was requested a moment ago")
+                if skip := _under_way(context, ingest_job.name, score_job.name) or _just_failed(
+                    context, ingest_job.name
+                ):
+                    return skip
+                found = lags(warehouse, cluster, settings.topics)
+                seen = {lag.partition: lag.watermarks.high for lag in found}
+                request = _request_for(context, warehouse, settings, found)
+                if settings.refresh == "eager" and isinstance(request, dg.RunRequest):
+                    _turn.requested_at = time.monotonic()
+                return request
 
         if settings.refresh == "eager":
             # Where a run is in the way, or there is no topic yet, only another look can tell.

@@ -10,7 +10,7 @@ from churn_assets.ingestion.commit import Stored, broken_ranges
 from churn_assets.ingestion.events import EVENT_TYPES, EXTRA_FIELDS, LEDGERS, EventType
 from churn_assets.ingestion.kafka import OffsetRange, Partition
 from churn_assets.settings import EVENTS_TOPIC, SCORES_TOPIC, Settings
-from churn_assets.warehouse.protocol import Warehouse, row_count
+from churn_assets.warehouse.protocol import Warehouse, row_counts
 
 GROUP = "ledgers"
 REJECTS = "event_rejects"
@@ -148,25 +148,25 @@ def ledgers(
     # What reads a ledger in this very run would be skipped with it.
     selected = context.job_def.asset_layer.selected_asset_keys
     goes_on = not selected <= {*map(dg.AssetKey, LEDGERS), dg.AssetKey(REJECTS)}
-    for event_type in EVENT_TYPES:
-        ledger = event_type.ledger
-        if result.rows[ledger] or goes_on:
-            yield dg.MaterializeResult(
-                asset_key=ledger,
-                metadata={
-                    **metadata,
-                    "rows_stored": result.rows[ledger],
-                    "duplicates_dropped": result.duplicates[ledger],
-                    "dagster/row_count": row_count(warehouse, ledger),
-                },
-            )
+    written = [ledger for ledger in LEDGERS if result.rows[ledger] or goes_on]
+    counts = row_counts(warehouse, [*written, REJECTS])
+    for ledger in written:
+        yield dg.MaterializeResult(
+            asset_key=ledger,
+            metadata={
+                **metadata,
+                "rows_stored": result.rows[ledger],
+                "duplicates_dropped": result.duplicates[ledger],
+                "dagster/row_count": counts[ledger],
+            },
+        )
     if result.rejected:
         yield dg.MaterializeResult(
             asset_key=REJECTS,
             metadata={
                 **metadata,
                 "rejected": dict(result.rejected),
-                "dagster/row_count": row_count(warehouse, REJECTS),
+                "dagster/row_count": counts[REJECTS],
             },
         )
     yield _accounted_check(result, metadata)

@@ -182,4 +182,10 @@ class Warehouse(Queries, Protocol):
 
 def row_count(warehouse: Warehouse, table: str) -> int:
     """The number of rows of a table now."""
-    return warehouse.query(f"SELECT count(*) AS row_count FROM {table}")["row_count"][0].as_py()
+    return row_counts(warehouse, [table])[table]
+
+
+def row_counts(warehouse: Warehouse, tables: Iterable[str]) -> dict[str, int]:
+    """The number of rows of each table now, by one query."""
+    counts = [f"SELECT '{table}' AS name, count(*) AS row_count FROM {table}" for table in tables]
+    return {row["name"]: row["row_count"] for row in warehouse.query(" UNION ALL ".join(counts)).to_pylist()}

@@ -43,6 +43,7 @@ def eager(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
     graph.settings = graph.settings.model_copy(update={"refresh": "eager"})
     for watch in ("_FIRST_HALF", "_SECOND_HALF", "_WHOLE"):
         monkeypatch.setattr(automation, watch, (0.0, 0.0))
+    monkeypatch.setattr(automation, "_REQUEST_SECONDS", 0.0)
 
 
 def test_sensor_by_sensor_waiting_events_become_an_email(graph: Graph, live_bank, monkeypatch):
@@ -117,6 +118,8 @@ def test_a_tick_that_watches_requests_what_arrives_during_it(graph: Graph, broke
 
     monkeypatch.setattr(automation.time, "sleep", arrive)
     assert the_request(graph.tick("kafka_sensor")).job_name == "score_events"
+    monkeypatch.setattr(automation, "_REQUEST_SECONDS", 60.0)
+    assert skip_reason(graph.tick("kafka_relief_sensor")) == "a run was requested a moment ago"
 
 
 def test_a_refresh_outside_of_a_run_is_recorded_once_and_one_of_a_run_not_again(graph: Graph, live_bank):
