@@ -15,10 +15,9 @@ import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, build_dbt_asset_specs
 
 from churn_assets.assets.charts import line_charts
-from churn_assets.assets.ledgers import row_count
 from churn_assets.clock import utc_now
 from churn_assets.dynamic_tables.engine import DOWNSTREAM, Refresh, parse_target_lag
-from churn_assets.warehouse.protocol import PastRefresh, Warehouse
+from churn_assets.warehouse.protocol import PastRefresh, Warehouse, row_count
 
 _SLICE = timedelta(minutes=15)
 _SLICES = timedelta(days=1) // _SLICE

@@ -10,14 +10,13 @@ from typing import Any
 import dagster as dg
 
 from churn_assets.assets.driver import DRIVER_CHECK_SPEC, driver_found, must_drive
-from churn_assets.assets.ledgers import row_count
 from churn_assets.clock import utc_now
 from churn_assets.retention.claims import customers_written_to_twice
 from churn_assets.retention.emails import Desk, check_drafts, emails_with_complaints, write_emails
 from churn_assets.retention.outbox import masked
 from churn_assets.retention.queue import STREAM, fill_queue, raise_alerts
 from churn_assets.settings import EMAIL_PAUSE_DAYS, Settings
-from churn_assets.warehouse.protocol import Warehouse
+from churn_assets.warehouse.protocol import Warehouse, row_count
 
 GROUP = "interventions"
 OWNER = "team:marketing"

@@ -7,7 +7,6 @@ from typing import Any
 
 import dagster as dg
 
-from churn_assets.assets.ledgers import row_count
 from churn_assets.assets.model_charts import report
 from churn_assets.clock import utc_now
 from churn_assets.model import registry, training, training_set
@@ -15,7 +14,7 @@ from churn_assets.model.challenge import challenge
 from churn_assets.model.gate import Verdict
 from churn_assets.model.metrics import Evaluation, Measure
 from churn_assets.settings import LABEL_DAYS
-from churn_assets.warehouse.protocol import Warehouse
+from churn_assets.warehouse.protocol import Warehouse, row_count
 
 GROUP = "model"
 OWNER = "team:data-science"
