@@ -441,9 +441,9 @@ def emails_sensor(
             return dg.RunRequest(partition_key=day.isoformat())
         return dg.SkipReason("nobody waits who may be written to today")
 
-    version = warehouse.version()
-    if settings.refresh == "eager" and version is not None:
-        return _watched(look, lambda: warehouse.version() != version, _WHOLE)
+    version: object | None = None
+    if settings.refresh == "eager":
+        return _watched(look, lambda: warehouse.version() not in (None, version), _WHOLE)
     return look()
 
 

@@ -206,8 +206,7 @@ class LakeWarehouse:
         # them a second time in one process would break SQLite's locks. What was just written may not be committed yet.
         files = (self._path / "catalog.sqlite-wal", self._path / "catalog.sqlite")
         states = [(found.st_mtime_ns, found.st_size) for file in files if (found := _stat(file))]
-        now = time.time_ns()
-        return now if any(now - written < _SETTLED_NS for written, _ in states) else states
+        return None if any(time.time_ns() - written < _SETTLED_NS for written, _ in states) else states
 
     def columns(self, table: str) -> list[Column]:
         rows = self.query(f"DESCRIBE {table}").to_pylist()

@@ -120,7 +120,7 @@ class Warehouse(Queries, Protocol):
     def version(self) -> object | None:
         """What is another one after each commit, so cheap that it may be asked several times a second.
 
-        None where the warehouse does not say that for nothing.
+        None where the warehouse does not say that for nothing, or was written to a moment ago and may yet commit it.
         """
         ...
 
