@@ -50,9 +50,9 @@ class Watch(threading.Thread):
     def run(self) -> None:
         """Look every 20 ms while the catalog is written to."""
         warehouse, newest = LakeWarehouse(self._lake), 0
-        log = self._lake / "catalog.sqlite-wal"
         while True:
-            if not newest or (log.exists() and time.time() - log.stat().st_mtime < 0.5):
+            written = max(file.stat().st_mtime for file in self._lake.glob("catalog.sqlite*") if file.exists())
+            if not newest or time.time() - written < 0.5:
                 (found,) = warehouse.query("SELECT id FROM lake.current_snapshot()")["id"].to_pylist()
                 self.seen_at |= dict.fromkeys(range(newest + 1, found + 1), time.time())
                 newest = found
