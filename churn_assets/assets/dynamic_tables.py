@@ -112,7 +112,7 @@ def dynamic_table_assets(manifest_path: Path) -> dg.AssetsDefinition:
                     **refresh_metadata(warehouse, specs[key], result, lags[result.name]),
                     "last_day": last_day((each for each in past if each.name == result.name), now),
                 },
-                check_results=[*(_run_test(warehouse, key, test) for test in tests[key]), _lag_check(key, result)],
+                check_results=[*_run_tests(warehouse, key, tests[key]), _lag_check(key, result)],
             )
 
     return refresh
@@ -190,11 +190,17 @@ def last_day(past: Iterable[PastRefresh], now: datetime) -> dg.MarkdownMetadataV
     )
 
 
-def _run_test(warehouse: Warehouse, key: dg.AssetKey, test: _DataTest) -> dg.AssetCheckResult:
-    failing = warehouse.query(f"SELECT count(*) AS failing FROM ({test.sql}) AS failing_rows")["failing"][0].as_py()
-    return dg.AssetCheckResult(
-        asset_key=key, check_name=test.name, passed=failing == 0, metadata={"failing_rows": failing}
+def _run_tests(warehouse: Warehouse, key: dg.AssetKey, tests: list[_DataTest]) -> list[dg.AssetCheckResult]:
+    if not tests:
+        return []
+    counts = ", ".join(
+        f"(SELECT count(*) FROM ({test.sql}) AS failing_rows) AS test_{number}" for number, test in enumerate(tests)
     )
+    failing = warehouse.query(f"SELECT {counts}").to_pylist()[0].values()
+    return [
+        dg.AssetCheckResult(asset_key=key, check_name=test.name, passed=rows == 0, metadata={"failing_rows": rows})
+        for test, rows in zip(tests, failing, strict=True)
+    ]
 
 
 def _lag_check(key: dg.AssetKey, result: Refresh) -> dg.AssetCheckResult:

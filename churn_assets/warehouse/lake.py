@@ -10,6 +10,7 @@ import random
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import date, datetime, timedelta
@@ -134,6 +135,7 @@ class LakeWarehouse:
         self._path = path
         self._read_only = read_only
         self._timeout_seconds = timeout_seconds
+        self._readers = deque[duckdb.DuckDBPyConnection]()
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
@@ -173,6 +175,20 @@ class LakeWarehouse:
             yield cursor
 
     @contextmanager
+    def _reader(self) -> Generator[duckdb.DuckDBPyConnection]:
+        """A cursor that only reads. It is used again, as USE costs a look into the catalog."""
+        try:
+            cursor = self._readers.pop()
+        except IndexError:
+            cursor = self._connection.cursor().execute("USE lake")
+        try:
+            yield cursor
+        except BaseException:
+            cursor.close()
+            raise
+        self._readers.append(cursor)
+
+    @contextmanager
     def _turn_to_write(self) -> Generator[None]:
         # SQLite refuses the commit of a transaction that any other one has overtaken, so writers of one machine take turns
         # instead of running in vain; the kernel ends a dead writer's turn. Correctness does not rest on this: a writer
@@ -198,7 +214,7 @@ class LakeWarehouse:
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         if self._read_only:
             _refuse_writes(sql)
-        with self._cursor() as cursor, _stopped_after(self._timeout_seconds, cursor):
+        with self._reader() as cursor, _stopped_after(self._timeout_seconds, cursor):
             return cursor.execute(sql, parameters).to_arrow_table()
 
     def version(self) -> object | None:
