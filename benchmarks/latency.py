@@ -45,18 +45,23 @@ class Watch(threading.Thread):
     def __init__(self, lake: Path) -> None:
         super().__init__(daemon=True)
         self._lake = lake
+        self._ended = threading.Event()
         self.seen_at: dict[int, float] = {}
+
+    def end(self) -> None:
+        """Look no more."""
+        self._ended.set()
+        self.join()
 
     def run(self) -> None:
         """Look every 20 ms while the catalog is written to."""
         warehouse, newest = LakeWarehouse(self._lake), 0
-        while True:
+        while not self._ended.wait(0.02):
             written = max(file.stat().st_mtime for file in self._lake.glob("catalog.sqlite*") if file.exists())
             if not newest or time.time() - written < 0.5:
                 (found,) = warehouse.query("SELECT id FROM lake.current_snapshot()")["id"].to_pylist()
                 self.seen_at |= dict.fromkeys(range(newest + 1, found + 1), time.time())
                 newest = found
-            time.sleep(0.02)
 
 
 class Bench:
@@ -93,6 +98,7 @@ class Bench:
         self._producer = _wait_for_broker(settings).producer(linger_ms=0)
         self.watch = Watch(settings.lake_path)
         self.watch.start()
+        stack.callback(self.watch.end)
 
     def send(self, messages: Iterable[tuple[str, dict[str, object]]]) -> float:
         """Send messages at once; the time before, as seconds of the epoch."""
