@@ -62,6 +62,13 @@ def write_project(folder: Path, launcher: dict[str, Any]) -> None:
     config = {
         "run_launcher": {"module": f"{module}.launcher", "class": "WarmRunLauncher", "config": launcher},
         "run_coordinator": {"module": f"{module}.coordinator", "class": "DirectRunCoordinator"},
+        "storage": {
+            "custom": {
+                "module": f"{module}.storage",
+                "class": "OpenSqliteStorage",
+                "config": {"base_dir": str(folder / "home")},
+            }
+        },
         "telemetry": {"enabled": False},
     }
     (folder / "home" / "dagster.yaml").write_text(yaml.dump(config))
@@ -154,6 +161,22 @@ def is_alive(pid: int) -> bool:
 def parent_of(pid: int) -> int:
     """The process that has forked this one."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def open_files(pid: int) -> int:
+    """How many descriptors a process has."""
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that this one has started and not waited for yet."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def own_memory(pid: int) -> int:
+    """What a process has in memory and shares with no other one, kB."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
 
 
 @pytest.fixture

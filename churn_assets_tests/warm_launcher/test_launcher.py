@@ -11,7 +11,15 @@ from dagster._core.run_coordinator import SubmitRunContext
 
 from churn_assets.warm_launcher import launcher
 from churn_assets.warm_launcher.launcher import PROCESS_TAG
-from churn_assets_tests.warm_launcher.conftest import Project, is_alive, parent_of, wait_until
+from churn_assets_tests.warm_launcher.conftest import (
+    Project,
+    children_of,
+    is_alive,
+    open_files,
+    own_memory,
+    parent_of,
+    wait_until,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="warm processes need Linux")
 
@@ -154,6 +162,24 @@ def test_a_warm_process_replaces_itself_after_many_runs(project: Project):
         assert project.finished(project.launch("noting")).status == DagsterRunStatus.SUCCESS
         loads.append(project.loads)
     assert loads[-1] - loads[0] == 2
+
+
+@pytest.mark.slow
+def test_many_runs_in_a_row_leave_no_process_open_file_or_memory_behind(project: Project):
+    def launched(count: int) -> int:
+        runs = [project.finished(project.launch("noting")) for _ in range(count)]
+        assert {run.status for run in runs} == {DagsterRunStatus.SUCCESS}
+        assert [run for run in runs if PROCESS_TAG not in run.tags] == []
+        (warm,) = {project.said_by(run)[1] for run in runs}
+        wait_until(lambda: not children_of(warm))
+        return warm
+
+    warm = launched(20)  # what is learned and cached is by then
+    files, memory, own_files = open_files(warm), own_memory(warm), open_files(os.getpid())
+    assert launched(int(os.environ.get("RUNS_IN_A_ROW", "100"))) == warm
+    assert open_files(warm) == files
+    assert open_files(os.getpid()) <= own_files + 2  # of the client that asks the code location
+    assert own_memory(warm) < memory + 4096
 
 
 @pytest.mark.slow
