@@ -133,7 +133,9 @@ search_job = dg.define_asset_job(
     description="Add to the search index what has changed in the ledgers.",
 )
 trend_job = dg.define_asset_job(
-    "count_risk", dg.AssetSelection.assets("risk_by_segment"), description="Write down how many customers are at risk."
+    "count_risk",
+    dg.AssetSelection.assets("risk_by_segment", "event_latency"),
+    description="Write down how many customers are at risk, and how long events took.",
 )
 maintenance_job = dg.define_asset_job(
     "maintain_tables", dg.AssetSelection.assets("table_maintenance"), description="Merge small files, expire snapshots."

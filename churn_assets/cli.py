@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import asdict, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,7 +27,7 @@ from churn_assets.dynamic_tables.engine import DynamicTableError
 from churn_assets.errors import ChurnError
 from churn_assets.ingestion.commit import Stored
 from churn_assets.search.hits import Filters
-from churn_assets.settings import ENGINEER_ROLE, load_settings
+from churn_assets.settings import ENGINEER_ROLE, LATENCY_HOURS, load_settings
 from churn_assets.stop import StopSignal
 from churn_assets.warehouse.opening import open_agent, open_serving, open_warehouse, place_of, warehouse_to_write
 
@@ -297,6 +297,38 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Machine-readabl
     table.add_row("risk", ", ".join(f"{name} {count:,}" for name, count in state["risk"].items()))
     table.add_row("queue", f"{state['queue']:,} customers wait")
     table.add_row("emails", f"{state['emails']['total']:,}, {state['emails']['last_7_days']:,} in the last 7 days")
+    console.print(table)
+
+
+@app.command()
+def latency(
+    hours: Annotated[float, typer.Option(help="How far to look back.", min=0.0)] = LATENCY_HOURS,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable, with histograms.")] = False,
+) -> None:
+    """Show how long events took to their ledger, features, score and email."""
+    from churn_assets.latency import BOUNDS, hops
+
+    found = hops(open_warehouse(load_settings(), read_only=True), utc_now() - timedelta(hours=hours))
+    shares = {"p50": 0.5, "p95": 0.95, "max": 1.0}
+    if as_json:
+        said = [
+            {
+                "hop": hop.name,
+                "events": hop.events,
+                **{f"{name}_seconds": hop.quantile(share) for name, share in shares.items()},
+                "histogram": [
+                    {"up_to_seconds": bound, "events": count}
+                    for bound, count in zip([*BOUNDS, None], hop.histogram(), strict=True)
+                ],
+            }
+            for hop in found
+        ]
+        print(json.dumps(said, indent=2))  # noqa: T201
+        return
+    table = Table("hop", "events", *(f"{name}, s" for name in shares), box=None)
+    for hop in found:
+        seconds = (hop.quantile(share) for share in shares.values())
+        table.add_row(hop.name, f"{hop.events:,}", *("" if s is None else f"{s:.2f}" for s in seconds))
     console.print(table)
 
 

@@ -9,6 +9,7 @@ from churn_assets.assets.cost import daily_cost
 from churn_assets.assets.dynamic_tables import dynamic_table_assets
 from churn_assets.assets.effect import intervention_effect
 from churn_assets.assets.interventions import high_risk_history, retention_emails, stream_high_risk_customers
+from churn_assets.assets.latency import event_latency
 from churn_assets.assets.ledgers import ledgers, topics
 from churn_assets.assets.maintenance import table_maintenance
 from churn_assets.assets.model import churn_champion, churn_model, training_set_asset
@@ -44,6 +45,7 @@ def build_defs(settings: Settings, resource_overrides: dict[str, Any] | None = N
         daily_cost,
         log_search_index,
         risk_by_segment,
+        event_latency,
         table_maintenance,
     ]
     return dg.Definitions(

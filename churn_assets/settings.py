@@ -119,6 +119,7 @@ EFFECT_SECONDS = 24 * 3600.0  # between two measurements of the emails' effect
 EFFECT_DAYS = 30  # within which a customer who left counts against an email, or against its absence
 TREND_SECONDS = 15 * 60.0  # between two counts of the customers at risk, from which the trend is read
 TREND_DAYS = 30  # of the trend that is shown
+LATENCY_HOURS = 24  # of the events whose way is shown
 SEARCH_TARGET_LAG = "1 hour"  # of the search over errors and cases on Snowflake, where each refresh costs
 SEARCH_SECONDS = 60.0  # between two additions to the search index while events arrive
 SEARCH_POSITION_SECONDS = (

@@ -250,6 +250,16 @@ def test_status_is_there_for_people_and_for_scripts(churn: Churn):
     assert {"event_rejects", "kafka", "risk", "queue", "emails"} <= set(shown)
 
 
+@pytest.mark.usefixtures("settings")
+def test_latency_is_there_for_people_and_for_scripts(churn: Churn):
+    table, as_json = churn("latency"), churn("latency", "--hours", "1", "--json")
+
+    assert (table.code, as_json.code, table.err, as_json.err) == (0, 0, "", "")
+    hops = json.loads(as_json.out)
+    assert [hop["hop"] in table.out for hop in hops] == [True] * 5
+    assert {sum(bucket["events"] for bucket in hop["histogram"]) - hop["events"] for hop in hops} == {0}
+
+
 @pytest.fixture
 def seeded(churn: Churn) -> LakeWarehouse:
     """A home where `churn seed` has run, and nothing else."""

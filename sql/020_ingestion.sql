@@ -10,7 +10,8 @@ CREATE TABLE IF NOT EXISTS kafka_offsets (
 );
 
 -- One line for each range of messages; for a partition they follow one another without gap or overlap. The outcome is
--- STORED, or SKIPPED where Kafka no longer held the messages and CHURN_ON_GAP=skip let the ingestion go on.
+-- STORED, or SKIPPED where Kafka no longer held the messages and CHURN_ON_GAP=skip let the ingestion go on. Kafka's time
+-- stamps of the messages (when they were produced, or appended where the topic says so) are NULL for SKIPPED.
 CREATE TABLE IF NOT EXISTS ingest_ranges (
     epoch VARCHAR NOT NULL,
     topic VARCHAR NOT NULL,
@@ -18,7 +19,9 @@ CREATE TABLE IF NOT EXISTS ingest_ranges (
     start_offset BIGINT NOT NULL,
     end_offset BIGINT NOT NULL,
     outcome VARCHAR NOT NULL,
-    stored_at TIMESTAMP NOT NULL
+    stored_at TIMESTAMP NOT NULL,
+    oldest_message_at TIMESTAMP,
+    newest_message_at TIMESTAMP
 );
 
 -- Messages that cannot be rows. For a row of a loaded file the epoch is 'file', kafka_topic the path and kafka_offset

@@ -1,7 +1,7 @@
 """Small charts for an asset's metadata. Here belongs the drawing, not what is drawn.
 
-Line charts are SVG by hand: every refresh leaves one in Dagster's event log, so it has to be about a kilobyte, and a run must not
-pay a second for importing a plotting library. Numbers of single materializations are plotted by Dagster itself.
+Lines and bars are SVG by hand: every refresh leaves one in Dagster's event log, so it has to be about a kilobyte, and a
+run must not pay a second for importing a plotting library. Numbers of single materializations are plotted by Dagster itself.
 """
 
 import base64
@@ -25,15 +25,28 @@ def line_charts(series: Mapping[str, Sequence[float | None]], caption: str) -> d
         parts.append(f"<text x='{_LEFT - 6}' y='{top + _HEIGHT}' text-anchor='end'>0</text>")
         parts.append(f"<path d='M{_LEFT} {top}v{_HEIGHT}h{_WIDTH - _LEFT}' stroke='#888'/>")
         parts.append(f"<path d='{_path(values, largest, top)}' stroke='#4f43dd' stroke-width='3'/>")
-    height = len(series) * (_HEIGHT + 30)
-    svg = (
-        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {_WIDTH} {height}' width='{_WIDTH}' height='{height}'"
-        f" font-family='sans-serif' font-size='12' fill='none' stroke-linecap='round'>"
-        f"<style>text{{fill:#888}}</style>{''.join(parts)}</svg>"
-    )
-    return dg.MetadataValue.md(
-        f"![{caption}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})\n\n{caption}"
-    )
+    return _svg(parts, len(series) * (_HEIGHT + 30), caption)
+
+
+def bar_charts(series: Mapping[str, Sequence[int]], labels: Sequence[str], caption: str) -> dg.MarkdownMetadataValue:
+    """One chart of counts below the other, each named and with its largest count; a label below each bar."""
+    parts: list[str] = []
+    step = (_WIDTH - _LEFT) / len(labels)
+    for number, (name, counts) in enumerate(series.items()):
+        top = number * (_HEIGHT + 45) + 20
+        largest = max(counts, default=0)
+        parts.append(f"<text x='{_LEFT}' y='{top - 6}'>{name}</text>")
+        parts.append(f"<text x='{_LEFT - 6}' y='{top + 8}' text-anchor='end'>{largest:,}</text>")
+        parts.append(f"<path d='M{_LEFT} {top}v{_HEIGHT}h{_WIDTH - _LEFT}' stroke='#888'/>")
+        for place, (count, label) in enumerate(zip(counts, labels, strict=True)):
+            x, high = _LEFT + place * step + 4, count / (largest or 1) * _HEIGHT
+            parts.append(
+                f"<path d='M{x:.0f} {top + _HEIGHT}v-{high:.0f}h{step - 8:.0f}V{top + _HEIGHT}z' fill='#4f43dd'/>"
+            )
+            parts.append(
+                f"<text x='{x + step / 2 - 4:.0f}' y='{top + _HEIGHT + 14}' text-anchor='middle'>{label}</text>"
+            )
+    return _svg(parts, len(series) * (_HEIGHT + 45), caption)
 
 
 def png_of(figure: Any) -> bytes:
@@ -46,6 +59,17 @@ def png_of(figure: Any) -> bytes:
 def picture(png: bytes, caption: str, words: str) -> dg.MarkdownMetadataValue:
     """A picture that a plotting library has drawn, and what is to be read below it."""
     return dg.MetadataValue.md(f"![{caption}](data:image/png;base64,{base64.b64encode(png).decode()})\n\n{words}")
+
+
+def _svg(parts: Sequence[str], height: int, caption: str) -> dg.MarkdownMetadataValue:
+    svg = (
+        f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {_WIDTH} {height}' width='{_WIDTH}' height='{height}'"
+        f" font-family='sans-serif' font-size='12' fill='none' stroke-linecap='round'>"
+        f"<style>text{{fill:#888}}</style>{''.join(parts)}</svg>"
+    )
+    return dg.MetadataValue.md(
+        f"![{caption}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})\n\n{caption}"
+    )
 
 
 def _path(values: Sequence[float | None], largest: float, top: int) -> str:

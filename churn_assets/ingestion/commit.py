@@ -18,7 +18,7 @@ from churn_assets.ingestion.events import EXTRA_FIELDS, LEDGERS, EventType
 from churn_assets.ingestion.kafka import Chunk, OffsetRange, Partition
 from churn_assets.intervals import day_intervals
 from churn_assets.warehouse.protocol import Transaction, Warehouse
-from churn_assets.warehouse.values import as_table, flat, places
+from churn_assets.warehouse.values import as_table, flat
 
 
 class OffsetGapError(ChurnError):
@@ -105,7 +105,7 @@ def store(warehouse: Warehouse, chunk: Chunk, decoded: Decoded, now: datetime) -
     """
 
     def take(tx: Transaction) -> None:
-        _take_offsets(tx, chunk.ranges, now, outcome="STORED")
+        _take_offsets(tx, chunk.ranges, now, outcome="STORED", sent=_sent(chunk.messages))
         if decoded.rejects.num_rows:
             store_rejects(tx, chunk.ranges[0].partition.epoch, chunk.topic, now)
 
@@ -116,7 +116,7 @@ def store(warehouse: Warehouse, chunk: Chunk, decoded: Decoded, now: datetime) -
 
 def skip(warehouse: Warehouse, gone: OffsetRange, now: datetime) -> Stored:
     """Pass over messages that the cluster no longer holds. `ingest_ranges` keeps that they were never stored."""
-    warehouse.transact(lambda tx: _take_offsets(tx, [gone], now, outcome="SKIPPED"))
+    warehouse.transact(lambda tx: _take_offsets(tx, [gone], now, outcome="SKIPPED", sent={}))
     return Stored(skipped=[gone])
 
 
@@ -176,9 +176,25 @@ _TAKEN = {
     "end_offset": "BIGINT",
     "taken_at": "TIMESTAMP",
 }
+_LOGGED = {
+    **{name: _TAKEN[name] for name in ("epoch", "topic", "kafka_partition", "start_offset", "end_offset")},
+    "outcome": "VARCHAR",
+    "stored_at": "TIMESTAMP",
+    "oldest_message_at": "TIMESTAMP",
+    "newest_message_at": "TIMESTAMP",
+}
 
 
-def _take_offsets(tx: Transaction, ranges: Sequence[OffsetRange], now: datetime, *, outcome: str) -> None:
+_Sent = Mapping[int, tuple[datetime | None, datetime | None]]
+
+
+def _sent(messages: pa.Table) -> _Sent:
+    """Kafka's first and last time stamp of the messages of each partition."""
+    found = messages.group_by("kafka_partition").aggregate([("kafka_time", "min"), ("kafka_time", "max")])
+    return {row["kafka_partition"]: (row["kafka_time_min"], row["kafka_time_max"]) for row in found.to_pylist()}
+
+
+def _take_offsets(tx: Transaction, ranges: Sequence[OffsetRange], now: datetime, *, outcome: str, sent: _Sent) -> None:
     """Move the committed offsets from the ranges' starts to their ends, unless another run has moved them."""
     taken = [[*r.partition, r.start, r.end, now] for r in ranges]
     moved = tx.execute(
@@ -193,8 +209,8 @@ def _take_offsets(tx: Transaction, ranges: Sequence[OffsetRange], now: datetime,
     )
     if moved < len(ranges):
         raise OvertakenError
-    log = [[*r.partition, r.start, r.end, outcome, now] for r in ranges]
-    tx.execute(f"INSERT INTO ingest_ranges VALUES {places(log)}", flat(log))
+    log = [[*r.partition, r.start, r.end, outcome, now, *sent.get(r.partition.number, (None, None))] for r in ranges]
+    tx.execute(f"INSERT INTO ingest_ranges SELECT * FROM {as_table(log, _LOGGED)} AS logged", flat(log))
 
 
 def _store_rows(tx: Transaction, event_type: EventType, rows: pa.Table, topic: str | None, now: datetime) -> int:

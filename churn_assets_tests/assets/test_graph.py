@@ -126,6 +126,23 @@ def test_a_refreshed_table_shows_its_rows_columns_and_what_the_refresh_did(graph
     assert metadata["rows_inserted"].value == predictions.num_rows
 
 
+def test_the_way_of_events_is_a_table_and_a_histogram_of_each_hop(graph: Graph, live_bank):
+    for job in ("ingest_events", "refresh_dynamic_tables"):
+        assert graph.run(job).success
+    result = graph.run("count_risk")
+    (event,) = [e for e in result.get_asset_materialization_events() if e.asset_key == dg.AssetKey("event_latency")]
+    metadata = event.step_materialization_data.materialization.metadata
+    rows = {record.data["hop"]: record.data for record in metadata["hops"].value.records}
+    assert rows["message to score"]["events"] == rows["message to ledger"]["events"] == 600
+    assert 0 < rows["message to ledger"]["p50_s"] < rows["message to score"]["p50_s"] < 600
+    assert rows["score to email"]["events"] == 0
+    svg = ElementTree.fromstring(base64.b64decode(re.search(r"base64,([^)]*)", metadata["histogram"].value)[1]))
+    assert {"message to ledger", "score to email", "0.5 s", "more", "600"} <= {
+        t.text for t in svg.findall(".//{*}text")
+    }
+    assert metadata["message_to_score_p95_seconds"].value > metadata["message_to_score_p50_seconds"].value * 0.99
+
+
 def test_a_refreshed_table_shows_a_chart_of_the_last_day_that_stays_small(graph: Graph, live_bank):
     quiet, slow = utc_now() - timedelta(hours=20), utc_now() - timedelta(hours=2)
     for started_at, duration in ((quiet, 1.5), (slow, 40.25)):

@@ -5,9 +5,11 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from datetime import timedelta
 
 import pytest
 
+from churn_assets.clock import utc_now
 from churn_assets.ingestion import backlog, commit, kafka
 from churn_assets.ingestion.broker import embedded_broker
 from churn_assets.ingestion.commit import broken_ranges
@@ -110,6 +112,19 @@ def test_a_backlog_is_stored_in_chunks_that_say_how_far_they_are(stream: Stream,
     assert progress[-1].startswith("2,030 of 2,030 offsets stored")
     assert result.messages == 2_030
     assert_stored_exactly_once(stream, rejects, refs)
+
+
+def test_each_range_knows_when_its_first_and_last_message_were_sent(stream: Stream):
+    before = utc_now()
+    stream.send([message("TXN", transaction_ref=f"T{number}") for number in range(50)])
+    after = utc_now()
+    stream.ingest()
+    ranges = stream.rows("SELECT oldest_message_at, newest_message_at, stored_at FROM ingest_ranges")
+    assert ranges
+    for oldest, newest, stored in ranges:
+        # Kafka's time stamps are whole milliseconds.
+        assert before - timedelta(milliseconds=1) <= oldest <= newest <= after
+        assert newest <= stored
 
 
 def test_several_topics_are_ingested_by_one_run(stream: Stream, request: pytest.FixtureRequest):

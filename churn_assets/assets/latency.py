@@ -1,0 +1,52 @@
+"""The latency of each hop as a table and a histogram. How it is found is `churn_assets.latency`."""
+
+from datetime import timedelta
+
+import dagster as dg
+
+from churn_assets.assets.charts import bar_charts
+from churn_assets.clock import utc_now
+from churn_assets.latency import BOUNDS, hops
+from churn_assets.settings import LATENCY_HOURS
+from churn_assets.warehouse.protocol import Warehouse
+
+_UP_TO = [*(f"{bound:g} s" for bound in BOUNDS), "more"]
+
+
+@dg.asset(
+    deps=["dyn_churn_predictions", "retention_emails"],
+    description="How long events took to their ledger, features, score and email, hop by hop.",
+    kinds={"python"},
+    group_name="serving",
+    owners=["team:data-engineering"],
+)
+def event_latency(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
+    """Look back from now."""
+    found = hops(warehouse, utc_now() - timedelta(hours=LATENCY_HOURS))
+    rows = [
+        {
+            "hop": hop.name,
+            "events": hop.events,
+            **{
+                name: round(hop.quantile(share) or 0.0, 2)
+                for name, share in (("p50_s", 0.5), ("p95_s", 0.95), ("max_s", 1.0))
+            },
+        }
+        for hop in found
+    ]
+    score = next(hop for hop in found if hop.name == "message to score")
+    return dg.MaterializeResult(
+        metadata={
+            "hops": dg.MetadataValue.table([dg.TableRecord(row) for row in rows]),
+            "histogram": bar_charts(
+                {hop.name: hop.histogram() for hop in found},
+                _UP_TO,
+                f"events by seconds, the last {LATENCY_HOURS} hours",
+            ),
+            **{
+                f"message_to_score_{name}_seconds": seconds
+                for name, share in (("p50", 0.5), ("p95", 0.95))
+                if (seconds := score.quantile(share)) is not None
+            },
+        }
+    )
