@@ -140,7 +140,10 @@ def test_the_way_of_events_is_a_table_and_a_histogram_of_each_hop(graph: Graph, 
     assert {"message to ledger", "score to email", "0.5 s", "more", "600"} <= {
         t.text for t in svg.findall(".//{*}text")
     }
-    assert metadata["message_to_score_p95_seconds"].value > metadata["message_to_score_p50_seconds"].value * 0.99
+    p50, p95 = (metadata[f"message_to_score_{share}_seconds"].value for share in ("p50", "p95"))
+    assert isinstance(p50, float)
+    assert isinstance(p95, float)
+    assert 0 < p50 <= p95
 
 
 def test_a_refreshed_table_shows_a_chart_of_the_last_day_that_stays_small(graph: Graph, live_bank):

@@ -119,12 +119,12 @@ def test_each_range_knows_when_its_first_and_last_message_were_sent(stream: Stre
     stream.send([message("TXN", transaction_ref=f"T{number}") for number in range(50)])
     after = utc_now()
     stream.ingest()
-    ranges = stream.rows("SELECT oldest_message_at, newest_message_at, stored_at FROM ingest_ranges")
+    ranges = stream.lake.query("SELECT oldest_message_at, newest_message_at, stored_at FROM ingest_ranges").to_pylist()
     assert ranges
-    for oldest, newest, stored in ranges:
+    for known in ranges:
         # Kafka's time stamps are whole milliseconds.
-        assert before - timedelta(milliseconds=1) <= oldest <= newest <= after
-        assert newest <= stored
+        assert before - timedelta(milliseconds=1) <= known["oldest_message_at"] <= known["newest_message_at"] <= after
+        assert known["newest_message_at"] <= known["stored_at"]
 
 
 def test_several_topics_are_ingested_by_one_run(stream: Stream, request: pytest.FixtureRequest):
