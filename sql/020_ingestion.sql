@@ -10,8 +10,8 @@ CREATE TABLE IF NOT EXISTS kafka_offsets (
 );
 
 -- One line for each range of messages; for a partition they follow one another without gap or overlap. The outcome is
--- STORED, or SKIPPED where Kafka no longer held the messages and CHURN_ON_GAP=skip let the ingestion go on. The last two
--- are Kafka's time stamps (when messages were produced, or appended where the topic says so), NULL for SKIPPED.
+-- STORED, or SKIPPED where Kafka no longer held the messages and CHURN_ON_GAP=skip let the ingestion go on. The
+-- last two are Kafka's time stamps (when messages were produced, or appended where the topic says so), or NULL.
 CREATE TABLE IF NOT EXISTS ingest_ranges (
     epoch VARCHAR NOT NULL,
     topic VARCHAR NOT NULL,
