@@ -33,6 +33,7 @@ from churn_assets.settings import (
 )
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.protocol import Transaction
+from churn_assets_tests.rounds import rounds
 
 NOW = datetime.fromisoformat("2026-06-30T15:00:00")
 DAY = timedelta(days=1)
@@ -526,7 +527,9 @@ EVENTS = st.lists(
 
 
 @pytest.mark.slow
-@hypothesis.settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis.settings(
+    max_examples=rounds(20), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(history=st.lists(st.tuples(EVENTS, st.sampled_from([0, 0, 1, 31])), min_size=2, max_size=4))
 def test_after_any_history_the_tables_equal_a_full_recompute(
     bank: Bank, history: list[tuple[list[str | tuple[Any, ...]], int]]

@@ -15,6 +15,7 @@ from churn_assets.ingestion.events import LEDGERS
 from churn_assets.ingestion.kafka import Chunk, OffsetRange, Partition
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets_tests.ingestion.messages import message
+from churn_assets_tests.rounds import rounds
 
 PARTITIONS = 3
 NOW = utc_now()
@@ -95,7 +96,7 @@ def plan(stream: list[list[bytes]], luck: random.Random) -> list[list[OffsetRang
 
 
 @pytest.mark.slow
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=rounds(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.lists(EVENTS, max_size=12), min_size=PARTITIONS, max_size=PARTITIONS), st.integers(0, 2**32))
 def test_any_split_into_ranges_and_any_order_of_replays_gives_the_same_ledgers(lake: LakeWarehouse, stream, number):
     empty(lake)

@@ -36,6 +36,7 @@ from churn_assets_tests.retention.desk import (
     clear_desk,
     write,
 )
+from churn_assets_tests.rounds import rounds
 
 PAUSE = EMAIL_PAUSE_DAYS * DAY
 LIMIT = 1
@@ -87,7 +88,9 @@ def at_most_one_email_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("at_most_one_email_a_run")
-@hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(
+    max_examples=rounds(25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(steps=STEPS)
 @example(steps=COMES_BACK_TOO_EARLY)
 @example(steps=IS_DROPPED_BEFORE_THE_QUEUE_IS_FILLED)

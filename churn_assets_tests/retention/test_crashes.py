@@ -24,8 +24,9 @@ from churn_assets.retention.writer import Answer, EmailRequest
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets_tests.retention.bank import DAY, HIGH, MINUTE, NOW, fill, interventions, predict, waiting
 from churn_assets_tests.retention.desk import LIMITS, StubWriter, desk_of
+from churn_assets_tests.rounds import rounds
 
-KILLS = 100
+KILLS = rounds(100)
 BOUNDARIES = (
     "after the claim",
     "during the call",
@@ -101,7 +102,7 @@ def run(path: Path, bill: Path, day: date, now: datetime, boundary: str, passes:
 
 
 @pytest.mark.slow
-def test_a_hundred_kills_write_to_nobody_twice_forget_nobody_and_pay_for_no_answer_twice(
+def test_many_kills_write_to_nobody_twice_forget_nobody_and_pay_for_no_answer_twice(
     lake: LakeWarehouse, lake_path: Path, tmp_path: Path
 ):
     rng, bill = random.Random(5), tmp_path / "bill"

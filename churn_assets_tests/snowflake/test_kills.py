@@ -26,11 +26,12 @@ from churn_assets.warehouse.snowflake import SnowflakeWarehouse
 from churn_assets_tests.ingestion.conftest import Stream
 from churn_assets_tests.ingestion.test_any_order import outcome
 from churn_assets_tests.ingestion.test_crashes import random_events
+from churn_assets_tests.rounds import rounds
 from churn_assets_tests.snowflake.emulator.process import RunningEmulator, running
 
 pytestmark = [pytest.mark.emulator, pytest.mark.slow]
 
-KILLS, CHUNK_MESSAGES = 40, 40
+KILLS, CHUNK_MESSAGES = rounds(40), 40
 BOUNDARIES = (
     "before the file is put",
     "after the file is put",
@@ -95,7 +96,7 @@ def ingest_and_die(environment: dict[str, str], home: Path, boundary: str, numbe
     ingest(warehouse, cluster, ranges, on_gap="fail", group="g", clock=utc_now, report=lambda _: None)
 
 
-def test_forty_kills_change_nothing_that_is_stored(
+def test_many_kills_change_nothing_that_is_stored(
     emulator: RunningEmulator, tables: Settings, settings: Settings, lake: LakeWarehouse
 ):
     luck, died, number = random.Random(3), Counter[str](), 0
