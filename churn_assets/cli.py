@@ -391,6 +391,21 @@ def search(
 
 
 @app.command()
+def grant(
+    role: Annotated[str, typer.Argument(help="MARKETING_ANALYST, or a role of your own.")],
+    segments: Annotated[
+        list[str] | None, typer.Argument(help="The segments that it sees; '*' is all, none is none.")
+    ] = None,
+) -> None:
+    """Let a role see these segments in the serving views, and no others; it holds from the next query on."""
+    from churn_assets.analyst.segment_grants import grant_segments
+
+    granted = segments or []
+    grant_segments(warehouse_to_write(load_settings()), role.upper(), granted)
+    _say(f"{role.upper()} sees {', '.join(granted) or 'nothing'}")
+
+
+@app.command()
 def ask(
     question: Annotated[str, typer.Argument(help="In words, such as 'How many customers are in each class of risk?'")],
     role: Annotated[str, typer.Option(help="Answer with what a role sees, such as MARKETING_ANALYST.")] = ENGINEER_ROLE,

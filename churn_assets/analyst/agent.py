@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
-import duckdb
-
 from churn_assets.analyst import guard
 from churn_assets.analyst.answer import Answer, Author, AuthorError, Proposal, RefusedSql
 from churn_assets.analyst.questions import Match, Questions
@@ -18,7 +16,6 @@ from churn_assets.analyst.search_request import SearchRequest, Unsure, asks_for_
 from churn_assets.analyst.semantic_model import SemanticModel, on_views
 from churn_assets.analyst.serving import Serving
 from churn_assets.search.hits import Search
-from churn_assets.warehouse.lake import QueryTimeoutError
 from churn_assets.warehouse.protocol import WarehouseError
 
 MAX_QUESTION_CHARACTERS = 500
@@ -124,7 +121,7 @@ class Agent:
         try:
             rows = self._serving.query(on_views(self._model, sql))
         # The engine's words do not go back to the model: they may quote a row.
-        except (duckdb.Error, QueryTimeoutError, WarehouseError) as error:
+        except WarehouseError as error:
             return replace(answer, sql=sql, refusal=f"the SQL failed: {str(error).splitlines()[0]}")
         return replace(answer, sql=sql, rows=rows, nearest=())
 

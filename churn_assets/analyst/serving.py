@@ -17,7 +17,7 @@ from churn_assets.clock import utc_now
 from churn_assets.dynamic_tables.engine import parse_target_lag
 from churn_assets.errors import ChurnError
 from churn_assets.settings import ANALYST_ROLE, ENGINEER_ROLE, FEATURES_TARGET_LAG, SNAPSHOT_RETENTION_HOURS
-from churn_assets.warehouse.protocol import Warehouse, WarehouseError
+from churn_assets.warehouse.protocol import Queries, Warehouse, WarehouseError
 
 
 class UnknownRoleError(ChurnError):
@@ -31,14 +31,6 @@ class Freshness:
     name: str
     lag_seconds: float
     target_lag_seconds: float
-
-
-class Queries(Protocol):
-    """What answers a query."""
-
-    def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
-        """The result of one query."""
-        ...
 
 
 class Serving(Protocol):
@@ -134,7 +126,7 @@ class LakeServing:
         return [Freshness(table.name, table.lag_seconds, table.target_lag_seconds) for table in tables]
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
-        return self._lake.query(with_serving_views(sql, self.role), parameters)
+        return self._asked(with_serving_views(sql, self.role), parameters)
 
     def query_from_outside(self, sql: str) -> pa.Table:
         columns = {view: self.query(f"SELECT * FROM {view} LIMIT 0").column_names for view in serving_views()}
@@ -148,7 +140,15 @@ class LakeServing:
     def score_history(self, customer_id: str) -> pa.Table:
         snapshots = self._lake.query(_SNAPSHOTS).to_pylist()[0]
         seen = self.query("SELECT customer_id FROM customer_risk WHERE customer_id = ?", [customer_id]).num_rows
-        return self._lake.query(_HISTORY.format(**snapshots), [customer_id if seen else ""] * 2)
+        return self._asked(_HISTORY.format(**snapshots), [customer_id if seen else ""] * 2)
+
+    def _asked(self, sql: str, parameters: Sequence[Any]) -> pa.Table:
+        import duckdb  # noqa: PLC0415  # in Snowflake, where this module is imported too, there is none
+
+        try:
+            return self._lake.query(sql, parameters)
+        except duckdb.Error as error:
+            raise WarehouseError(str(error).strip().splitlines()[0]) from error
 
 
 class SnowflakeServing:

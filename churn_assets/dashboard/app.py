@@ -5,13 +5,13 @@ Here belong the frame around the tabs, the choice of the role, and what is shown
 
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 
-import duckdb
 import streamlit as st
 
-from churn_assets.dashboard import ask, customers, interventions, overview
+from churn_assets.dashboard import ask, customers, interventions, looks, overview
 from churn_assets.dashboard.shown import Shown
-from churn_assets.dashboard.source import Source, WarehouseSource
+from churn_assets.dashboard.source import SessionSource, Source, WarehouseSource
 from churn_assets.errors import ChurnError
 from churn_assets.settings import ENGINEER_ROLE, load_settings
 
@@ -26,7 +26,14 @@ TABS: dict[str, Callable[[Shown], None]] = {
 
 @st.cache_resource(show_spinner=False)
 def source_of(role: str) -> Source:
-    """The source of a role; its connection is kept for everybody who looks with this role."""
+    """The source of a role; its connection is kept for everybody who looks with this role.
+
+    In Snowflake there is one: the app runs with the rights of its owner, the analyst's role.
+    """
+    if find_spec("_snowflake"):
+        from snowflake.snowpark.context import get_active_session  # noqa: PLC0415
+
+        return SessionSource(get_active_session())
     return WarehouseSource(load_settings(), role)
 
 
@@ -46,8 +53,9 @@ def main() -> None:
 def _tab(draw: Callable[[Shown], None]) -> None:
     try:
         draw(Shown(_source()))
-    except (ChurnError, duckdb.Error) as error:
-        st.error(f"The warehouse does not answer: {str(error).strip().splitlines()[0]}", icon=":material/cloud_off:")
+    except ChurnError as error:
+        st.session_state.pop("role", None)  # it may be the role that is not there any more
+        st.error(looks.plain(f"The warehouse does not answer: {error}"), icon=":material/cloud_off:")
         st.caption("Where this names no way out, `churn doctor` looks at settings, warehouse and deployment.")
         if st.button("Try again"):
             st.cache_resource.clear()
@@ -57,7 +65,7 @@ def _tab(draw: Callable[[Shown], None]) -> None:
 def _source() -> Source:
     # The role outlives a change of the tab, which a widget's own state does not.
     st.session_state.setdefault("role", ENGINEER_ROLE)
-    roles = source_of(ENGINEER_ROLE).serving.roles()
+    roles = source_of(st.session_state["role"]).serving.roles()
     _, right = st.columns([4, 1])
     role = right.selectbox(
         "Role",

@@ -48,7 +48,7 @@ def _draw(answer: Answer) -> None:
     if answer.sql:
         st.code(answer.sql, language="sql", wrap_lines=True)
     for refused in answer.refused:
-        st.caption(f"SQL that did not run: {refused.reason}")
+        st.text(f"SQL that did not run: {refused.reason}")
         st.code(refused.sql[:2000], language="sql", wrap_lines=True)
     if answer.rows is not None:
         st.dataframe(answer.rows.to_pandas(), hide_index=True)
@@ -59,7 +59,7 @@ def _draw(answer: Answer) -> None:
     elif answer.hits is not None:
         _draw_hits(answer)
     if answer.refusal:
-        st.warning(answer.refusal[:1].upper() + answer.refusal[1:] + ".", icon=":material/block:")
+        st.warning(looks.plain(answer.refusal[:1].upper() + answer.refusal[1:] + "."), icon=":material/block:")
     if answer.nearest:
         st.markdown("I can answer these:")
         st.text("\n".join(answer.nearest))

@@ -130,15 +130,16 @@ def _customer(shown: Shown, customer_id: str) -> None:
     found = shown.records("SELECT * FROM customer_risk WHERE customer_id = ?", [customer_id])
     if not found:
         st.error(
-            f"There is no customer {customer_id!r} on the books whom {shown.source.serving.role} may see: the id may be wrong,"
-            " all accounts closed, or the segment not granted."
+            looks.plain(
+                f"There is no customer {customer_id!r} on the books whom {shown.source.serving.role} may see: the id may be"
+                " wrong, all accounts closed, or the segment not granted."
+            )
         )
         return
     (customer,) = found
     st.header(looks.plain(f"{customer['full_name']} · {customer_id}"))
-    st.caption(
-        f"{customer['segment']}, with the bank since {customer['join_date']:%Y-%m-%d}. {customer['email'] or 'No address.'}"
-    )
+    since = f"{customer['join_date']:%Y-%m-%d}"
+    st.text(f"{customer['segment']}, with the bank since {since}. {customer['email'] or 'No address.'}")
     by_model = customer["model_score"] is not None and customer["risk_score"] == customer["model_score"]
     for column, (name, value) in zip(
         st.columns(4),

@@ -111,7 +111,7 @@ def _decide(shown: Shown, decision: Decision, ids: list[str], note: str | None) 
     try:
         shown.source.decide(decision, ids, note)
     except ChurnError as error:
-        st.error(f"Nothing was changed: {error}")
+        st.error(looks.plain(f"Nothing was changed: {error}"))
         return
     st.session_state["decided"] = f"{len(ids):,} emails are {'approved' if decision == 'approve' else 'rejected'}."
     st.rerun()

@@ -14,11 +14,11 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from churn_assets.search.catalogue import load_error_codes
-from churn_assets.search.grants import granted_segments, segments_now
+from churn_assets.search.grants import Seen
 from churn_assets.search.hits import DEFAULT_LIMIT, MAX_LIMIT, Filters, Hit
 from churn_assets.search.words import MAX_TEXT, clean
 from churn_assets.snowflake_sql import Names, statements
-from churn_assets.warehouse.protocol import Warehouse, WarehouseError
+from churn_assets.warehouse.protocol import Queries, WarehouseError
 
 SEARCH_PREVIEW = "SELECT SNOWFLAKE.CORTEX.SEARCH_PREVIEW(?, ?) AS answer"
 _EXACT = ("kind", "customer_id", "error_code", "device")
@@ -42,22 +42,22 @@ class _Answer(BaseModel):
 class CortexSearch:
     """Implements `Search` for one role."""
 
-    def __init__(self, warehouse: Warehouse, names: Names, role: str) -> None:
+    def __init__(self, warehouse: Queries, names: Names, seen: Seen) -> None:
         self._warehouse = warehouse
         self._names = names
-        self._role = role
+        self._seen = seen
         self._titles = {code.error_code: code.title for code in load_error_codes()}
 
     def search(self, query: str, filters: Filters, limit: int = DEFAULT_LIMIT) -> list[Hit]:
         """As `Search` says. The service ranks by its own score, which it need not tell: a hit's is 1 / its rank."""
-        segments = granted_segments(self._warehouse, self._role)
+        segments = self._seen.segments()
         wanted = max(0, min(limit, MAX_LIMIT))
         if not wanted or segments == frozenset():
             return []
         text = clean(query[:MAX_TEXT]).strip()
         rows = self._ranked(text, filters, segments, wanted) if text else self._newest(filters, segments, wanted)
         rows = [row for row in rows if _is_within(row.happened_at, filters)]
-        now = segments_now(self._warehouse, {row.customer_id for row in rows})
+        now = self._seen.segments_now({row.customer_id for row in rows})
         permitted = [row for row in rows if segments is None or now.get(row.customer_id) in segments]
         return [
             Hit(

@@ -4,14 +4,60 @@ Here belongs the rule, which is that of the serving views: a row of `segment_gra
 ('*'). It is read at each search and holds for the segment that a customer is in now.
 """
 
+from dataclasses import dataclass
+from typing import Protocol
+
 from churn_assets.analyst.serving import UnknownRoleError, roles
 from churn_assets.settings import ANALYST_ROLE, ENGINEER_ROLE
-from churn_assets.warehouse.protocol import Warehouse
+from churn_assets.warehouse.protocol import Queries
 
 _EVERY_SEGMENT = "*"
 
 
-def granted_segments(warehouse: Warehouse, role: str) -> frozenset[str] | None:
+class Seen(Protocol):
+    """What one role sees."""
+
+    def segments(self) -> frozenset[str] | None:
+        """The segments; None stands for every customer, also one whose segment is not known."""
+        ...
+
+    def segments_now(self, customers: set[str]) -> dict[str, str]:
+        """The segment that each of some customers is in, of those who are known."""
+        ...
+
+
+@dataclass(frozen=True)
+class SeenByGrants:
+    """What a role sees by the grants in the warehouse's own tables. Implements `Seen`."""
+
+    warehouse: Queries
+    role: str
+
+    def segments(self) -> frozenset[str] | None:
+        """See `Seen`."""
+        return granted_segments(self.warehouse, self.role)
+
+    def segments_now(self, customers: set[str]) -> dict[str, str]:
+        """See `Seen`."""
+        return segments_now(self.warehouse, customers)
+
+
+@dataclass(frozen=True)
+class SeenInViews:
+    """What a session sees in the serving views, for who may read nothing else. Implements `Seen`."""
+
+    serving: Queries
+
+    def segments(self) -> frozenset[str] | None:
+        """See `Seen`."""
+        return frozenset(self.serving.query("SELECT DISTINCT segment FROM customer_risk")["segment"].to_pylist())
+
+    def segments_now(self, customers: set[str]) -> dict[str, str]:
+        """See `Seen`."""
+        return _segments(self.serving, "customer_risk", customers)
+
+
+def granted_segments(warehouse: Queries, role: str) -> frozenset[str] | None:
     """The segments that a role may see; None stands for every customer, also one whose segment is not known."""
     if role == ENGINEER_ROLE:
         return None
@@ -22,12 +68,16 @@ def granted_segments(warehouse: Warehouse, role: str) -> frozenset[str] | None:
     return None if _EVERY_SEGMENT in granted else granted
 
 
-def segments_now(warehouse: Warehouse, customers: set[str]) -> dict[str, str]:
+def segments_now(warehouse: Queries, customers: set[str]) -> dict[str, str]:
     """The segment that each of some customers is in, of those who are known."""
+    return _segments(warehouse, "dim_customers", customers)
+
+
+def _segments(warehouse: Queries, table: str, customers: set[str]) -> dict[str, str]:
     if not customers:
         return {}
     rows = warehouse.query(
-        f"SELECT customer_id, segment FROM dim_customers WHERE customer_id IN ({', '.join('?' * len(customers))})",
+        f"SELECT customer_id, segment FROM {table} WHERE customer_id IN ({', '.join('?' * len(customers))})",
         sorted(customers),
     )
     return dict(zip(rows["customer_id"].to_pylist(), rows["segment"].to_pylist(), strict=True))

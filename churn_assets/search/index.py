@@ -121,7 +121,10 @@ class LogIndex:
 
     def is_behind(self) -> bool:
         """Whether events were written that the index does not have, or it has to be built."""
-        return self._last_position()[0] is None or any(self._lake.stream_has_data(stream) for stream in STREAMS)
+        return self._last_position()[0] is None or self._ledgers_were_written()
+
+    def _ledgers_were_written(self) -> bool:
+        return any(self._lake.stream_has_data(stream) for stream in STREAMS)
 
     def update(self, report: Callable[[int], None] = lambda _: None) -> IndexUpdate:
         """Bring the index up to date; `report` is told how many documents are written so far.
@@ -137,8 +140,8 @@ class LogIndex:
                 action, added = "FULL", self._build(until, report)
             elif found := changes(self._lake, after, until):
                 action, (added, removed) = "INCREMENTAL", self._catch_up(found, until)
-            elif until.taken_at - after.taken_at > _POSITION_AGE:
-                self._catch_up(found, until)
+            elif self._ledgers_were_written() or until.taken_at - after.taken_at > _POSITION_AGE:
+                self._catch_up(found, until)  # else it would be behind for ever, or hold an old snapshot
             else:
                 until = after  # to note each snapshot in which nothing happened would be a snapshot of its own
             self._note(until)

@@ -6,8 +6,10 @@ Here belong splitting, stop words and stemming. What a word is worth is `relevan
 import re
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import tantivy
+if TYPE_CHECKING:
+    import tantivy
 
 MAX_TEXT = 1000  # characters of a text that are read
 MAX_WORDS = 32  # different words of a question that count
@@ -18,7 +20,9 @@ _STOP_WORDS = Path(__file__).with_name("stop_words.txt")
 
 
 @cache
-def _analyzer() -> tantivy.TextAnalyzer:
+def _analyzer() -> "tantivy.TextAnalyzer":
+    import tantivy  # noqa: PLC0415  # in Snowflake, where this module is imported too, there is none
+
     filters = tantivy.Filter
     return (
         tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.simple())

@@ -34,7 +34,16 @@ from churn_assets.settings import (
     REWRITTEN_DELETE_SHARE,
     SNAPSHOT_RETENTION_HOURS,
 )
-from churn_assets.warehouse.protocol import Column, Credits, Maintenance, PastRefresh, ReadOnlyError, T, Transaction
+from churn_assets.warehouse.protocol import (
+    Column,
+    Credits,
+    Maintenance,
+    PastRefresh,
+    QueryTimeoutError,
+    ReadOnlyError,
+    T,
+    Transaction,
+)
 
 BUSY_TIMEOUT_MS = 5000
 MAX_ATTEMPTS = 20
@@ -59,10 +68,6 @@ _MAINTENANCE = re.compile(
 
 class LakeNotFoundError(ChurnError):
     """There is no lake at the given place; the message says how to make one."""
-
-
-class QueryTimeoutError(ChurnError):
-    """A query took longer than it may; the message says how long that is."""
 
 
 def load_extensions(connection: duckdb.DuckDBPyConnection) -> None:

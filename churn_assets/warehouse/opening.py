@@ -142,9 +142,11 @@ def open_search(settings: Settings, role: str) -> Search:
     """Search over the app's errors and the support cases, for one role: DATA_ENGINEER, or one of `segment_grants`."""
     if settings.target == "snowflake":
         from churn_assets.search.cortex import CortexSearch  # noqa: PLC0415
+        from churn_assets.search.grants import SeenByGrants  # noqa: PLC0415
         from churn_assets.snowflake_sql import names_of  # noqa: PLC0415
 
-        return CortexSearch(open_warehouse(settings, read_only=True), names_of(settings), role)
+        warehouse = open_warehouse(settings, read_only=True)
+        return CortexSearch(warehouse, names_of(settings), SeenByGrants(warehouse, role))
     from churn_assets.search.embedded import EmbeddedSearch  # noqa: PLC0415
     from churn_assets.search.index import LogIndex  # noqa: PLC0415
     from churn_assets.search.relevance import load_catalogue  # noqa: PLC0415

@@ -29,6 +29,10 @@ class WarehouseError(ChurnError):
         self.query_id = query_id
 
 
+class QueryTimeoutError(WarehouseError):
+    """A query took longer than it may; the message says how long that is."""
+
+
 @dataclass(frozen=True)
 class Column:
     """One column of a table as the warehouse knows it."""
@@ -94,7 +98,15 @@ class Transaction(Statements, Protocol):
         ...
 
 
-class Warehouse(Protocol):
+class Queries(Protocol):
+    """Where queries can be asked."""
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
+        """The result of one query."""
+        ...
+
+
+class Warehouse(Queries, Protocol):
     """Tables, transactions, dynamic tables and the files of models.
 
     A statement is written once, in what every warehouse takes with the same meaning, and sent as it is; which SQL that is,
@@ -103,10 +115,6 @@ class Warehouse(Protocol):
 
     def deploy(self) -> None:
         """Create every table that is missing. Safe to repeat; never drops."""
-        ...
-
-    def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
-        """The result of one query."""
         ...
 
     def columns(self, table: str) -> list[Column]:

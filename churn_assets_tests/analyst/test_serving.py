@@ -11,12 +11,14 @@ import pytest
 import sqlglot
 
 from churn_assets.analyst.guard import RefusedSqlError
+from churn_assets.analyst.segment_grants import grant_segments
 from churn_assets.analyst.serving import LakeServing, Serving, UnknownRoleError
 from churn_assets.analyst.serving_views import serving_views
 from churn_assets.settings import ANALYST_ROLE, ENGINEER_ROLE, Settings
 from churn_assets.snowflake_sql import Names, statements
-from churn_assets.warehouse.lake import LakeWarehouse, QueryTimeoutError
+from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.opening import open_serving
+from churn_assets.warehouse.protocol import QueryTimeoutError
 from churn_assets_tests.retention.bank import HIGH, LOW, MEDIUM, predict
 
 SEGMENTS = {"Ann": "MASS", "Bob": "SMB", "Cat": "STUDENT"}
@@ -40,9 +42,8 @@ def change(lake: LakeWarehouse, sql: str, parameters: list[Any] | None = None) -
 
 
 def grant(lake: LakeWarehouse, *granted: tuple[str, str]) -> None:
-    change(lake, "DELETE FROM segment_grants")
-    for pair in granted:
-        change(lake, "INSERT INTO segment_grants VALUES (?, ?)", list(pair))
+    for role in {ANALYST_ROLE, *(role for role, _ in granted)}:
+        grant_segments(lake, role, [segment for to, segment in granted if to == role])
 
 
 def seen(lake: LakeWarehouse, role: str) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from churn_assets.search.cortex import SEARCH_PREVIEW, CortexSearch, json_filter
+from churn_assets.search.grants import SeenByGrants
 from churn_assets.search.hits import Filters
 from churn_assets.settings import load_settings
 from churn_assets.snowflake_sql import Names
@@ -52,7 +53,7 @@ def row(event_id: str, customer: str = "C1", **other: Any) -> dict[str, Any]:
 
 
 def search(warehouse: ScriptedWarehouse, role: str = "DATA_ENGINEER") -> CortexSearch:
-    return CortexSearch(warehouse, Names(), role)  # type: ignore[arg-type]
+    return CortexSearch(warehouse, Names(), SeenByGrants(warehouse, role))  # type: ignore[arg-type]
 
 
 def answer(*rows: dict[str, Any]) -> str:

@@ -68,6 +68,7 @@ def test_the_index_follows_every_change_and_is_then_as_if_built_from_nothing(
     assert Counter(ids(hits)) == Counter(left)
     assert update.action in ("INCREMENTAL", "NO_DATA")
     assert update.documents == len(left)
+    assert not index.is_behind()
     fresh = LogIndex(tmp_path / "fresh", two_customers.lake)
     fresh.update()
     assert index.read().newest(Filters(), None, 100) == fresh.read().newest(Filters(), None, 100)

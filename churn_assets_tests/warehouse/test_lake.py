@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 from churn_assets.errors import ModelFileError
-from churn_assets.warehouse.lake import LakeNotFoundError, LakeWarehouse, QueryTimeoutError, ReadOnlyError
-from churn_assets.warehouse.protocol import Transaction
+from churn_assets.warehouse.lake import LakeNotFoundError, LakeWarehouse, ReadOnlyError
+from churn_assets.warehouse.protocol import QueryTimeoutError, Transaction
 from churn_assets_tests.warehouse.processes import heard_from, killed, process
 
 INCREMENTS = 8
