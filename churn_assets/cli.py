@@ -4,7 +4,7 @@ import getpass
 import json
 import sys
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
 from datetime import datetime, timedelta
@@ -26,7 +26,7 @@ from churn_assets.clock import utc_now
 from churn_assets.dynamic_tables.engine import DynamicTableError
 from churn_assets.errors import ChurnError
 from churn_assets.ingestion.commit import Stored
-from churn_assets.search.hits import Filters
+from churn_assets.search.hits import Filters, Hit
 from churn_assets.settings import ENGINEER_ROLE, LATENCY_HOURS, load_settings
 from churn_assets.stop import StopSignal
 from churn_assets.warehouse.opening import open_agent, open_serving, open_warehouse, place_of, warehouse_to_write
@@ -38,7 +38,6 @@ console = Console()
 errors = Console(stderr=True)
 
 QUERY_ROWS = 1000
-HIT_COLUMNS = ("happened_at", "customer_id", "segment", "kind", "error_code", "device", "title")
 
 
 def main() -> None:
@@ -419,18 +418,7 @@ def search(
     if as_json:
         print(json.dumps([asdict(hit) for hit in hits], indent=2, default=str))  # noqa: T201
         return
-    table = Table("score", "when (UTC)", "customer", "segment", "what", box=None)
-    for hit in hits:
-        what = ", ".join(part for part in (hit.error_code, hit.device) if part)
-        table.add_row(
-            f"{hit.score:.2f}",
-            f"{hit.happened_at:%Y-%m-%d\u00a0%H:%M}",
-            escape(hit.customer_id),
-            escape(hit.segment or ""),
-            escape(f"{hit.title} ({what})" if what else hit.title),
-        )
-    if hits:
-        console.print(table)
+    _print_hits(hits)
     _say(f"{len(hits)} found, {state}")
 
 
@@ -496,11 +484,25 @@ def _show_answer(answer: Answer) -> None:
     if answer.hits is not None:
         filters = {name: value for name, value in asdict(answer.filters or Filters()).items() if value is not None}
         _say(f"searched for {answer.searched!r}{''.join(f', {name} {value}' for name, value in filters.items())}\n")
-        found = [asdict(hit) for hit in answer.hits]
-        _print_rows(pa.table({column: [hit[column] for hit in found] for column in HIT_COLUMNS}))
-        _say(f"{len(found)} found")
+        _print_hits(answer.hits)
+        _say(f"{len(answer.hits)} found")
     if answer.nearest:
         _say("\n".join(["I can answer these:", *(f"  {answerable}" for answerable in answer.nearest)]))
+
+
+def _print_hits(hits: Sequence[Hit]) -> None:
+    table = Table("score", "when (UTC)", "customer", "segment", "what", box=None)
+    for hit in hits:
+        what = ", ".join(part for part in (hit.error_code, hit.device) if part)
+        table.add_row(
+            f"{hit.score:.2f}",
+            f"{hit.happened_at:%Y-%m-%d\u00a0%H:%M}",
+            escape(hit.customer_id),
+            escape(hit.segment or ""),
+            escape(f"{hit.title} ({what})" if what else hit.title),
+        )
+    if hits:
+        console.print(table)
 
 
 def _print_rows(rows: pa.Table) -> None:

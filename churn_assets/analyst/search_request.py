@@ -156,7 +156,8 @@ def _times(text: str, now: datetime) -> tuple[str, _Span]:
 
 
 def _last(found: re.Match[str], now: datetime) -> _Span:
-    return now - timedelta(hours=int(found[1] or 1) * _HOURS[found[2].lower()]), None
+    since = now - timedelta(hours=int(found[1] or 1) * _HOURS[found[2].lower()])
+    return since.replace(second=0, microsecond=0), None
 
 
 def _named(found: re.Match[str], now: datetime) -> _Span:
