@@ -77,24 +77,32 @@ _LOOK_SECONDS = 0.2  # between two looks of a tick that watches
 # whose tick still runs. Two sensors watch Kafka in turn: one that has requested a run sees nothing until the next loop.
 _FIRST_HALF, _SECOND_HALF, _WHOLE = (0.0, 2.2), (2.2, 4.4), (0.0, 4.4)
 _REQUEST_SECONDS = 2.0  # for a run that a sensor requests to be seen by the other one
+# What an event waits for goes before what is only due, as everything is after a start.
+_FIRST = {"dagster/priority": "1"}
 
 ingest_job = dg.define_asset_job(
     "ingest_events",
     dg.AssetSelection.assets(*LEDGERS, REJECTS).without_checks() | dg.AssetSelection.checks(*INGEST_CHECKS),
     description="Store an offset range of Kafka messages in the ledgers.",
+    tags=_FIRST,
 )
 refresh_job = dg.define_asset_job(
     "refresh_dynamic_tables",
     dg.AssetSelection.groups("features", "predictions") | dg.AssetSelection.assets(STREAM, ALERTS),
     description="Refresh features and predictions, then move who came into HIGH or CRITICAL to the retention queue.",
+    tags=_FIRST,
 )
 score_job = dg.define_asset_job(
     "score_events",
     ingest_job.selection | refresh_job.selection,
     description="Store an offset range of Kafka messages, refresh what they change and fill the retention queue, in one run.",
+    tags=_FIRST,
 )
 emails_job = dg.define_asset_job(
-    "write_retention_emails", dg.AssetSelection.assets("retention_emails"), description="Write the emails of one day."
+    "write_retention_emails",
+    dg.AssetSelection.assets("retention_emails"),
+    description="Write the emails of one day.",
+    tags=_FIRST,
 )
 outbox_job = dg.define_asset_job(
     "send_emails", dg.AssetSelection.assets("email_outbox"), description="Approve and send what the settings allow."

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import groupby
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -41,6 +41,9 @@ _QUEUE_MESSAGES = 10_000  # and of each partition, whatever their size
 _BATCH_MESSAGES = 500  # what one call to the client returns; larger calls are slower
 _ARROW_MESSAGES = 25_000  # of one Arrow batch: the engine decodes a chunk's batches in parallel
 # The client goes on by itself after these; whether it gets anywhere is what the stall shows.
+# A topic that was made a moment ago, or whose broker has just gone, is about to get a leader.
+_WITHOUT_A_LEADER = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
+_ELECTION_SECONDS = 0.1
 _PASSING_ERRORS = {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._RESOLVE}
 
 
@@ -189,15 +192,18 @@ class Cluster:
             raise self._unavailable(error) from error
 
     def _offsets(self, places: Iterable[tuple[str, int]], spec: Any) -> dict[tuple[str, int], int]:
-        try:
-            answer = self._admin.list_offsets(
-                {TopicPartition(topic, number): spec for topic, number in places},
-                isolation_level=IsolationLevel.READ_COMMITTED,
-                request_timeout=TIMEOUT_SECONDS,
-            )
-            return {(place.topic, place.partition): future.result().offset for place, future in answer.items()}
-        except KafkaException as error:
-            raise self._unavailable(error) from error
+        asked = {TopicPartition(topic, number): spec for topic, number in places}
+        end = monotonic() + TIMEOUT_SECONDS
+        while True:
+            try:
+                answer = self._admin.list_offsets(
+                    asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=TIMEOUT_SECONDS
+                )
+                return {(place.topic, place.partition): future.result().offset for place, future in answer.items()}
+            except KafkaException as error:
+                if error.args[0].code() not in _WITHOUT_A_LEADER or monotonic() > end:
+                    raise self._unavailable(error) from error
+            sleep(_ELECTION_SECONDS)
 
     def _read_topic(self, topic: str, ranges: list[OffsetRange]) -> Generator[Chunk]:
         consumer = self._consumer()
