@@ -34,6 +34,7 @@ def open_browser(playwright: Playwright) -> Generator[Page]:
 
 def open_asset_graph(page: Page, address: str) -> None:
     """Show the graph of all assets with every group unfolded."""
+    page.set_viewport_size({"width": 2600, "height": 3000})  # what lies outside of the window is not drawn
     unfolded = ",".join(f"global@global:{group}" for group in GROUPS)
     page.goto(f"{address}/asset-groups?expanded={quote(unfolded, safe='')}")
     page.get_by_text("retention_emails").first.wait_for()

@@ -13,7 +13,6 @@ HERE = Path(__file__).parent
 def main(address: str = "http://127.0.0.1:3000", dashboard: str = "http://127.0.0.1:8501") -> None:
     """Write the pictures of the asset graph and of the dashboard."""
     with sync_playwright() as playwright, open_browser(playwright) as page:
-        page.set_viewport_size({"width": 2600, "height": 2600})  # the whole graph, in letters that can be read
         open_asset_graph(page, address)
         page.screenshot(path=str(HERE / "asset-graph.png"))
     with sync_playwright() as playwright, open_browser(playwright) as page:

@@ -14,7 +14,7 @@ _UP_TO = [*(f"{bound:g} s" for bound in BOUNDS), "more"]
 
 
 @dg.asset(
-    deps=["dyn_churn_predictions", "retention_emails"],
+    deps=["dyn_churn_predictions"],
     description="How long events took to their ledger, features, score and email, hop by hop.",
     kinds={"python"},
     group_name="serving",
