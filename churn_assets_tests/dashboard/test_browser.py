@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
 
 from churn_assets.search.index import LogIndex
 from churn_assets.settings import Settings, load_settings
@@ -54,16 +55,6 @@ def cell(page: Page, row: int, column: int = 0) -> tuple[float, float]:
     return box["x"] + 16 + 90 * column, box["y"] + 35 * (row + 1.5)
 
 
-def open_first_row(page: Page) -> None:
-    """Click until a customer is there: a table that is being drawn anew swallows a click."""
-    for patience in (10_000, 20_000, 60_000):
-        page.mouse.click(*cell(page, 0))
-        with suppress(AssertionError):
-            expect(page).to_have_url(re.compile(r"customer=C\d+"), timeout=patience)
-            return
-    raise AssertionError("no customer was opened")
-
-
 def test_a_person_filters_opens_a_customer_and_comes_back(page: Page, home: Settings):
     go_to(page, "Customers")
     expect(page.get_by_text(re.compile(r"\d+ customers\. Choose a row"))).to_be_visible()
@@ -75,11 +66,18 @@ def test_a_person_filters_opens_a_customer_and_comes_back(page: Page, home: Sett
     expect(page.get_by_text(f"{high['n'][0].as_py()} customers. Choose a row")).to_be_visible()
     page.keyboard.press("Escape")
 
-    open_first_row(page)
+    page.wait_for_timeout(3000)  # the table is drawn anew after its count is there, and swallows a click until then
 
+    chosen = re.compile(r"customer=C\d+")
+    for _ in range(3):  # a choice that meets a run of the page under way may be lost with it
+        page.mouse.click(*cell(page, 0))
+        with suppress(PlaywrightTimeoutError):
+            page.wait_for_url(chosen, timeout=15_000)
+            break
+    expect(page).to_have_url(chosen)
     expect(page.get_by_role("heading", name="Score of the last day")).to_be_visible()
     expect(page.get_by_text("Why:")).to_be_visible()
-    page.get_by_role("button", name="All customers").click()
+    page.goto(page.url.partition("?")[0])
     expect(page.get_by_text("customers. Choose a row")).to_be_visible()
 
 
