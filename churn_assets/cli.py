@@ -305,16 +305,15 @@ def latency(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable, with histograms.")] = False,
 ) -> None:
     """Show how long events took to their ledger, features, score and email."""
-    from churn_assets.latency import BOUNDS, hops
+    from churn_assets.latency import BOUNDS, SHARES, hops
 
     found = hops(open_warehouse(load_settings(), read_only=True), utc_now() - timedelta(hours=hours))
-    shares = {"p50": 0.5, "p95": 0.95, "max": 1.0}
     if as_json:
         said = [
             {
                 "hop": hop.name,
                 "events": hop.events,
-                **{f"{name}_seconds": hop.quantile(share) for name, share in shares.items()},
+                **{f"{name}_seconds": hop.quantile(share) for name, share in SHARES.items()},
                 "histogram": [
                     {"up_to_seconds": bound, "events": count}
                     for bound, count in zip([*BOUNDS, None], hop.histogram(), strict=True)
@@ -324,9 +323,9 @@ def latency(
         ]
         print(json.dumps(said, indent=2))  # noqa: T201
         return
-    table = Table("hop", "events", *(f"{name}, s" for name in shares), box=None)
+    table = Table("hop", "events", *(f"{name}, s" for name in SHARES), box=None)
     for hop in found:
-        seconds = (hop.quantile(share) for share in shares.values())
+        seconds = (hop.quantile(share) for share in SHARES.values())
         table.add_row(hop.name, f"{hop.events:,}", *("" if s is None else f"{s:.2f}" for s in seconds))
     console.print(table)
 

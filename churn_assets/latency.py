@@ -15,6 +15,8 @@ from churn_assets.warehouse.protocol import Warehouse
 FEATURES, PREDICTIONS = "dyn_customer_features", "dyn_churn_predictions"
 # Upper bounds of a histogram's buckets, seconds; above the last one there is one more.
 BOUNDS = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 900.0)
+# What is said of a hop: the seconds that so large a share of its events took at most.
+SHARES = {"p50": 0.5, "p95": 0.95, "max": 1.0}
 _POINTS = 20  # by which the messages of a range stand for all of them
 
 _RANGES = """

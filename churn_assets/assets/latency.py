@@ -5,8 +5,10 @@ from datetime import timedelta
 import dagster as dg
 
 from churn_assets.assets.charts import bar_charts
+from churn_assets.assets.ledgers import OWNER
+from churn_assets.assets.serving import GROUP
 from churn_assets.clock import utc_now
-from churn_assets.latency import BOUNDS, hops
+from churn_assets.latency import BOUNDS, SHARES, hops
 from churn_assets.settings import LATENCY_HOURS
 from churn_assets.warehouse.protocol import Warehouse
 
@@ -17,8 +19,8 @@ _UP_TO = [*(f"{bound:g} s" for bound in BOUNDS), "more"]
     deps=["dyn_churn_predictions"],
     description="How long events took to their ledger, features, score and email, hop by hop.",
     kinds={"python"},
-    group_name="serving",
-    owners=["team:data-engineering"],
+    group_name=GROUP,
+    owners=[OWNER],
 )
 def event_latency(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
     """Look back from now."""
@@ -27,10 +29,7 @@ def event_latency(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResul
         {
             "hop": hop.name,
             "events": hop.events,
-            **{
-                name: round(hop.quantile(share) or 0.0, 2)
-                for name, share in (("p50_s", 0.5), ("p95_s", 0.95), ("max_s", 1.0))
-            },
+            **{f"{name}_s": round(hop.quantile(share) or 0.0, 2) for name, share in SHARES.items()},
         }
         for hop in found
     ]
@@ -45,8 +44,8 @@ def event_latency(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResul
             ),
             **{
                 f"message_to_score_{name}_seconds": seconds
-                for name, share in (("p50", 0.5), ("p95", 0.95))
-                if (seconds := score.quantile(share)) is not None
+                for name in ("p50", "p95")
+                if (seconds := score.quantile(SHARES[name])) is not None
             },
         }
     )

@@ -149,7 +149,7 @@ def ledgers(
     selected = context.job_def.asset_layer.selected_asset_keys
     goes_on = not selected <= {*map(dg.AssetKey, LEDGERS), dg.AssetKey(REJECTS)}
     written = [ledger for ledger in LEDGERS if result.rows[ledger] or goes_on]
-    counts = row_counts(warehouse, [*written, REJECTS])
+    counts = row_counts(warehouse, [*written, *([REJECTS] if result.rejected else [])])
     for ledger in written:
         yield dg.MaterializeResult(
             asset_key=ledger,

@@ -6,11 +6,11 @@ import dagster as dg
 
 from churn_assets.analyst.risk_trend import count_risk
 from churn_assets.assets.charts import line_charts
+from churn_assets.assets.serving import GROUP
 from churn_assets.clock import utc_now
 from churn_assets.settings import TREND_DAYS
 from churn_assets.warehouse.protocol import Warehouse, row_count
 
-GROUP = "serving"
 OWNER = "team:data-science"
 _TABLE = "risk_by_segment"
 

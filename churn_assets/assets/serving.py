@@ -7,6 +7,8 @@ from churn_assets.settings import Settings
 from churn_assets.warehouse.opening import open_log_index
 from churn_assets.warehouse.protocol import Warehouse
 
+GROUP = "serving"
+
 
 @dg.asset(
     deps=["app_activity_logs", "support_cases", "dim_customers"],
@@ -14,7 +16,7 @@ from churn_assets.warehouse.protocol import Warehouse
         "The errors of the app and the support cases, to be searched in words; each run adds what has changed in the"
         " ledgers since the last one. On Snowflake the search service keeps itself up to date."
     ),
-    group_name="serving",
+    group_name=GROUP,
     owners=[OWNER],
     kinds={"tantivy", "search"},
     pool="search",

@@ -40,10 +40,10 @@ _QUEUE_KILOBYTES = 32 * 1024  # read ahead by the client, of all partitions toge
 _QUEUE_MESSAGES = 10_000  # and of each partition, whatever their size
 _BATCH_MESSAGES = 500  # what one call to the client returns; larger calls are slower
 _ARROW_MESSAGES = 25_000  # of one Arrow batch: the engine decodes a chunk's batches in parallel
-# The client goes on by itself after these; whether it gets anywhere is what the stall shows.
 # A topic that was made a moment ago, or whose broker has just gone, is about to get a leader.
 _WITHOUT_A_LEADER = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
 _ELECTION_SECONDS = 0.1
+# The client goes on by itself after these; whether it gets anywhere is what the stall shows.
 _PASSING_ERRORS = {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._RESOLVE}
 
 
