@@ -1,6 +1,7 @@
 """The tab Customers: all of them, filtered, sorted and paged in the warehouse, and one of them with everything that is known."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -23,6 +24,8 @@ PAGE_ROWS = 25
 _LAST = 50  # transactions, cases and errors of one customer
 _LONGEST = 100  # characters of a filter
 _PAGE = "customers_page"
+_FILTER = [f"customers_{part}" for part in ("text", "classes", "segments", "reasons", "order", "without_email")]
+_OPENED = "customers_opened"  # how many were opened in this session
 _LIST = "customer_id, full_name, segment, risk_class, risk_score, reason_codes, last_case_at, last_email_status, last_email_at"
 _SORTED_BY = {
     "score, highest first": "risk_score DESC NULLS LAST",
@@ -64,6 +67,9 @@ class Filter:
 
 def page(shown: Shown) -> None:
     """Draw one customer where the address names one, else the list."""
+    for key in (_PAGE, *_FILTER):  # the list is as it was left: a widget's own state ends when it is not drawn
+        if key in st.session_state:
+            st.session_state[key] = st.session_state[key]
     if customer_id := st.query_params.get(CUSTOMER):
         _customer(shown, customer_id[:_LONGEST])
     else:
@@ -85,11 +91,13 @@ def _list(shown: Shown) -> None:
         parameters,
     )
     st.caption(f"{total:,} customers. Choose a row to open the customer.")
-    chosen = st.dataframe(
+    # A choice holds for the rows that it was made among, and opens a customer once.
+    key = f"customers_{st.session_state.get(_OPENED, 0)}_{number}_{hash((condition, *parameters, order))}"
+    st.dataframe(
         rows,
         hide_index=True,
         height=35 * (len(rows) + 1) + 3,
-        on_select="rerun",
+        on_select=partial(_open, key, rows["customer_id"].tolist()),
         selection_mode="single-row",
         column_config={
             "risk_score": st.column_config.ProgressColumn("score", format="%.2f", min_value=0, max_value=1),
@@ -101,32 +109,39 @@ def _list(shown: Shown) -> None:
             "risk_class": "class",
             "reason_codes": st.column_config.TextColumn("reasons", width="medium"),
         },
-        key=f"customers_{number}_{hash((condition, *parameters, order))}",  # a choice holds for the rows that it was made among
+        key=key,
     )
     if pages > 1:
         st.pagination(pages, key=_PAGE)
-    if picked := looks.picked(chosen):
-        st.query_params[CUSTOMER] = rows["customer_id"].tolist()[picked[0]]
-        st.rerun()
+
+
+def _open(table: str, ids: list[str]) -> None:
+    # A callback, as the page is drawn again by much besides a choice, and a drawing that is cut short keeps the choice.
+    for row in looks.picked(st.session_state[table]):
+        st.query_params[CUSTOMER] = ids[row]
+        st.session_state[_OPENED] = st.session_state.get(_OPENED, 0) + 1
+
+
+def _close() -> None:
+    st.query_params.pop(CUSTOMER, None)
 
 
 def _chosen_filter(shown: Shown) -> tuple[Filter, str]:
     segments = sorted({row["segment"] for row in shown.records(overview.COUNTS)})
+    of_text, of_classes, of_segments, of_reasons, of_order, of_email = _FILTER
     first, second, third, fourth = st.columns([2, 1.5, 1.5, 2])
-    text = first.text_input("Customer", placeholder="id or name", max_chars=_LONGEST)
-    classes = second.multiselect("Class", list(looks.CLASS_COLOURS))
-    chosen_segments = third.multiselect("Segment", segments)
-    reasons = fourth.multiselect("Reasons", [rule.reason for rule in RISK_RULES])
+    text = first.text_input("Customer", placeholder="id or name", max_chars=_LONGEST, key=of_text)
+    classes = second.multiselect("Class", list(looks.CLASS_COLOURS), key=of_classes)
+    chosen_segments = third.multiselect("Segment", segments, key=of_segments)
+    reasons = fourth.multiselect("Reasons", [rule.reason for rule in RISK_RULES], key=of_reasons)
     first, second, _ = st.columns([2, 3, 2], vertical_alignment="bottom")
-    order = first.selectbox("Sorted by", list(_SORTED_BY))
-    without = second.toggle("Only those who never had an email")
+    order = first.selectbox("Sorted by", list(_SORTED_BY), key=of_order)
+    without = second.toggle("Only those who never had an email", key=of_email)
     return Filter(text, classes, chosen_segments, reasons, without), order
 
 
 def _customer(shown: Shown, customer_id: str) -> None:
-    if st.button("All customers", icon=":material/arrow_back:"):
-        del st.query_params[CUSTOMER]
-        st.rerun()
+    st.button("All customers", icon=":material/arrow_back:", on_click=_close)
     found = shown.records("SELECT * FROM customer_risk WHERE customer_id = ?", [customer_id])
     if not found:
         st.error(
