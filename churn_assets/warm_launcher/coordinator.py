@@ -6,8 +6,9 @@
       module: churn_assets.warm_launcher.coordinator
       class: DirectRunCoordinator
 
-With its options and limits it is Dagster's queue. Only a run that finds no other one queued or under way, in the process
-that has started the warm process of its code, is launched on the spot. Such a run can exceed no limit.
+With its options and limits it is Dagster's queue. Launched on the spot is only a run of which that can be told without the
+queue's daemon: in the process that has started the warm process of its code, with none queued, fewer under way than there
+may be, none of its pools in use, and no limit of tags. Such a run can exceed no limit.
 """
 
 import threading
@@ -46,15 +47,24 @@ class DirectRunCoordinator(QueuedRunCoordinator[T_DagsterInstance]):
             run.status == DagsterRunStatus.NOT_STARTED
             and isinstance(launcher, WarmRunLauncher)
             and launcher.is_warm(run)
-            and not self._instance.get_runs(RunsFilter(statuses=_IN_THE_WAY), limit=1)
-            and not self._is_anything_stopped()
+            and self._is_within_limits(run)
         )
 
-    def _is_anything_stopped(self) -> bool:
-        """Whether some limit is 0, by which runs or a pool are held back though nothing is under way."""
-        config = self._instance.get_concurrency_config()
-        queue, pools = config.run_queue_config, self._instance.event_log_storage.get_pool_limits()
-        limits = [config.pool_config.default_pool_limit, *(pool.limit for pool in pools)]
-        if queue is not None:
-            limits += [queue.max_concurrent_runs, *(limit.get("limit") for limit in queue.tag_concurrency_limits)]
-        return 0 in limits
+    def _is_within_limits(self, run: DagsterRun) -> bool:
+        config, events = self._instance.get_concurrency_config(), self._instance.event_log_storage
+        limits = [config.pool_config.default_pool_limit, *(pool.limit for pool in events.get_pool_limits())]
+        if 0 in limits:  # something is held back though nothing is under way
+            return False
+        others = self._instance.get_runs(RunsFilter(statuses=_IN_THE_WAY))
+        if config.run_queue_config is not None:
+            most, tag_limits = (
+                config.run_queue_config.max_concurrent_runs,
+                config.run_queue_config.tag_concurrency_limits,
+            )
+            if 0 <= most <= len(others) or tag_limits:
+                return False
+        return all(other.status != DagsterRunStatus.QUEUED and not _pools(run) & _pools(other) for other in others)
+
+
+def _pools(run: DagsterRun) -> set[str]:
+    return run.run_op_concurrency.all_pools if run.run_op_concurrency else set()

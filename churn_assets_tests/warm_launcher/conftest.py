@@ -26,7 +26,7 @@ def note(context):
     with open({folder!r} + "/" + context.run_id, "w") as file:
         file.write(f"{{os.getpid()}} {{os.getppid()}} {{VERSION}}")
 
-@dg.op(config_schema={{"seconds": float, "stubborn": dg.Field(bool, default_value=False)}})
+@dg.op(pool="beds", config_schema={{"seconds": float, "stubborn": dg.Field(bool, default_value=False)}})
 def sleep(context):
     if context.op_config["stubborn"]:
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -51,6 +51,11 @@ def in_processes():
 VERSION = 1
 defs = dg.Definitions(jobs=[noting, sleeping, in_processes])
 """
+
+
+def sleep_for(seconds: float, *, stubborn: bool = False) -> dict[str, Any]:
+    """The configuration of a run of the job `sleeping`."""
+    return {"ops": {"sleep": {"config": {"seconds": seconds, "stubborn": stubborn}}}}
 
 
 def write_project(folder: Path, launcher: dict[str, Any]) -> None:
@@ -92,11 +97,17 @@ class Project:
 
     def new_run(self, job: str, **options: Any) -> DagsterRun:
         """A run that nobody has submitted yet."""
-        (repository,) = self.process.create_request_context().get_code_location("project").get_repositories().values()
+        location = self.process.create_request_context().get_code_location("project")
+        (repository,) = location.get_repositories().values()
         remote = repository.get_full_job(job)
+        config = options.get("run_config", {})
+        plan = location.get_execution_plan(remote, config, step_keys_to_execute=None, known_state=None)
         return create_run_for_test(
             self.instance,
             job,
+            job_snapshot=remote.job_snapshot,
+            parent_job_snapshot=remote.parent_job_snapshot,
+            execution_plan_snapshot=plan.execution_plan_snapshot,
             remote_job_origin=remote.get_remote_origin(),
             job_code_origin=remote.get_python_origin(),
             **options,
@@ -111,8 +122,7 @@ class Project:
 
     def sleeping(self, seconds: float = 600.0, *, stubborn: bool = False) -> DagsterRun:
         """A run that is in the middle of its step."""
-        config = {"ops": {"sleep": {"config": {"seconds": seconds, "stubborn": stubborn}}}}
-        run = self.launch("sleeping", run_config=config)
+        run = self.launch("sleeping", run_config=sleep_for(seconds, stubborn=stubborn))
         wait_until(lambda: self.said_by(run))
         return run
 

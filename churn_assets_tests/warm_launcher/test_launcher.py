@@ -18,6 +18,7 @@ from churn_assets_tests.warm_launcher.conftest import (
     open_files,
     own_memory,
     parent_of,
+    sleep_for,
     wait_until,
 )
 
@@ -205,7 +206,9 @@ def test_a_run_that_nothing_stands_in_the_way_of_is_not_queued(project: Project)
     assert submitted("noting") != DagsterRunStatus.QUEUED
     wait_until(lambda: all(record.dagster_run.is_finished for record in project.instance.get_run_records()))
     under_way = project.sleeping()
-    assert submitted("noting") == DagsterRunStatus.QUEUED
+    assert submitted("noting") != DagsterRunStatus.QUEUED, "it needs no pool that is in use"
+    assert submitted("sleeping", run_config=sleep_for(1)) == DagsterRunStatus.QUEUED, "its pool is in use"
+    assert submitted("noting") == DagsterRunStatus.QUEUED, "another one waits longer"
     assert project.instance.run_launcher.terminate(under_way.run_id)
     project.finished(under_way)
 
