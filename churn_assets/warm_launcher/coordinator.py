@@ -67,4 +67,4 @@ class DirectRunCoordinator(QueuedRunCoordinator[T_DagsterInstance]):
 
 
 def _pools(run: DagsterRun) -> set[str]:
-    return run.run_op_concurrency.all_pools if run.run_op_concurrency else set()
+    return set(run.run_op_concurrency.all_pools or ()) if run.run_op_concurrency else set()
