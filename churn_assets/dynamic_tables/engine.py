@@ -315,14 +315,19 @@ def consume_stream(tx: LakeTransaction, stream: str, into: str) -> None:
         raise DynamicTableError(f"stream {stream} does not exist; run `churn deploy`")
     table, position = found[0]
     now = f"SELECT * FROM {table}"
-    before = f"SELECT * FROM {table} AT (VERSION => {position})"
-    if position is None or _columns(tx, before) != _columns(tx, now):
-        before = f"{now} WHERE false"
-    tx.execute(
-        f"CREATE OR REPLACE TEMPORARY TABLE {into} AS"
-        f" SELECT *, 'DELETE' AS change_action FROM ({before} EXCEPT ALL {now})"
-        f" UNION ALL SELECT *, 'INSERT' AS change_action FROM ({now} EXCEPT ALL {before})"
-    )
+    if position is not None and _Lake.since(tx, position).oldest_change([table], position) is None:
+        changes = (
+            f"SELECT *, '' AS change_action FROM {table} WHERE false"  # without a comparison: most streams most times
+        )
+    else:
+        before = f"SELECT * FROM {table} AT (VERSION => {position})"
+        if position is None or _columns(tx, before) != _columns(tx, now):
+            before = f"{now} WHERE false"
+        changes = (
+            f"SELECT *, 'DELETE' AS change_action FROM ({before} EXCEPT ALL {now})"
+            f" UNION ALL SELECT *, 'INSERT' AS change_action FROM ({now} EXCEPT ALL {before})"
+        )
+    tx.execute(f"CREATE OR REPLACE TEMPORARY TABLE {into} AS {changes}")
     tx.execute("UPDATE streams SET position = ? WHERE name = ?", [_current_snapshot(tx), stream])
 
 
