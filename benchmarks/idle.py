@@ -81,9 +81,14 @@ def running(command: list[str], environment: dict[str, str]) -> subprocess.Popen
 
 
 def stop(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Let processes and what they have started end."""
+    """Let processes and what they have started end; kill what does not, as a daemon that waits for its parent's word."""
     for process in processes:
         os.killpg(process.pid, signal.SIGTERM)
+    for process in processes:
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _seconds_since_a_run(instance: DagsterInstance) -> float:
