@@ -13,16 +13,16 @@ the template; one customer in ten gets none, as ever. CPU is that of all process
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import socket
 import sqlite3
 import statistics
 import tempfile
-import threading
 import time
 from collections.abc import Iterable
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -40,28 +40,37 @@ QUIET_SECONDS, PATIENCE_SECONDS = 25.0, 900.0
 HOPS = ("committed ledger", "fresh score", "email")
 
 
-class Watch(threading.Thread):
-    """When each snapshot of the lake came to be seen, as seconds of the epoch. It asks SQLite, which costs next to nothing."""
+class Watch:
+    """When each snapshot of the lake came to be seen. It asks SQLite, which costs next to nothing.
 
-    def __init__(self, lake: Path) -> None:
-        super().__init__(daemon=True)
-        self._lake = lake
-        self._ended = threading.Event()
-        self.seen_at: dict[int, float] = {}
+    In a process of its own: a second SQLite beside DuckDB's in one process would break the locks of both.
+    """
+
+    def __init__(self, lake: Path, seen: Path) -> None:
+        self._seen = seen
+        self._process = multiprocessing.get_context("spawn").Process(target=_watch, args=(lake, seen), daemon=True)
+        self._process.start()
 
     def end(self) -> None:
         """Look no more."""
-        self._ended.set()
-        self.join()
+        self._process.kill()
+        self._process.join()
 
-    def run(self) -> None:
-        """Look every 20 ms."""
-        newest = 0
-        with closing(sqlite3.connect(f"file:{self._lake / 'catalog.sqlite'}?mode=ro", uri=True)) as catalog:
-            while not self._ended.wait(0.02):
-                ((found,),) = catalog.execute("SELECT max(snapshot_id) FROM ducklake_snapshot")
-                self.seen_at |= dict.fromkeys(range(newest + 1, found + 1), time.time())
-                newest = found
+    def seen_at(self) -> dict[int, float]:
+        """By snapshot: seconds of the epoch."""
+        return {int(snapshot): float(time) for snapshot, time in map(str.split, self._seen.read_text().splitlines())}
+
+
+def _watch(lake: Path, seen: Path) -> None:
+    newest = 0
+    catalog = sqlite3.connect(f"file:{lake / 'catalog.sqlite'}?mode=ro", uri=True)
+    with seen.open("a") as lines:
+        while True:
+            ((found,),) = catalog.execute("SELECT max(snapshot_id) FROM ducklake_snapshot")
+            lines.writelines(f"{snapshot} {time.time()}\n" for snapshot in range(newest + 1, found + 1))
+            lines.flush()
+            newest = found
+            time.sleep(0.02)
 
 
 class Bench:
@@ -96,8 +105,7 @@ class Bench:
         self.environment = environment
         self._instance = stack.enter_context(DagsterInstance.get())
         self._producer = _wait_for_broker(settings).producer(linger_ms=0)
-        self.watch = Watch(settings.lake_path)
-        self.watch.start()
+        self.watch = Watch(settings.lake_path, Path(folder) / "seen")
         stack.callback(self.watch.end)
 
     def send(self, messages: Iterable[tuple[str, dict[str, object]]]) -> float:
@@ -140,6 +148,8 @@ class Bench:
         )
         close = set(rows["customer_id"].to_pylist())
         found = [(c["customer_id"], c["account_id"]) for c in candidates if c["customer_id"] in close][:wanted]
+        (newest,) = self.lake.query("SELECT id FROM lake.current_snapshot()")["id"].to_pylist()
+        assert newest in self.watch.seen_at(), "the watch is blind"
         assert len(found) == wanted, f"only {len(found)} customers are close to HIGH"
         return found
 
@@ -152,13 +162,14 @@ class Bench:
         emails = dict(
             self._pairs("SELECT customer_id, snapshot_id FROM agent_intervention_log WHERE generated_email IS NOT NULL")
         )
+        seen_at = self.watch.seen_at()
         found: dict[str, list[float]] = {hop: [] for hop in HOPS}
         for reference, (customer, sent_at) in sent.items():
             stored = ledger.get(reference)
             scored = next((position for position in refreshes if stored is not None and position > stored), None)
             for hop, snapshot in zip(HOPS, (stored, scored, emails.get(customer)), strict=True):
                 if snapshot is not None:
-                    found[hop].append(self.watch.seen_at[snapshot] - sent_at)
+                    found[hop].append(seen_at[snapshot] - sent_at)
         return found
 
     def _pairs(self, sql: str) -> list[tuple[str, int]]:
