@@ -1,6 +1,6 @@
 """How long is the way of one event: to its ledger, to a fresh score, to an email?
 
-    make benchmark-latency                                   # 200 events for each of four ways; some hours
+    make benchmark-latency                                   # 200 events for each of four ways; three hours
     make benchmark-latency ARGS="--events 20 --refresh eager"
     make benchmark-latency ARGS="--rate 2000"                # the same beside 2,000 events a minute
 
