@@ -315,10 +315,8 @@ def consume_stream(tx: LakeTransaction, stream: str, into: str) -> None:
         raise DynamicTableError(f"stream {stream} does not exist; run `churn deploy`")
     table, position = found[0]
     now = f"SELECT * FROM {table}"
-    if position is not None and _Lake.since(tx, position).oldest_change([table], position) is None:
-        changes = (
-            f"SELECT *, '' AS change_action FROM {table} WHERE false"  # without a comparison: most streams most times
-        )
+    if not _written_since(tx, table, position):  # most streams most times: without a comparison
+        changes = f"SELECT *, '' AS change_action FROM {table} WHERE false"
     else:
         before = f"SELECT * FROM {table} AT (VERSION => {position})"
         if position is None or _columns(tx, before) != _columns(tx, now):
@@ -334,6 +332,10 @@ def consume_stream(tx: LakeTransaction, stream: str, into: str) -> None:
 def stream_has_data(tx: LakeTransaction, stream: str) -> bool:
     """Whether the stream's table was written since the stream was last read. May be true without a net change."""
     table, position = tx.rows("SELECT table_name, position FROM streams WHERE name = ?", [stream])[0]
+    return _written_since(tx, table, position)
+
+
+def _written_since(tx: LakeTransaction, table: str, position: int | None) -> bool:
     return position is None or _Lake.since(tx, position).oldest_change([table], position) is not None
 
 

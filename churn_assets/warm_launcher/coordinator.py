@@ -8,7 +8,7 @@
 
 With its options and limits it is Dagster's queue. Launched on the spot is only a run of which that can be told without the
 queue's daemon: in the process that has started the warm process of its code, with none queued, fewer under way than there
-may be, none of its pools in use, and no limit of tags. Such a run can exceed no limit.
+may be, none of its pools in use, and no limit of tags that those under way may count for. Such a run can exceed no limit.
 """
 
 import threading
@@ -51,18 +51,16 @@ class DirectRunCoordinator(QueuedRunCoordinator[T_DagsterInstance]):
         )
 
     def _is_within_limits(self, run: DagsterRun) -> bool:
-        config, events = self._instance.get_concurrency_config(), self._instance.event_log_storage
-        limits = [config.pool_config.default_pool_limit, *(pool.limit for pool in events.get_pool_limits())]
-        if 0 in limits:  # something is held back though nothing is under way
+        config, pools = self._instance.get_concurrency_config(), self._instance.event_log_storage.get_pool_limits()
+        queue = config.run_queue_config
+        tag_limits = queue.tag_concurrency_limits if queue else []
+        most = queue.max_concurrent_runs if queue else -1
+        limits = [most, config.pool_config.default_pool_limit, *(pool.limit for pool in pools)]
+        if 0 in (*limits, *(limit.get("limit") for limit in tag_limits)):  # held back though nothing is under way
             return False
         others = self._instance.get_runs(RunsFilter(statuses=_IN_THE_WAY))
-        if config.run_queue_config is not None:
-            most, tag_limits = (
-                config.run_queue_config.max_concurrent_runs,
-                config.run_queue_config.tag_concurrency_limits,
-            )
-            if 0 <= most <= len(others) or tag_limits:
-                return False
+        if others and (tag_limits or 0 < most <= len(others)):
+            return False
         return all(other.status != DagsterRunStatus.QUEUED and not _pools(run) & _pools(other) for other in others)
 
 
