@@ -10,6 +10,7 @@ import pytest
 import yaml
 from dagster import DagsterInstance, DagsterRun, DagsterRunStatus
 from dagster._core.launcher import LaunchRunContext
+from dagster._core.run_coordinator import SubmitRunContext
 from dagster._core.test_utils import create_run_for_test
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import PythonFileTarget
@@ -58,7 +59,7 @@ def sleep_for(seconds: float, *, stubborn: bool = False) -> dict[str, Any]:
     return {"ops": {"sleep": {"config": {"seconds": seconds, "stubborn": stubborn}}}}
 
 
-def write_project(folder: Path, launcher: dict[str, Any]) -> None:
+def write_project(folder: Path, launcher: dict[str, Any], limits: dict[str, Any]) -> None:
     """The files of a project: its definitions, and the `dagster.yaml` of its Dagster."""
     for name in ("home", "code"):
         (folder / name).mkdir()
@@ -74,6 +75,7 @@ def write_project(folder: Path, launcher: dict[str, Any]) -> None:
                 "config": {"base_dir": str(folder / "home")},
             }
         },
+        "concurrency": {"runs": limits},
         "telemetry": {"enabled": False},
     }
     (folder / "home" / "dagster.yaml").write_text(yaml.dump(config))
@@ -119,6 +121,12 @@ class Project:
         context = LaunchRunContext(run, self.process.create_request_context())
         self.instance.run_launcher.launch_run(context)
         return run
+
+    def submitted(self, job: str, **options: Any) -> DagsterRunStatus:
+        """What has become of a new run that the coordinator was given."""
+        run = self.new_run(job, **options)
+        self.instance.run_coordinator.submit_run(SubmitRunContext(run, self.process.create_request_context()))
+        return self.now(run).status
 
     def sleeping(self, seconds: float = 600.0, *, stubborn: bool = False) -> DagsterRun:
         """A run that is in the middle of its step."""
@@ -196,8 +204,14 @@ def launcher_config() -> dict[str, Any]:
 
 
 @pytest.fixture
-def project(tmp_path: Path, launcher_config: dict[str, Any]) -> Iterator[Project]:
+def limits() -> dict[str, Any]:
+    """What `dagster.yaml` says of how many runs there may be at a time."""
+    return {}
+
+
+@pytest.fixture
+def project(tmp_path: Path, launcher_config: dict[str, Any], limits: dict[str, Any]) -> Iterator[Project]:
     """A project whose Dagster is up."""
-    write_project(tmp_path, launcher_config)
+    write_project(tmp_path, launcher_config, limits)
     with Project(tmp_path) as project:
         yield project

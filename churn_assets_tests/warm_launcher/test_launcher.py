@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from dagster import DagsterInstance, DagsterRunStatus
 from dagster._core.launcher.base import WorkerStatus
-from dagster._core.run_coordinator import SubmitRunContext
 
 from churn_assets.warm_launcher import launcher
 from churn_assets.warm_launcher.launcher import PROCESS_TAG
@@ -193,24 +192,41 @@ def test_definitions_that_never_finish_loading_fall_back(project: Project):
 
 
 def test_a_run_that_nothing_stands_in_the_way_of_is_not_queued(project: Project):
-    def submitted(job: str, **options: object) -> DagsterRunStatus:
-        run = project.new_run(job, **options)
-        workspace = project.process.create_request_context()
-        project.instance.run_coordinator.submit_run(SubmitRunContext(run, workspace))
-        return project.now(run).status
-
-    assert submitted("noting") == DagsterRunStatus.QUEUED, "this process is not warm yet, perhaps it is a short command"
+    assert project.submitted("noting") == DagsterRunStatus.QUEUED, (
+        "this process is not warm yet, perhaps it is a short command"
+    )
     for record in project.instance.get_run_records():
         project.instance.delete_run(record.dagster_run.run_id)
     project.finished(project.launch("noting"))
-    assert submitted("noting") != DagsterRunStatus.QUEUED
+    assert project.submitted("noting") != DagsterRunStatus.QUEUED
     wait_until(lambda: all(record.dagster_run.is_finished for record in project.instance.get_run_records()))
     under_way = project.sleeping()
-    assert submitted("noting") != DagsterRunStatus.QUEUED, "it needs no pool that is in use"
-    assert submitted("sleeping", run_config=sleep_for(1)) == DagsterRunStatus.QUEUED, "its pool is in use"
-    assert submitted("noting") == DagsterRunStatus.QUEUED, "another one waits longer"
+    assert project.submitted("noting") != DagsterRunStatus.QUEUED, "it needs no pool that is in use"
+    assert project.submitted("sleeping", run_config=sleep_for(1)) == DagsterRunStatus.QUEUED, "its pool is in use"
+    assert project.submitted("noting") == DagsterRunStatus.QUEUED, "another one waits longer"
     assert project.instance.run_launcher.terminate(under_way.run_id)
     project.finished(under_way)
+
+
+LIMITS = [{"max_concurrent_runs": 1}, {"tag_concurrency_limits": [{"key": "team", "value": "risk", "limit": 1}]}]
+
+
+@pytest.mark.parametrize("limits", LIMITS)
+def test_a_run_is_queued_while_others_are_under_way_that_a_limit_may_count_it_with(project: Project):
+    project.finished(project.launch("noting"))
+    alone = project.submitted("noting", tags={"team": "risk"})
+    assert alone != DagsterRunStatus.QUEUED
+    wait_until(lambda: all(record.dagster_run.is_finished for record in project.instance.get_run_records()))
+    under_way = project.sleeping()
+    assert project.submitted("noting", tags={"team": "risk"}) == DagsterRunStatus.QUEUED
+    assert project.instance.run_launcher.terminate(under_way.run_id)
+    project.finished(under_way)
+
+
+@pytest.mark.parametrize("limits", [{"tag_concurrency_limits": [{"key": "team", "value": "risk", "limit": 0}]}])
+def test_a_run_that_may_never_start_is_queued(project: Project):
+    project.finished(project.launch("noting"))
+    assert project.submitted("noting", tags={"team": "risk"}) == DagsterRunStatus.QUEUED
 
 
 def test_what_runs_import_is_imported_once(project: Project, monkeypatch: pytest.MonkeyPatch):
