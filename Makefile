@@ -87,6 +87,7 @@ benchmark-search: $(SYNCED)  ## Measure the search: what it finds, how fast, and
 lint: $(SYNCED)  ## Check style and types
 	$(RUN)/ruff format --check .
 	$(RUN)/ruff check .
+	$(RUN)/lint-imports
 	$(RUN)/pyright
 	CHURN_LAKE=$$(mktemp -d) $(RUN)/sqlfluff lint dbt/models
 	$(RUN)/sqlfluff lint --templater raw --config sql/.sqlfluff sql/*.sql churn_assets/dynamic_tables/schema.sql
