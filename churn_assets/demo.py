@@ -135,7 +135,7 @@ def _work_off(settings: Settings, warehouse: Warehouse, stop: StopSignal, say: C
     """Wait until no run is under way and no sensor has a reason to start one."""
     from dagster import DagsterInstance, RunsFilter  # noqa: PLC0415  # a second of imports, needed only here
 
-    from churn_assets.automation import UNDER_WAY  # noqa: PLC0415
+    from churn_assets.automation.gates import UNDER_WAY  # noqa: PLC0415
 
     stopped_before = stop.count
     end = time.monotonic() + WORK_OFF_SECONDS

@@ -21,7 +21,6 @@ import pytest
 from churn_assets import rehearsal
 from churn_assets.analyst.segment_grants import grant_segments
 from churn_assets.assets.ledgers import ingest_config
-from churn_assets.automation import STREAM
 from churn_assets.clock import utc_now
 from churn_assets.definitions import build_defs
 from churn_assets.deployment import manifest_path
@@ -34,6 +33,7 @@ from churn_assets.model import registry, snowflake_training, training_set
 from churn_assets.model.gate import judge
 from churn_assets.model.training import Trained, train
 from churn_assets.retention import claims, effect, emails, outbox, suppressions
+from churn_assets.retention.queue import STREAM
 from churn_assets.retention.smtp import smtp_of
 from churn_assets.settings import EVENTS_TOPIC, PROJECT_ROOT, Settings, load_settings
 from churn_assets.simulator import seeding
