@@ -1,4 +1,4 @@
-"""Every sensor: what starts runs. Nothing in this package does the work itself.
+"""Every sensor: what starts runs, and what reports the failed ones. Nothing in this package does the work itself.
 
 A sensor compares states that the warehouse keeps: high watermark and committed offset, change and refresh, queue and
 log. No decision rests on a cursor or a run key. So a later tick takes up a failed or lost run, no update is lost between
@@ -10,6 +10,7 @@ their ticks (`watching`).
 
 import dagster as dg
 
+from churn_assets.automation.failure_reports import failure_reports
 from churn_assets.automation.ingestion import ingestion_sensors
 from churn_assets.automation.interventions import intervention_sensors
 from churn_assets.automation.refreshes import refresh_sensors
@@ -24,4 +25,5 @@ def all_sensors(clock: Clock) -> list[dg.SensorDefinition]:
         *refresh_sensors(clock),
         *intervention_sensors(clock),
         *upkeep_sensors(clock),
+        failure_reports,
     ]
