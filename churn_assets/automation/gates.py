@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 import dagster as dg
 from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 
+from churn_assets.assets.ledger_checks import BLOCKING_LEDGER_CHECKS
 from churn_assets.assets.ledgers import INGEST_CHECKS
-from churn_assets.checks import BLOCKING_LEDGER_CHECKS
-from churn_assets.settings import RETRY_AFTER_FAILURE_SECONDS
+from churn_assets.rules import RETRY_AFTER_FAILURE_SECONDS
 
 UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,

@@ -15,7 +15,8 @@ from churn_assets.clock import Clock
 from churn_assets.ingestion import kafka
 from churn_assets.ingestion.backlog import PartitionLag, lags
 from churn_assets.ingestion.kafka import Cluster, OffsetRange, Partition
-from churn_assets.settings import INGEST_MESSAGES, INGEST_SECONDS, Settings
+from churn_assets.rules import INGEST_MESSAGES, INGEST_SECONDS
+from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse
 
 _REQUEST_SECONDS = 2.0  # until the other sensor sees a run that this one requests

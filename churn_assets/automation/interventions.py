@@ -11,15 +11,15 @@ from churn_assets.automation.gates import BLOCKING_CHECKS, blocked, last_outcome
 from churn_assets.automation.jobs import emails_job, outbox_job
 from churn_assets.automation.watching import WATCHING_TICK_SECONDS, WHOLE, watched
 from churn_assets.clock import Clock
-from churn_assets.retention import outbox
 from churn_assets.retention.claims import oldest_drafted_day
-from churn_assets.retention.desk import limits_of
 from churn_assets.retention.emails import next_day
+from churn_assets.retention.outbox import approval
+from churn_assets.retention.outbox.quiet_hours import quiet_hours
 from churn_assets.retention.queue import STREAM
-from churn_assets.retention.quiet_hours import quiet_hours
 from churn_assets.retention.statuses import Status
 from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse
+from churn_assets.wiring import limits_of
 
 # What the warehouse's own tasks write: (asset, its table, the time at which a row was written).
 _LEFT_BY_TASKS = (
@@ -149,6 +149,6 @@ def _send_emails(
         statuses.append("READY")
     if may_send:
         statuses.extend(("APPROVED", "SENDING"))
-    if statuses and outbox.waiting(warehouse, statuses):
+    if statuses and approval.waiting(warehouse, statuses):
         return dg.RunRequest()
     return dg.SkipReason("nothing may leave now")

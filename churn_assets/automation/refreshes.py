@@ -12,7 +12,8 @@ from churn_assets.automation.watching import TICK_SECONDS
 from churn_assets.clock import Clock
 from churn_assets.dynamic_tables.engine import DynamicTable
 from churn_assets.retention.queue import ALERT_STREAM, STREAM
-from churn_assets.settings import HISTORY_SECONDS, REFRESH_ALLOWANCE_SECONDS, Settings
+from churn_assets.rules import HISTORY_SECONDS, REFRESH_ALLOWANCE_SECONDS
+from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse
 
 

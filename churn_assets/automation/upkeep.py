@@ -14,7 +14,7 @@ from churn_assets.clock import Clock
 from churn_assets.ingestion.events import LEDGERS
 from churn_assets.model.challenge import is_training_due
 from churn_assets.model.registry import serving_since
-from churn_assets.settings import (
+from churn_assets.rules import (
     COST_SECONDS,
     DRIFT_SECONDS,
     EFFECT_SECONDS,
@@ -24,10 +24,10 @@ from churn_assets.settings import (
     SEARCH_SECONDS,
     TRAINING_SET_SECONDS,
     TREND_SECONDS,
-    Settings,
 )
-from churn_assets.warehouse.opening import open_log_index
+from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse
+from churn_assets.wiring import open_log_index
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pytest
 from churn_assets.clock import utc_now
 from churn_assets.ingestion import kafka
 from churn_assets.ingestion.kafka import Cluster, Watermarks
-from churn_assets.settings import EVENTS_TOPIC
+from churn_assets.rules import EVENTS_TOPIC
 from churn_assets.simulator.live import LiveBank
 from churn_assets_tests.assets.conftest import Graph, graph, live_bank
 

@@ -11,8 +11,8 @@ import pytest
 
 from churn_assets.automation.failure_reports import failure_reports
 from churn_assets.clock import utc_now
+from churn_assets.operations.status import status
 from churn_assets.settings import Settings, load_settings
-from churn_assets.status import status
 from churn_assets_tests.assets.conftest import Graph, skip_reason
 
 SECRET = "Jane Doe, jane@example.com, password hunter2"

@@ -6,7 +6,7 @@ import pytest
 from churn_assets.assets.ledgers import ingest_config
 from churn_assets.automation.gates import BLOCKING_CHECKS
 from churn_assets.ingestion.kafka import OffsetRange, Partition
-from churn_assets.settings import EVENTS_TOPIC, RETRY_AFTER_FAILURE_SECONDS
+from churn_assets.rules import EVENTS_TOPIC, RETRY_AFTER_FAILURE_SECONDS
 from churn_assets_tests.assets.conftest import Graph, skip_reason
 
 

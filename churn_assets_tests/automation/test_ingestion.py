@@ -10,7 +10,7 @@ from churn_assets.clock import utc_now
 from churn_assets.ingestion.commit import committed_offsets
 from churn_assets.ingestion.kafka import Cluster
 from churn_assets.ingestion.publisher import Publisher
-from churn_assets.settings import EVENTS_TOPIC, INGEST_SECONDS, RETRY_AFTER_FAILURE_SECONDS
+from churn_assets.rules import EVENTS_TOPIC, INGEST_SECONDS, RETRY_AFTER_FAILURE_SECONDS
 from churn_assets_tests.assets.conftest import Graph, skip_reason, the_request
 from churn_assets_tests.ingestion.messages import message
 

@@ -3,9 +3,9 @@
 import dagster as dg
 import pytest
 
+from churn_assets import wiring
 from churn_assets.clock import utc_now
-from churn_assets.retention import desk
-from churn_assets.retention.prompts import PromptsError
+from churn_assets.retention.writing.prompts import PromptsError
 from churn_assets_tests.assets.conftest import Graph, skip_reason
 
 
@@ -44,7 +44,7 @@ def test_a_slip_in_what_marketing_wrote_stops_the_emails_and_nothing_else(
     def load() -> None:
         raise PromptsError("marketing/retention_email.yaml: closing: add it")
 
-    monkeypatch.setattr(desk, "load_prompts", load)
+    monkeypatch.setattr(wiring, "load_prompts", load)
     graph.set()
 
     assert graph.run("ingest_events").success

@@ -1,6 +1,6 @@
 """When periodic jobs are requested."""
 
-from churn_assets.settings import MAINTENANCE_SECONDS, SEARCH_SECONDS
+from churn_assets.rules import MAINTENANCE_SECONDS, SEARCH_SECONDS
 from churn_assets_tests.assets.conftest import Graph, skip_reason, the_request
 
 
