@@ -1,7 +1,8 @@
 """Failed runs and failed asset checks, reported once each to a person (`operations.alerts`).
 
 Dagster's own run-failure sensor sees no checks, because a check may fail in a run that succeeds. So this one sensor reads
-both from the event log, and keeps in its cursor how far it has read, as Dagster's does.
+both from the event log, and keeps in its cursor how far it has read, as Dagster's does. A tick that is killed midway is
+repeated, so an alert may then come twice, but none is lost.
 """
 
 import json
