@@ -30,7 +30,7 @@ import yaml
 from dagster import DagsterInstance, RunsFilter
 
 from benchmarks.idle import churn, cpu_seconds, running, stop
-from churn_assets.automation import UNDER_WAY
+from churn_assets.automation.gates import UNDER_WAY
 from churn_assets.clock import utc_now
 from churn_assets.ingestion import kafka
 from churn_assets.rules import EVENTS_TOPIC

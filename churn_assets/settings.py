@@ -217,6 +217,11 @@ class Settings(BaseSettings):
         return self.home.absolute() / "dbt"
 
     @property
+    def alerts_file(self) -> Path:
+        """Failed runs and checks, a line of JSON each."""
+        return self.home.absolute() / "alerts.jsonl"
+
+    @property
     def broker_file(self) -> Path:
         """Where the running embedded broker says its address and epoch."""
         return self.home.absolute() / "broker.json"

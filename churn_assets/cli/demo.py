@@ -134,7 +134,7 @@ def _work_off(settings: Settings, warehouse: Warehouse, stop: StopSignal, say: C
     """Wait until no run is under way and no sensor has a reason to start one."""
     from dagster import DagsterInstance, RunsFilter  # a second of imports, needed only here
 
-    from churn_assets.automation import UNDER_WAY
+    from churn_assets.automation.gates import UNDER_WAY
 
     stopped_before = stop.count
     end = time.monotonic() + WORK_OFF_SECONDS

@@ -19,7 +19,6 @@ import dagster as dg
 import pytest
 
 from churn_assets.assets.ledgers import ingest_config
-from churn_assets.automation import STREAM
 from churn_assets.cli import check as rehearsal
 from churn_assets.clock import utc_now
 from churn_assets.definitions import build_defs
@@ -36,6 +35,7 @@ from churn_assets.operations.status import status
 from churn_assets.retention import claims, effect, emails, suppressions
 from churn_assets.retention.outbox import approval, exporting, sending
 from churn_assets.retention.outbox.smtp import smtp_of
+from churn_assets.retention.queue import STREAM
 from churn_assets.rules import EVENTS_TOPIC
 from churn_assets.serving.grants import grant_segments
 from churn_assets.settings import PROJECT_ROOT, Settings, load_settings
