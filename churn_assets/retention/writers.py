@@ -19,7 +19,7 @@ def make_writer(settings: Settings, prompts: Prompts) -> Writer:
             from churn_assets.retention.openai_writer import OpenAIWriter  # noqa: PLC0415
 
             return OpenAIWriter(
-                base_url=settings.openai_base_url,
+                base_url=settings.openai_base_url.get_secret_value(),
                 api_key=settings.openai_api_key.get_secret_value(),
                 model=settings.writer_model or DEFAULT_MODELS[settings.writer],
                 prompts=prompts,

@@ -105,7 +105,7 @@ def _author(settings: Settings, model: "SemanticModel", serving: "Serving") -> "
             from churn_assets.language_model import LanguageModel  # noqa: PLC0415
 
             language_model = LanguageModel(
-                settings.openai_base_url,
+                settings.openai_base_url.get_secret_value(),
                 settings.openai_api_key.get_secret_value(),
                 settings.analyst_model,
                 setting="CHURN_ANALYST_MODEL",
