@@ -21,12 +21,13 @@ from dbt.cli import main as dbt
 from dbt.config.renderer import ProfileRenderer
 from pydantic import SecretStr, ValidationError
 
-from churn_assets import cli, deployment
+from churn_assets.cli import app as cli
 from churn_assets.definitions import build_defs, defs
 from churn_assets.errors import ChurnError
 from churn_assets.ingestion import kafka
 from churn_assets.language_model import LanguageModel
-from churn_assets.retention.smtp import smtp_of
+from churn_assets.operations import dbt as deployment
+from churn_assets.retention.outbox.smtp import smtp_of
 from churn_assets.settings import Settings, SettingsError, load_settings
 
 NAMES = {name: field.alias or name for name, field in Settings.model_fields.items()}
