@@ -33,7 +33,8 @@ from benchmarks.idle import churn, cpu_seconds, running, stop
 from churn_assets.automation import UNDER_WAY
 from churn_assets.clock import utc_now
 from churn_assets.ingestion import kafka
-from churn_assets.settings import EVENTS_TOPIC, PROJECT_ROOT, load_settings
+from churn_assets.project_files import PROJECT_FILES
+from churn_assets.settings import EVENTS_TOPIC, load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
 
 QUIET_SECONDS, PATIENCE_SECONDS = 25.0, 900.0
@@ -80,7 +81,7 @@ class Bench:
         settings = load_settings(CHURN_HOME=folder)
         self.lake = LakeWarehouse(settings.lake_path)
         settings.dagster_home.mkdir()
-        config = yaml.safe_load((PROJECT_ROOT / "dagster.yaml").read_text())
+        config = yaml.safe_load((PROJECT_FILES / "dagster.yaml").read_text())
         if launcher == "default":
             del config["run_launcher"], config["run_coordinator"]
         (settings.dagster_home / "dagster.yaml").write_text(yaml.dump(config))

@@ -21,10 +21,11 @@ from churn_assets.errors import ChurnError
 from churn_assets.ingestion import kafka
 from churn_assets.ingestion.backlog import ingest, lags
 from churn_assets.ingestion.broker import embedded_broker
+from churn_assets.project_files import PROJECT_FILES
 from churn_assets.retention.desk import limits_of
 from churn_assets.retention.emails import next_day
 from churn_assets.retention.queue import ALERT_STREAM, STREAM
-from churn_assets.settings import PROJECT_ROOT, Settings
+from churn_assets.settings import Settings
 from churn_assets.simulator import seeding
 from churn_assets.status import status
 from churn_assets.stop import StopSignal
@@ -86,7 +87,7 @@ def run_demo(
             say(f"Kafka      {cluster.bootstrap_servers} (embedded)")
         else:
             say(f"Kafka      {settings.kafka_bootstrap_servers}")
-        dagster = [sys.executable, "-m", "dagster", "dev", "-w", str(PROJECT_ROOT / "workspace.yaml"), "-p", str(port)]
+        dagster = [sys.executable, "-m", "dagster", "dev", "-w", str(PROJECT_FILES / "workspace.yaml"), "-p", str(port)]
         processes = [stack.enter_context(_process("dagster", dagster, settings, group=True))]
         processes.append(stack.enter_context(_process("dashboard", dashboard_command(dashboard_port), settings)))
         # Leaving the stack goes backwards: the producer ends first, then what it sent is stored and worked off, then
@@ -154,7 +155,8 @@ def _work_off(settings: Settings, warehouse: Warehouse, stop: StopSignal, say: C
 
 def _prepare_dagster_home(settings: Settings) -> None:
     settings.dagster_home.mkdir(parents=True, exist_ok=True)
-    shutil.copy(PROJECT_ROOT / "dagster.yaml", settings.dagster_home)
+    # The content without its mode: from a read-only site-packages the copy would be read-only, and the next start fail.
+    shutil.copyfile(PROJECT_FILES / "dagster.yaml", settings.dagster_home / "dagster.yaml")
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home.absolute())
     _logs(settings).mkdir(exist_ok=True)
 
@@ -185,7 +187,6 @@ def _process(
             stdout=log,
             stderr=log,
             env=environment,
-            cwd=PROJECT_ROOT,
             start_new_session=True,
         )
     try:

@@ -18,11 +18,12 @@ from pydantic import SecretStr
 from churn_assets.clock import utc_now
 from churn_assets.dynamic_tables.engine import Refresh
 from churn_assets.errors import ChurnError
-from churn_assets.settings import PROJECT_ROOT, Settings
+from churn_assets.project_files import PROJECT_FILES, files_in
+from churn_assets.settings import Settings
 from churn_assets.snowflake_sql import names_of
 from churn_assets.warehouse.protocol import Warehouse
 
-DBT_PROJECT = PROJECT_ROOT / "dbt"
+DBT_PROJECT = PROJECT_FILES / "dbt"
 
 
 class DeploymentError(ChurnError):
@@ -107,6 +108,7 @@ def deployed_score_source(settings: Settings) -> str:
 
 
 def _dbt(folder: Path, command: str, *options: str) -> None:
+    files_in(DBT_PROJECT, "models/**/*.sql")  # without a model dbt has nothing to do and succeeds
     from dbt.cli.main import dbtRunner  # noqa: PLC0415  # 3 s of imports that only a deployment needs
 
     folders = [

@@ -19,7 +19,6 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from churn_assets.errors import ChurnError
 
 ENV_FILE = ".env"  # in the folder that a command runs in
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 OnGap: TypeAlias = Literal["fail", "skip"]
 

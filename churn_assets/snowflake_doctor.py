@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from churn_assets import snowflake_sql
 from churn_assets.deployment import DBT_PROJECT
 from churn_assets.errors import ChurnError
+from churn_assets.project_files import files_in
 from churn_assets.settings import Settings
 from churn_assets.snowflake_cost import CREDITS_PER_HOUR
 from churn_assets.snowflake_sql import Names, Statement
@@ -220,7 +221,7 @@ def _versions(rows: Rows) -> str:
 
 def _models() -> list[str]:
     return sorted(
-        path.stem for folder in ("features", "predictions") for path in DBT_PROJECT.glob(f"models/{folder}/*.sql")
+        path.stem for folder in ("features", "predictions") for path in files_in(DBT_PROJECT, f"models/{folder}/*.sql")
     )
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
-from churn_assets.settings import PROJECT_ROOT, RISK_RULES, Settings, SettingsError, load_settings
+from churn_assets.settings import RISK_RULES, Settings, SettingsError, load_settings
+from churn_assets_tests.repository import REPOSITORY
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_settings_are_read_from_the_env_file(env_file: Path):
 
 
 def test_the_example_names_every_setting_and_what_it_sets_are_the_defaults(monkeypatch: pytest.MonkeyPatch):
-    example = PROJECT_ROOT / ".env.example"
+    example = REPOSITORY / ".env.example"
     named = re.findall(r"^#?([A-Z_]+)=", example.read_text(), re.MULTILINE)
     defaults = load_settings(CHURN_HOME=".churn")
 

@@ -27,12 +27,12 @@ from churn_assets.dynamic_tables import engine
 from churn_assets.dynamic_tables.engine import DynamicTable, LakeTransaction, Refresh
 from churn_assets.errors import ChurnError, ModelFileError
 from churn_assets.model import serving
+from churn_assets.project_files import PROJECT_FILES, files_in
 from churn_assets.settings import (
     ANALYST_ROLE,
     FILE_BYTES,
     FILE_GRACE_HOURS,
     ORPHAN_HOURS,
-    PROJECT_ROOT,
     REWRITTEN_DELETE_SHARE,
     SNAPSHOT_RETENTION_HOURS,
 )
@@ -200,7 +200,7 @@ class LakeWarehouse:
     def deploy(self) -> None:
         scripts = [
             file.read_text().replace("{{ analyst_role }}", ANALYST_ROLE)
-            for file in sorted((PROJECT_ROOT / "sql").glob("*.sql"))
+            for file in files_in(PROJECT_FILES / "sql", "*.sql")
         ]
 
         def create(tx: Transaction) -> None:

@@ -35,7 +35,7 @@ from churn_assets.model.gate import judge
 from churn_assets.model.training import Trained, train
 from churn_assets.retention import claims, effect, emails, outbox, suppressions
 from churn_assets.retention.smtp import smtp_of
-from churn_assets.settings import EVENTS_TOPIC, PROJECT_ROOT, Settings, load_settings
+from churn_assets.settings import EVENTS_TOPIC, Settings, load_settings
 from churn_assets.simulator import seeding
 from churn_assets.simulator.live import LiveBank
 from churn_assets.simulator.producer import produce_at_once
@@ -45,6 +45,7 @@ from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets_tests.assets.conftest import Graph
 from churn_assets_tests.ingestion.messages import message
 from churn_assets_tests.model.customers import training_rows
+from churn_assets_tests.repository import REPOSITORY
 from churn_assets_tests.retention.bank import DAY, HIGH, LOW, MINUTE, NOW, TODAY, rescore
 from churn_assets_tests.retention.desk import FailingWriter, SayingWriter, desk_of, write
 from churn_assets_tests.retention.post import Mailbox, approved_emails, mail_server, write_emails
@@ -156,7 +157,7 @@ class Record:
             self.sent.setdefault(sql, set()).add(place)
 
 
-_PACKAGE = PROJECT_ROOT / "churn_assets"
+_PACKAGE = REPOSITORY / "churn_assets"
 
 
 @pytest.fixture(scope="module")
