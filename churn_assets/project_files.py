@@ -1,8 +1,8 @@
 """Where the files of the project lie, in a checkout and in a wheel.
 
 `PROJECT_FILES` holds what is not Python: `sql/`, `dbt/`, `marketing/`, `dagster.yaml` and `workspace.yaml`. A checkout has them
-beside the package, a wheel inside it (`[tool.hatch.build.targets.wheel]` in pyproject.toml). `CODE_ROOT` is the folder that Python
-imports the package from: the checkout, or site-packages with every other package. Nothing is written below either of them.
+beside the package, a wheel inside it (`[tool.hatch.build.targets.wheel]` in pyproject.toml). `CODE_ROOT` is the folder that
+Python imports the package from: the checkout, or site-packages with every other package. Nothing is written below either of them.
 """
 
 from collections.abc import Iterable

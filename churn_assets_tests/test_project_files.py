@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from churn_assets import deployment, snowflake_sql
-from churn_assets.analyst import serving_views
 from churn_assets.errors import ChurnError
+from churn_assets.operations import dbt, statements
 from churn_assets.project_files import ProjectFilesError
-from churn_assets.retention.prompts import load_prompts
+from churn_assets.retention.writing.prompts import load_prompts
+from churn_assets.serving import views
 from churn_assets.settings import Settings
 from churn_assets.warehouse import lake
 from churn_assets.warehouse.lake import LakeWarehouse
@@ -22,9 +22,9 @@ def project(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
         for folder in ("sql", "dbt", "marketing"):
             (tmp_path / folder).mkdir()
     monkeypatch.setattr(lake, "PROJECT_FILES", tmp_path)
-    monkeypatch.setattr(deployment, "DBT_PROJECT", tmp_path / "dbt")
-    monkeypatch.setattr(snowflake_sql, "_SQL", tmp_path / "sql")
-    monkeypatch.setattr(serving_views, "_FOLDER", tmp_path / "sql/snowflake/after_dbt")
+    monkeypatch.setattr(dbt, "DBT_PROJECT", tmp_path / "dbt")
+    monkeypatch.setattr(statements, "_SQL", tmp_path / "sql")
+    monkeypatch.setattr(views, "_FOLDER", tmp_path / "sql/snowflake/after_dbt")
     return tmp_path
 
 
@@ -32,9 +32,9 @@ def project(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     "read",
     [
         pytest.param(lambda settings: LakeWarehouse(settings.lake_path).deploy(), id="tables of the lake"),
-        pytest.param(deployment.declare, id="dynamic tables"),
-        pytest.param(lambda _: snowflake_sql.statements(snowflake_sql.Names()), id="statements of Snowflake"),
-        pytest.param(lambda _: serving_views.serving_views("A_ROLE_OF_THIS_TEST"), id="serving views"),
+        pytest.param(dbt.declare, id="dynamic tables"),
+        pytest.param(lambda _: statements.statements(statements.Names()), id="statements of Snowflake"),
+        pytest.param(lambda _: views.serving_views("A_ROLE_OF_THIS_TEST"), id="serving views"),
     ],
 )
 def test_an_empty_or_missing_folder_is_an_error_of_one_line_that_says_what_to_do(

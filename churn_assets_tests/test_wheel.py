@@ -18,7 +18,7 @@ from churn_assets.model.snowflake_functions import package_zip
 from churn_assets_tests.repository import REPOSITORY
 
 PACKED = "churn_assets/_project/"
-PACKAGES = ("churn_assets",)
+PACKAGES = ("churn_assets", "dagster_warm")
 PROJECT = (
     "dagster.yaml",
     "dbt",

@@ -11,7 +11,7 @@ import yaml
 
 from churn_assets.ingestion.events import EVENT_TYPES, EXTRA_FIELDS, STORED_COLUMNS, EventType, Field
 from churn_assets.project_files import PROJECT_FILES
-from churn_assets.settings import EARLIEST_EVENT, EVENTS_TOPIC, FUTURE_TOLERANCE_HOURS, SCORES_TOPIC
+from churn_assets.rules import EARLIEST_EVENT, EVENTS_TOPIC, FUTURE_TOLERANCE_HOURS, SCORES_TOPIC
 
 DOCS = PROJECT_FILES / "docs"
 MARKDOWN, JSON_SCHEMA = DOCS / "events.md", DOCS / "events.schema.json"

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from churn_assets.model.artefact import digest, zipped
 from churn_assets.model.by_digest import PREDICT, REASONS
 from churn_assets.project_files import contents, modules_behind
-from churn_assets.settings import FEATURES
+from churn_assets.rules import FEATURES
 
 REPOSITORY = "snowflake.snowpark.pypi_shared_repository"  # PyPI, so that there is what is here
 SCORING_PACKAGES = ("numpy", "onnx", "pandas", "pydantic-settings", "snowflake-snowpark-python")
