@@ -18,7 +18,6 @@ from churn_assets.errors import ChurnError
 from churn_assets.rules import EVENTS_TOPIC, SCORES_TOPIC
 
 ENV_FILE = ".env"  # in the folder that a command runs in
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 OnGap: TypeAlias = Literal["fail", "skip"]
 
