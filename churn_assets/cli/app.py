@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, fields
 from datetime import datetime, timedelta
 from enum import StrEnum
+from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,6 +41,21 @@ console = Console()
 errors = Console(stderr=True)
 
 QUERY_ROWS = 1000
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        _say(f"churn {version_of('churn-assets')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _churn(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:
