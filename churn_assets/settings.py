@@ -18,7 +18,6 @@ from churn_assets.errors import ChurnError
 from churn_assets.rules import EVENTS_TOPIC, SCORES_TOPIC
 
 ENV_FILE = ".env"  # in the folder that a command runs in
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 OnGap: TypeAlias = Literal["fail", "skip"]
 
@@ -228,6 +227,11 @@ class Settings(BaseSettings):
     def dbt_target_path(self) -> Path:
         """Folder of dbt's artefacts, the manifest among them."""
         return self.home.absolute() / "dbt"
+
+    @property
+    def alerts_file(self) -> Path:
+        """Failed runs and checks, a line of JSON each."""
+        return self.home.absolute() / "alerts.jsonl"
 
     @property
     def broker_file(self) -> Path:

@@ -15,10 +15,11 @@ from tempfile import TemporaryDirectory
 import yaml
 
 from churn_assets.errors import ChurnError
-from churn_assets.settings import PROJECT_ROOT, Settings
+from churn_assets.project_files import PROJECT_FILES, files_in
+from churn_assets.settings import Settings
 from churn_assets.warehouse.snowflake_names import names_of
 
-DBT_PROJECT = PROJECT_ROOT / "dbt"
+DBT_PROJECT = PROJECT_FILES / "dbt"
 # What dbt's profile calls the parameters of the connector that sign in.
 _DBT_CALLS = {
     "private_key_file": "private_key_path",
@@ -95,6 +96,7 @@ def deployed_score_source(settings: Settings) -> str:
 
 
 def _dbt(profiles: Path, folder: Path, command: str, *options: str) -> None:
+    files_in(DBT_PROJECT, "models/**/*.sql")  # without a model dbt has nothing to do and succeeds
     from dbt.cli.main import dbtRunner  # noqa: PLC0415  # 3 s of imports that only a deployment needs
 
     folders = [

@@ -25,7 +25,7 @@ from sqlfluff.core import Linter
 
 from churn_assets.model.training_set import features_as_of
 from churn_assets.operations.dbt import DBT_PROJECT
-from churn_assets.settings import PROJECT_ROOT
+from churn_assets.project_files import CODE_ROOT
 from churn_assets_tests.snowflake.incremental_form import broken_rules
 
 BREAKING = {
@@ -104,7 +104,7 @@ def test_what_the_training_set_makes_of_the_features_is_sql_that_snowflake_takes
 
 
 def test_a_day_is_a_day_of_utc_and_never_of_a_sessions_time_zone():
-    files = [path for folder in ("churn_assets", "dbt", "sql") for path in (PROJECT_ROOT / folder).rglob("*")]
+    files = [path for folder in ("churn_assets", "dbt", "sql") for path in (CODE_ROOT / folder).rglob("*")]
     statements = {path: path.read_text() for path in files if path.suffix in {".sql", ".py", ".yaml", ".yml"}}
 
     of_a_session = re.compile(r"\bcurrent_date\b|\b(today|getdate)\(\)", re.IGNORECASE)
