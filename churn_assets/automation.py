@@ -26,7 +26,7 @@ from churn_assets.assets.ledgers import COMPLETE_CHECK, INGEST_CHECKS, REJECTS, 
 from churn_assets.assets.model_drift import DRIFT_CHECKS
 from churn_assets.checks import BLOCKING_LEDGER_CHECKS
 from churn_assets.clock import utc_now
-from churn_assets.dynamic_tables.engine import DynamicTable
+from churn_assets.dynamic_tables.tables import DynamicTable
 from churn_assets.ingestion import kafka
 from churn_assets.ingestion.backlog import PartitionLag, lags
 from churn_assets.ingestion.events import LEDGERS

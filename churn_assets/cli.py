@@ -23,7 +23,7 @@ from churn_assets import model_cli, outbox_cli
 from churn_assets.analyst.answer import Answer
 from churn_assets.analyst.guard import ROW_LIMIT as ANSWER_ROWS
 from churn_assets.clock import utc_now
-from churn_assets.dynamic_tables.engine import DynamicTableError
+from churn_assets.dynamic_tables.tables import DynamicTableError
 from churn_assets.errors import ChurnError
 from churn_assets.ingestion.commit import Stored
 from churn_assets.search.hits import Filters, Hit

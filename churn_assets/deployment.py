@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from pydantic import SecretStr
 
 from churn_assets.clock import utc_now
-from churn_assets.dynamic_tables.engine import Refresh
+from churn_assets.dynamic_tables.tables import Refresh
 from churn_assets.errors import ChurnError
 from churn_assets.settings import PROJECT_ROOT, Settings
 from churn_assets.snowflake_sql import names_of

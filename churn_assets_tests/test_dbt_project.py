@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from churn_assets import deployment
-from churn_assets.dynamic_tables.engine import DynamicTableError, Refresh
+from churn_assets.dynamic_tables.tables import DynamicTableError, Refresh
 from churn_assets.ingestion.events import LEDGERS
 from churn_assets.settings import (
     FEATURE_WINDOW_DAYS,

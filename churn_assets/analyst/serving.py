@@ -14,7 +14,7 @@ import pyarrow as pa
 from churn_assets.analyst import guard
 from churn_assets.analyst.serving_views import LAKE, serving_views, with_serving_views
 from churn_assets.clock import utc_now
-from churn_assets.dynamic_tables.engine import parse_target_lag
+from churn_assets.dynamic_tables.tables import parse_target_lag
 from churn_assets.errors import ChurnError
 from churn_assets.settings import ANALYST_ROLE, ENGINEER_ROLE, FEATURES_TARGET_LAG, SNAPSHOT_RETENTION_HOURS
 from churn_assets.warehouse.protocol import Queries, Warehouse, WarehouseError

@@ -23,8 +23,10 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from churn_assets.dynamic_tables import engine
-from churn_assets.dynamic_tables.engine import DynamicTable, LakeTransaction, Refresh
+from churn_assets.dynamic_tables import engine, streams
+from churn_assets.dynamic_tables.catalog import LakeTransaction
+from churn_assets.dynamic_tables.definitions import schema_script
+from churn_assets.dynamic_tables.tables import DynamicTable, Refresh
 from churn_assets.errors import ChurnError, ModelFileError
 from churn_assets.model import serving
 from churn_assets.settings import (
@@ -40,7 +42,6 @@ from churn_assets.warehouse.protocol import (
     Column,
     Credits,
     Maintenance,
-    PastRefresh,
     QueryTimeoutError,
     ReadOnlyError,
     T,
@@ -121,7 +122,7 @@ class _LakeTransaction:
 
     def consume_stream(self, stream: str) -> str:
         changes = f"changes_of_{stream}"
-        engine.consume_stream(self, stream, changes)
+        streams.consume_stream(self, stream, changes)
         return changes
 
 
@@ -204,7 +205,7 @@ class LakeWarehouse:
         ]
 
         def create(tx: Transaction) -> None:
-            for script in [engine.schema_script(), *scripts]:
+            for script in [schema_script(), *scripts]:
                 for statement in duckdb.extract_statements(script):
                     tx.execute(statement.query)
             tx.execute("CALL ducklake_set_option('lake', 'target_file_size', ?)", [f"{FILE_BYTES}B"])
@@ -251,13 +252,14 @@ class LakeWarehouse:
         wanted = list(names)
         return self.transact(lambda tx: engine.refresh(tx, wanted, now))
 
-    def past_refreshes(self, after: datetime) -> list[PastRefresh]:
+    def past_refreshes(self, after: datetime) -> list[Refresh]:
         rows = self.query(
-            "SELECT name, refresh_action AS action, started_at, duration_seconds, rows_inserted, rows_updated,"
-            " rows_deleted, lag_seconds_before FROM dynamic_table_refresh_history WHERE started_at > ? ORDER BY started_at",
+            "SELECT name, refresh_action AS action, reason, started_at, duration_seconds, rows_inserted, rows_updated,"
+            " rows_deleted, lag_seconds_before, position FROM dynamic_table_refresh_history WHERE started_at > ?"
+            " ORDER BY started_at",
             [after],
         )
-        return [PastRefresh(**row) for row in rows.to_pylist()]
+        return [Refresh(**row) for row in rows.to_pylist()]
 
     def dynamic_tables(self, now: datetime) -> list[DynamicTable]:
         with self._one_snapshot() as tx:
@@ -281,7 +283,7 @@ class LakeWarehouse:
 
     def stream_has_data(self, stream: str) -> bool:
         with self._one_snapshot() as tx:
-            return engine.stream_has_data(tx, stream)
+            return streams.stream_has_data(tx, stream)
 
     def maintain(self, order: Mapping[str, str], now: datetime) -> Maintenance:
         before = self._files()
