@@ -11,6 +11,7 @@ import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 from churn_assets.analyst.semantic_model import for_snowflake, load_semantic_model
@@ -134,21 +135,22 @@ class Statement:
         return bool(_OF_THE_SESSION.match(self.plain))
 
 
-def statements(names: Names) -> list[Statement]:
+@cache  # the texts of some fifty files; a command asks several times
+def statements(names: Names) -> tuple[Statement, ...]:
     """All statements in the order of deployment; each can be repeated, and none drops or replaces what holds data.
 
     `account` needs an administrator. `schema` and `after_dbt` each open with the session's role and schema. Before
     `after_dbt`, the model's functions and then the dynamic tables (dbt) have to be there.
     """
     values = _values(names)
-    return [
+    return tuple(
         Statement(file, text, phase)
         for phase, files in _files().items()
         for file in files
         for text in split(render((_SQL / file).read_text(), values, file))
         # The other statements of the tables' files tell the lake's own engine of streams.
         if file.startswith("snowflake/") or _without_comments(text).startswith("CREATE TABLE IF NOT EXISTS")
-    ]
+    )
 
 
 def names_of(settings: Settings) -> Names:
