@@ -34,6 +34,7 @@ from churn_assets.settings import (
     SEARCH_TARGET_LAG,
     Settings,
 )
+from churn_assets.warehouse.values import literal
 
 Phase = Literal["account", "schema", "functions", "dbt", "after_dbt"]
 
@@ -287,4 +288,4 @@ def _within_dollars(text: str) -> str:
 
 def _literal(text: str) -> str:
     """A text as Snowflake reads it within a body between $$, which nothing in it can end."""
-    return "'" + _within_dollars(text).replace("\\", "\\\\").replace("'", "''") + "'"
+    return literal(_within_dollars(text), "snowflake")

@@ -15,6 +15,7 @@ from sqlglot.tokenizer_core import TokenType
 
 from churn_assets.retention.effect import outcomes_in_sql
 from churn_assets.settings import ENGINEER_ROLE, PROJECT_ROOT
+from churn_assets.warehouse.values import literal
 
 LAKE = "lake.main."
 _FOLDER = PROJECT_ROOT / "sql" / "snowflake" / "after_dbt"
@@ -91,12 +92,8 @@ def _as_seen_by(role: str, view: _View) -> str:
     columns = [
         f"{_MASKS[mask].format(column=column)} AS {column}" if mask else column for column, mask in view.masks.items()
     ]
-    granted = f"SELECT segment FROM {LAKE}segment_grants WHERE role_name = {_literal(role)}"
+    granted = f"SELECT segment FROM {LAKE}segment_grants WHERE role_name = {literal(role)}"
     return (
         f"SELECT {', '.join(columns)} FROM ({view.query}) AS every_row"
         f" WHERE {view.segment} IN ({granted}) OR '*' IN ({granted})"
     )
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

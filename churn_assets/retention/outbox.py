@@ -15,12 +15,11 @@ One process at a time takes from the outbox; a lock in the folder of the emails 
 """
 
 import csv
-import fcntl
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import astuple, dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -33,6 +32,7 @@ from churn_assets.retention.statuses import Status, StatusError, move
 from churn_assets.retention.suppressions import SUPPRESSED
 from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Transaction, Warehouse
+from churn_assets.warehouse.turns import turn
 from churn_assets.warehouse.values import one_row
 
 AUTO = "auto"  # who approves where CHURN_APPROVAL says so
@@ -310,15 +310,9 @@ def _move_from(
     move(tx, unique, to, now, by, note)
 
 
-@contextmanager
-def _alone(folder: Path) -> Generator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "outbox.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go when the process dies
-        except BlockingIOError:
-            raise OutboxError("another process is sending or exporting now; try again when it has ended") from None
-        yield
+def _alone(folder: Path) -> AbstractContextManager[None]:
+    taken = OutboxError("another process is sending or exporting now; try again when it has ended")
+    return turn(folder / "outbox.lock", taken)
 
 
 def _all_leaving(tx: Transaction, by: str, now: datetime) -> tuple[list[_Leaving], int]:

@@ -4,7 +4,6 @@ Here belong connections, transactions with their retries, and the lake's own set
 the callers; refreshes belong to `churn_assets.dynamic_tables`.
 """
 
-import fcntl
 import os
 import random
 import re
@@ -12,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import date, datetime, timedelta
 from functools import cached_property, partial
 from importlib.resources import files
@@ -47,6 +46,8 @@ from churn_assets.warehouse.protocol import (
     T,
     Transaction,
 )
+from churn_assets.warehouse.turns import turn
+from churn_assets.warehouse.values import literal
 
 BUSY_TIMEOUT_MS = 5000
 MAX_ATTEMPTS = 20
@@ -148,7 +149,7 @@ class LakeWarehouse:
         add_functions(connection, self._path)
         # The path is given at each attachment, so that a home may be moved or copied: files are found relative to it.
         options = [
-            f"DATA_PATH {_literal(self._path / 'data')}",
+            f"DATA_PATH {literal(str(self._path / 'data'))}",
             "OVERRIDE_DATA_PATH true",
             f"META_BUSY_TIMEOUT {BUSY_TIMEOUT_MS}",
         ]
@@ -156,12 +157,11 @@ class LakeWarehouse:
             options += ["READ_ONLY"]
         else:
             options += ["META_JOURNAL_MODE 'WAL'", f"DATA_INLINING_ROW_LIMIT {_INLINE_ROWS}"]
-        attach = f"ATTACH {_literal(f'ducklake:sqlite:{catalog}')} AS lake ({', '.join(options)})"
+        attach = f"ATTACH {literal(f'ducklake:sqlite:{catalog}')} AS lake ({', '.join(options)})"
         is_made = self._path / "is_made"
         if self._read_only or is_made.exists():
             connection.execute(attach)
         else:
-            self._path.mkdir(parents=True, exist_ok=True)
             with self._turn_to_write():  # the first attachment makes the catalog, and no two may make it at once
                 connection.execute(attach)
                 is_made.touch()
@@ -189,14 +189,11 @@ class LakeWarehouse:
             raise
         self._readers.append(cursor)
 
-    @contextmanager
-    def _turn_to_write(self) -> Generator[None]:
+    def _turn_to_write(self) -> AbstractContextManager[None]:
         # SQLite refuses the commit of a transaction that any other one has overtaken, so writers of one machine take turns
         # instead of running in vain; the kernel ends a dead writer's turn. Correctness does not rest on this: a writer
         # from elsewhere is met by the retry in `transact`.
-        with (self._path / "writer.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        return turn(self._path / "writer.lock")
 
     def deploy(self) -> None:
         scripts = [
@@ -383,10 +380,6 @@ def _stat(path: Path) -> os.stat_result | None:
         return path.stat()
     except FileNotFoundError:
         return None
-
-
-def _literal(text: object) -> str:
-    return "'" + str(text).replace("'", "''") + "'"
 
 
 def _roll_back(cursor: duckdb.DuckDBPyConnection) -> None:
