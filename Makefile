@@ -87,6 +87,7 @@ benchmark-search: $(SYNCED)  ## Measure the search: what it finds, how fast, and
 lint: $(SYNCED)  ## Check style and types
 	$(RUN)/ruff format --check .
 	$(RUN)/ruff check .
+	$(RUN)/lint-imports
 	$(RUN)/pyright
 	CHURN_LAKE=$$(mktemp -d) $(RUN)/sqlfluff lint dbt/models
 	$(RUN)/sqlfluff lint --templater raw --config sql/.sqlfluff sql/*.sql churn_assets/dynamic_tables/schema.sql
@@ -97,7 +98,7 @@ format: $(SYNCED)  ## Format the code
 	$(RUN)/ruff check --fix .
 
 dbt-vars: $(SYNCED)  ## Write the rules of settings.py into dbt_project.yml
-	$(RUN)/python -m churn_assets.dbt_vars
+	$(RUN)/python -m churn_assets.operations.dbt_vars
 
 event-docs: $(SYNCED)  ## Write docs/events.md and docs/events.schema.json from the event contract
 	$(RUN)/python -m churn_assets.ingestion.contract

@@ -23,6 +23,7 @@ from typing import Literal
 import tantivy
 
 from churn_assets.errors import ChurnError
+from churn_assets.rules import SEARCH_POSITION_SECONDS
 from churn_assets.search.events import (
     STREAMS,
     Changes,
@@ -36,7 +37,6 @@ from churn_assets.search.events import (
 )
 from churn_assets.search.hits import Filters
 from churn_assets.search.words import clean, words
-from churn_assets.settings import SEARCH_POSITION_SECONDS
 from churn_assets.warehouse.protocol import Warehouse
 from churn_assets.warehouse.turns import turn
 

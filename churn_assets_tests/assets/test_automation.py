@@ -12,15 +12,15 @@ from churn_assets.assets.ledgers import ingest_config
 from churn_assets.automation import BLOCKING_CHECKS, is_due, with_late_sources
 from churn_assets.clock import utc_now
 from churn_assets.definitions import build_defs
-from churn_assets.dynamic_tables.engine import DynamicTable
+from churn_assets.dynamic_tables.tables import DynamicTable
 from churn_assets.ingestion import kafka
 from churn_assets.ingestion.commit import committed_offsets
 from churn_assets.ingestion.kafka import Cluster, OffsetRange, Partition, Watermarks
 from churn_assets.ingestion.publisher import Publisher
 from churn_assets.retention import desk
-from churn_assets.retention.prompts import PromptsError
 from churn_assets.retention.queue import STREAM, fill_queue, raise_alerts
-from churn_assets.settings import EVENTS_TOPIC
+from churn_assets.retention.writing.prompts import PromptsError
+from churn_assets.rules import EVENTS_TOPIC
 from churn_assets_tests.assets.conftest import Graph
 from churn_assets_tests.ingestion.messages import message
 

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from churn_assets.retention.queue import ALERT_STREAM, STREAM, fill_queue, raise_alerts
-from churn_assets.settings import CRITICAL_FROM
+from churn_assets.rules import CRITICAL_FROM
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.protocol import Transaction
 from churn_assets_tests.retention.bank import (
