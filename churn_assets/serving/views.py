@@ -13,13 +13,13 @@ import sqlglot
 from sqlglot import exp
 from sqlglot.tokenizer_core import TokenType
 
+from churn_assets.project_files import PROJECT_FILES, files_in
 from churn_assets.retention.effect import outcomes_in_sql
 from churn_assets.rules import ENGINEER_ROLE
-from churn_assets.settings import PROJECT_ROOT
 from churn_assets.warehouse.values import literal
 
 LAKE = "lake.main."
-_FOLDER = PROJECT_ROOT / "sql" / "snowflake" / "after_dbt"
+_FOLDER = PROJECT_FILES / "sql" / "snowflake" / "after_dbt"
 _CREATES_VIEW = ["CREATE", "OR", "REPLACE", "SECURE", "VIEW"]
 # The masks of 060_policies.sql, as this engine says them; a test holds the two to the same results.
 _MASKS = {
@@ -60,7 +60,7 @@ class _View:
 
 @cache
 def _views() -> tuple[_View, ...]:
-    found = (_view(file.read_text()) for file in sorted(_FOLDER.glob("*.sql")))
+    found = (_view(file.read_text()) for file in files_in(_FOLDER, "*.sql"))
     return tuple(view for view in found if view)
 
 

@@ -27,6 +27,7 @@ from churn_assets.dynamic_tables.catalog import LakeTransaction
 from churn_assets.dynamic_tables.definitions import schema_script
 from churn_assets.dynamic_tables.tables import DynamicTable, Refresh
 from churn_assets.errors import ChurnError, ModelFileError
+from churn_assets.project_files import PROJECT_FILES, files_in
 from churn_assets.rules import (
     ANALYST_ROLE,
     FILE_BYTES,
@@ -35,7 +36,6 @@ from churn_assets.rules import (
     REWRITTEN_DELETE_SHARE,
     SNAPSHOT_RETENTION_HOURS,
 )
-from churn_assets.settings import PROJECT_ROOT
 from churn_assets.warehouse.protocol import (
     Column,
     Credits,
@@ -207,7 +207,7 @@ class LakeWarehouse:
     def deploy(self) -> None:
         scripts = [
             file.read_text().replace("{{ analyst_role }}", ANALYST_ROLE)
-            for file in sorted((PROJECT_ROOT / "sql").glob("*.sql"))
+            for file in files_in(PROJECT_FILES / "sql", "*.sql")
         ]
 
         def create(tx: Transaction) -> None:
