@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from churn_assets import operations
+from churn_assets.dashboard.files import app_files
+from churn_assets.model import snowflake_functions
+from churn_assets.model.snowflake_functions import package_zip
 from churn_assets.operations.cost import estimate
 from churn_assets.operations.dbt import DeploymentError, Model
 from churn_assets.operations.statements import CREATES_STREAM, statements
@@ -26,10 +29,18 @@ def models(query: str = "SELECT 1") -> list[Model]:
     return [Model(name, f"dbt/models/{name}.sql", f"{query} AS a", "5 minutes", "INCREMENTAL") for name in MODELS]
 
 
+@pytest.fixture(scope="module")
+def code() -> tuple[bytes, dict[str, bytes]]:
+    """What is uploaded: the code of the model's functions, and the dashboard's files."""
+    return package_zip(), app_files()
+
+
 @pytest.fixture(autouse=True)
-def compiled_by_dbt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the seconds that dbt takes."""
+def compiled_and_packed(monkeypatch: pytest.MonkeyPatch, code: tuple[bytes, dict[str, bytes]]) -> None:
+    """Without the seconds that dbt and the search for imported modules take."""
     monkeypatch.setattr(operations.dbt, "compiled", lambda settings: models())
+    monkeypatch.setattr(snowflake_functions, "package_zip", lambda: code[0])
+    monkeypatch.setattr(operations.account, "app_files", lambda: code[1])
 
 
 @pytest.fixture
