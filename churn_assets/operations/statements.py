@@ -73,6 +73,11 @@ class Statement:
         """The text on one line, without comments."""
         return " ".join(_without_comments(self.text).split())
 
+    @property
+    def path(self) -> str:
+        """The file, from the project's root."""
+        return self.file if self.phase in {"functions", "dbt"} else f"sql/{self.file}"
+
     @cached_property
     def about(self) -> str:
         """What it creates or changes: the same for another version of it, and unlike what its file has beside it."""

@@ -6,7 +6,7 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
-from churn_assets import automation
+from churn_assets import automation, wiring
 from churn_assets.assets.interventions import ALERTS
 from churn_assets.assets.ledgers import ingest_config
 from churn_assets.automation import BLOCKING_CHECKS, is_due, with_late_sources
@@ -17,7 +17,6 @@ from churn_assets.ingestion import kafka
 from churn_assets.ingestion.commit import committed_offsets
 from churn_assets.ingestion.kafka import Cluster, OffsetRange, Partition, Watermarks
 from churn_assets.ingestion.publisher import Publisher
-from churn_assets.retention import desk
 from churn_assets.retention.queue import STREAM, fill_queue, raise_alerts
 from churn_assets.retention.writing.prompts import PromptsError
 from churn_assets.rules import EVENTS_TOPIC
@@ -420,7 +419,7 @@ def test_a_slip_in_what_marketing_wrote_stops_the_emails_and_nothing_else(
     def load() -> None:
         raise PromptsError("marketing/retention_email.yaml: closing: add it")
 
-    monkeypatch.setattr(desk, "load_prompts", load)
+    monkeypatch.setattr(wiring, "load_prompts", load)
     graph.definitions = build_defs(graph.settings)
 
     assert graph.run("ingest_events").success
