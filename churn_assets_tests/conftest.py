@@ -12,6 +12,7 @@ import pytest
 from churn_assets.clock import utc_now
 from churn_assets.ingestion.broker import embedded_broker
 from churn_assets.ingestion.kafka import Cluster
+from churn_assets.model import metrics, training
 from churn_assets.model.training import Trained, train
 from churn_assets.operations.lake import deploy
 from churn_assets.retention.emails import write_emails
@@ -112,6 +113,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
         (folder / "trained.pickle").write_bytes(pickle.dumps(train(training_rows())))
 
     return pickle.loads((made_once(tmp_path_factory, "trained", make) / "trained.pickle").read_bytes())
+
+
+@pytest.fixture
+def quick_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings in a third of the time, where how well they learn does not matter."""
+    monkeypatch.setattr(training, "TREES", 25)
+    monkeypatch.setattr(training, "IMPORTANCE_REPEATS", 1)
+    monkeypatch.setattr(metrics, "RESAMPLES", 20)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
