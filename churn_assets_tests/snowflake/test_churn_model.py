@@ -32,7 +32,7 @@ from packaging.utils import canonicalize_name
 from snowflake.snowpark import Row, Session  # type: ignore[import]  # pyright takes this folder for the package
 from sqlfluff.core import Linter
 
-from churn_assets.model import artefact, metrics, registry, serving, snowflake_scoring, snowflake_training
+from churn_assets.model import artefact, registry, serving, snowflake_scoring, snowflake_training
 from churn_assets.model.artefact import ArtefactError
 from churn_assets.model.reasons import reasons
 from churn_assets.model.scoring import Model, score
