@@ -126,3 +126,10 @@ def quick_training(monkeypatch: pytest.MonkeyPatch) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--kafka LIBRARIES`: run the ingestion tests against Apache Kafka, whose jars are in that folder."""
     parser.addoption("--kafka", default=None, metavar="LIBRARIES", help=str(pytest_addoption.__doc__))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as `heavy` what needs a lake that dbt has deployed, or a trained model; files may say so of themselves."""
+    for item in items:
+        if {"deployed_home", "trained"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("heavy")

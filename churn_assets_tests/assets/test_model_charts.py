@@ -12,6 +12,8 @@ from churn_assets.model.metrics import Evaluation, Measure
 from churn_assets.model.scoring import Calibration, Model
 from churn_assets.model.training import Trained, evaluate_ways
 
+pytestmark = pytest.mark.heavy
+
 MODEL, HEURISTIC, CHANCE = (0x4F, 0x43, 0xDD), (0xAA, 0xAA, 0xAA), (0xCC, 0x33, 0x33)
 WAYS = ("model", "logistic", "heuristic")
 UNUSED = Model(("active_days_30d",), b"", Calibration("sigmoid", (1.0, 0.0)), (0.0,))

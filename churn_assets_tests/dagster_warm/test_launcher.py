@@ -21,7 +21,7 @@ from churn_assets_tests.dagster_warm.conftest import (
 from dagster_warm import launcher
 from dagster_warm.launcher import PROCESS_TAG
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="warm processes need Linux")
+pytestmark = [pytest.mark.heavy, pytest.mark.skipif(sys.platform != "linux", reason="warm processes need Linux")]
 
 
 def test_runs_are_forked_from_one_process_that_loaded_the_definitions_once(running_project: Project):

@@ -25,6 +25,8 @@ from churn_assets.rules import FEATURES, LABEL_DAYS
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets_tests.model.customers import FEW, FIRST, put_features, training_rows
 
+pytestmark = pytest.mark.heavy
+
 
 def test_the_same_rows_in_any_order_give_the_same_model_to_the_byte(trained: Trained):
     shuffled = training_rows().sample(frac=1, random_state=3)

@@ -21,6 +21,8 @@ from churn_assets.warehouse.snowflake_connection import SnowflakeError
 from churn_assets.warehouse.snowflake_names import Names, SnowflakeSqlError
 from churn_assets_tests.snowflake.scripted_account import MODELS, KilledError, ScriptedAccount, reported
 
+pytestmark = pytest.mark.heavy
+
 TASKS = {"task_generate_emails", "process_alerts_task"}
 POLICIES = "snowflake/after_dbt/060_policies.sql"
 Deploy = Callable[..., list[str]]
