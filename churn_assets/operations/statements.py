@@ -11,7 +11,7 @@ import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Literal
 
 from churn_assets.analyst.semantic_model import for_snowflake, load_semantic_model
@@ -70,7 +70,7 @@ class Statement:
     text: str
     phase: Phase
 
-    @property
+    @cached_property
     def plain(self) -> str:
         """The text on one line, without comments."""
         return " ".join(_without_comments(self.text).split())
@@ -80,7 +80,7 @@ class Statement:
         """The file, from the project's root."""
         return self.file if self.phase in {"functions", "dbt"} else f"sql/{self.file}"
 
-    @property
+    @cached_property
     def about(self) -> str:
         """What it creates or changes: the same for another version of it, and unlike what its file has beside it."""
         for pattern in _ABOUT:
@@ -95,7 +95,7 @@ class Statement:
         return bool(_OF_THE_SESSION.match(self.plain))
 
 
-@cache  # the texts of some fifty files; a command asks several times
+@cache  # 40 files are read and filled in; a deployment asks several times
 def statements(names: Names) -> tuple[Statement, ...]:
     """All statements in the order of deployment; each can be repeated, and none drops or replaces what holds data.
 

@@ -27,6 +27,8 @@ from churn_assets.wiring import open_lake
 from churn_assets_tests.dashboard.test_app import tab, words
 from churn_assets_tests.repository import REPOSITORY
 
+pytestmark = pytest.mark.heavy
+
 # What the project has beside what environment.yml asks of Snowflake's channel.
 NOT_THERE = (
     "confluent_kafka", "dagster", "dagster_dbt", "dagster_snowflake", "dbt", "duckdb", "matplotlib", "onnx", "openai", "PIL",
