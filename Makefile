@@ -35,13 +35,13 @@ dashboard: $(SYNCED)  ## Show the dashboard of CHURN_HOME on http://127.0.0.1:85
 	$(RUN)/churn dashboard $(ARGS)
 
 test: $(SYNCED)  ## Run the tests; of one part only: make test ARGS=churn_assets_tests/retention
-	$(PYTEST) -n 2 --dist loadfile $(ARGS)
+	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-quick: $(SYNCED)  ## Run within a minute the tests that need no lake of dbt's, no Dagster and no training; ARGS as above
-	$(PYTEST) -n 2 --dist loadfile -m "not (heavy or ui or slow or kafka or emulator or snowflake)" $(ARGS)
+	$(PYTEST) -n 2 --dist loadfile -m "not (heavy or ui or slow or kafka or emulator or snowflake or wheel)" $(ARGS)
 
 test-slow: $(SYNCED)  ## Run the slower tests: killed processes, many random histories
-	$(PYTEST) -n 2 --dist load -m slow $(ARGS)
+	$(PYTEST) -n 2 --dist worksteal -m slow $(ARGS)
 
 check: $(SYNCED)  ## Run the whole graph on a small bank and fail on any failed asset check
 	$(RUN)/churn check
