@@ -6,8 +6,10 @@ import shlex
 import sys
 import tomllib
 from collections.abc import Callable
+from contextlib import chdir
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import typer
@@ -34,6 +36,8 @@ def problem(words: list[str]) -> str | None:
     if not words:
         return None
     program, arguments = words[0].removeprefix(".venv/bin/"), words[1:]
+    if program == "export":
+        return problem(arguments)
     if program in _OF_OTHERS:
         return None
     check = _PROGRAMS.get(program)
@@ -49,9 +53,8 @@ def problem_of_names(text: str) -> str | None:
     if program != "churn":
         return problem(words)
     command: Any = get_command(cli.app)
-    names = [argument for argument in arguments if not argument.startswith("-")]
-    for name in names:
-        if not hasattr(command, "commands"):
+    for name in [argument for argument in arguments if not argument.startswith("-")]:
+        if not hasattr(command, "commands") or name == "COMMAND":
             break
         if name not in command.commands:
             return f"no command is called churn {name}"
@@ -76,21 +79,17 @@ def _variables() -> set[str]:
 def _churn(arguments: list[str]) -> str | None:
     command: Any = get_command(cli.app)
     arguments = [argument for argument in arguments if argument != "--help"]
-    context = None
-    try:
-        while hasattr(command, "commands"):
-            if not arguments:
-                return None
-            _, command, arguments = command.resolve_command(command.make_context("churn", [], resilient_parsing=True), arguments)
-        for parameter in command.params:
-            if parameter.type.name in ("path", "file", "filename"):  # the reader has the file, we have not
-                parameter.type.convert = lambda value, *_: value
-        context = command.make_context(command.name, arguments)
-    except _UsageError as error:
-        return error.format_message()
-    finally:
-        if context is not None:
-            context.close()
+    with TemporaryDirectory() as folder, chdir(folder):
+        for file in [argument for argument in arguments if re.fullmatch(r"[\w-]+\.(csv|parquet|ndjson)", argument)]:
+            Path(file).touch()  # the reader has it, and some commands look at once whether it exists
+        try:
+            while arguments and hasattr(command, "commands"):
+                whole = command.make_context("churn", [], resilient_parsing=True)
+                _, command, arguments = command.resolve_command(whole, arguments)
+            if not hasattr(command, "commands"):
+                command.make_context(command.name, arguments).close()
+        except _UsageError as error:
+            return error.format_message()
     return None
 
 
@@ -140,7 +139,8 @@ def _dagster(arguments: list[str]) -> str | None:
         context = dagster.make_context("dagster", [], resilient_parsing=True)
         name, command, rest = dagster.resolve_command(context, arguments)
         assert command is not None
-        command.make_context(name, rest).close()
+        with chdir(PROJECT_ROOT):  # where the reader stands
+            command.make_context(name, rest).close()
     except ClickUsageError as error:
         return error.format_message()
     return None

@@ -1,14 +1,14 @@
 """README and docs hold what they say: links lead somewhere, commands run, names exist."""
 
+import ast
 import re
 from collections.abc import Iterable
-from pathlib import Path
 
 import pytest
 
 from churn_assets.automation import JOBS
-from churn_assets.cli import app as cli
-from churn_assets.settings import PROJECT_ROOT
+from churn_assets.settings import PROJECT_ROOT, Settings
+from churn_assets.wiring import open_lake
 from churn_assets_tests.docs.commands import is_variable, problem, problem_of_names
 from churn_assets_tests.docs.pages import Page, command_lines, pages, simple_commands
 
@@ -72,6 +72,15 @@ def test_every_block_of_code_says_its_language_so_that_commands_are_found(page: 
 
 
 @of_every_page
+def test_every_block_of_python_compiles_and_imports_what_exists(page: Page):
+    for block in page.blocks():
+        if block.language == "python":
+            tree = ast.parse(block.code)
+            imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+            exec(compile(ast.Module(imports, []), f"{page.name}:{block.line}", "exec"), {})  # noqa: S102
+
+
+@of_every_page
 def test_every_path_in_a_sentence_is_in_the_repository(page: Page):
     folders = "|".join(re.escape(path.name) for path in PROJECT_ROOT.iterdir() if path.is_dir() and path.name[0] != ".")
     none(
@@ -116,7 +125,5 @@ QUERIES = sorted(
 
 
 @pytest.mark.parametrize(("page", "sql"), QUERIES)
-def test_every_query_of_the_pages_runs(home_of_a_bank: Path, monkeypatch: pytest.MonkeyPatch, page: str, sql: str):
-    monkeypatch.setenv("CHURN_HOME", str(home_of_a_bank))
-
-    cli.query(sql)
+def test_every_query_of_the_pages_runs(settings: Settings, page: str, sql: str):
+    open_lake(settings.lake_path, read_only=True).query(sql)
