@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, fields
 from datetime import datetime, timedelta
 from enum import StrEnum
+from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,6 +41,21 @@ console = Console()
 errors = Console(stderr=True)
 
 QUERY_ROWS = 1000
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        _say(f"churn {version_of('churn-assets')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _churn(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:
@@ -270,7 +286,8 @@ def doctor() -> None:
 
 @app.command()
 def status(as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False) -> None:
-    """Show rows, lags, risk classes, queue and emails."""
+    """Show rows, lags, risk classes, queue, emails and what has failed."""
+    from churn_assets.operations.status import ALERTS_HOURS
     from churn_assets.operations.status import status as read_status
 
     settings = load_settings()
@@ -298,6 +315,12 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Machine-readabl
     table.add_row("risk", ", ".join(f"{name} {count:,}" for name, count in state["risk"].items()))
     table.add_row("queue", f"{state['queue']:,} customers wait")
     table.add_row("emails", f"{state['emails']['total']:,}, {state['emails']['last_7_days']:,} in the last 7 days")
+    failures = state["failures"]
+    table.add_row(
+        "failures", f"errors {failures['errors']:,}, warnings {failures['warnings']:,} in the last {ALERTS_HOURS} hours"
+    )
+    for alert in failures["newest"]:
+        table.add_row("", escape(f"{alert['when']} UTC {alert['severity']}: {alert['message']} ({alert['link']})"))
     console.print(table)
 
 

@@ -13,13 +13,14 @@ from typing import NamedTuple
 
 import pytest
 
-from churn_assets import operations
 from churn_assets.cli import app as cli
 from churn_assets.clock import utc_now
 from churn_assets.ingestion import kafka
 from churn_assets.ingestion.backlog import ingest, lags
 from churn_assets.ingestion.broker import embedded_broker
 from churn_assets.ingestion.events import LEDGERS
+from churn_assets.operations import account as deployment
+from churn_assets.operations import dbt
 from churn_assets.rules import EVENTS_TOPIC
 from churn_assets.settings import Settings, load_settings
 from churn_assets.simulator import seeding
@@ -564,11 +565,11 @@ def test_what_keeps_a_deployment_on_snowflake_from_beginning_is_one_line(
 
 def test_a_deployment_goes_where_the_settings_say_and_reports_each_file(churn: Churn, monkeypatch: pytest.MonkeyPatch):
     account = ScriptedAccount("ACCOUNTADMIN")
-    monkeypatch.setattr(operations.dbt, "compiled", lambda settings: [])
-    monkeypatch.setattr(operations.dbt, "declare", account.declare)
-    deploy = operations.account.deploy
+    monkeypatch.setattr(dbt, "compiled", lambda settings: [])
+    monkeypatch.setattr(dbt, "declare", account.declare)
+    deploy = deployment.deploy
     monkeypatch.setattr(
-        operations.account,
+        deployment,
         "deploy",
         lambda settings, only, report: deploy(settings, only, report, account.connect, account.declare),
     )
