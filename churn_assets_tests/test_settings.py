@@ -67,7 +67,7 @@ def test_the_example_names_every_setting_and_what_it_sets_are_the_defaults(monke
 
 
 def test_a_copy_of_the_example_leaves_it_to_the_demo_when_tables_are_refreshed(env_file: Path):
-    env_file.write_text((PROJECT_ROOT / ".env.example").read_text())
+    env_file.write_text((REPOSITORY / ".env.example").read_text())
 
     assert "refresh" not in load_settings().model_fields_set
 

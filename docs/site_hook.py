@@ -36,9 +36,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, page in ROOT_PAGES.items():
         if (ROOT / name).exists():
             files.append(File.generated(config, page, content=(ROOT / name).read_text()))
-    linked = {
-        path for file in files.documentation_pages() for path in _linked_paths(file.content_string, file.src_uri)
-    }
+    linked = {path for file in files.documentation_pages() for path in _linked_paths(file.content_string, file.src_uri)}
     for path in sorted(linked):
         if _in_site(path) not in files.src_uris and (ROOT / path).is_file():
             files.append(File.generated(config, _in_site(path), content=_as_page(path)))
@@ -69,7 +67,9 @@ def _outside_fences(markdown: str, change: Any) -> str:
 def _linked_paths(markdown: str, page: str) -> list[str]:
     """The paths in the repository that a page of the site links to."""
     return [
-        path for link in _LINK.finditer(_FENCE.sub("", markdown)) if (path := _repository_path(link[2], page)) is not None
+        path
+        for link in _LINK.finditer(_FENCE.sub("", markdown))
+        if (path := _repository_path(link[2], page)) is not None
     ]
 
 
@@ -91,5 +91,7 @@ def _in_site(path: str) -> str:
 
 
 def _as_page(path: str) -> str:
-    language = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".sql": "sql", ".toml": "toml"}.get(Path(path).suffix, "")
+    language = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".sql": "sql", ".toml": "toml"}.get(
+        Path(path).suffix, ""
+    )
     return f"# {path}\n\n````{language}\n{(ROOT / path).read_text()}\n````\n"

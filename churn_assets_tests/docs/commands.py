@@ -8,20 +8,37 @@ import tomllib
 from collections.abc import Callable
 from contextlib import chdir
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import typer
 import yaml
 from typer.main import get_command
 
 from churn_assets.cli import app as cli
-from churn_assets.settings import PROJECT_ROOT, Settings
+from churn_assets.settings import Settings
+from churn_assets_tests.repository import REPOSITORY
 
 # Programs that are not ours. What they are told is the page's affair.
-_OF_OTHERS = {"cd", "chmod", "curl", "docker-compose", "git", "grep", "ls", "mkdir", "openssl", "rm", "snow", "tail", "tr"}
-_UsageError = typer.BadParameter.__mro__[1]  # of Click, which some versions of Typer carry within them
+_OF_OTHERS = {
+    "cd",
+    "chmod",
+    "curl",
+    "docker-compose",
+    "git",
+    "grep",
+    "ls",
+    "mkdir",
+    "openssl",
+    "rm",
+    "snow",
+    "tail",
+    "tr",
+}
+# Click's UsageError. Some versions of Typer carry a Click of their own.
+_UsageError = cast(type[typer.BadParameter], typer.BadParameter.__mro__[1])
 _ASSIGNMENT = re.compile(r"([A-Z][A-Z0-9_]*)=")
 _OTHER_VARIABLES = {"ARGS", "DAGSTER_HOME", "PATH", "PYTHON", "TEST_ROUNDS"}
 _PASSED_TO_KAFKA = ("KAFKA_SECURITY_", "KAFKA_SASL_", "KAFKA_SSL_", "KAFKA_ENABLE_")
@@ -60,7 +77,7 @@ def problem_of_names(text: str) -> str | None:
             return f"no command is called churn {name}"
         command = command.commands[name]
     options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
-    unknown = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")} - options - {"--help"}
+    unknown = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")} - options - {"--help", "--version"}
     return f"no option {', '.join(sorted(unknown))}" if unknown else None
 
 
@@ -72,13 +89,13 @@ def is_variable(name: str) -> bool:
 @cache
 def _variables() -> set[str]:
     settings = {field.alias for field in Settings.model_fields.values() if field.alias}
-    compose = set(re.findall(r"\$\{(\w+)", (PROJECT_ROOT / "docker-compose.yml").read_text()))
+    compose = set(re.findall(r"\$\{(\w+)", (REPOSITORY / "docker-compose.yml").read_text()))
     return settings | compose | _OTHER_VARIABLES
 
 
 def _churn(arguments: list[str]) -> str | None:
     command: Any = get_command(cli.app)
-    arguments = [argument for argument in arguments if argument != "--help"]
+    arguments = [argument for argument in arguments if argument not in ("--help", "--version")]
     with TemporaryDirectory() as folder, chdir(folder):
         for file in [argument for argument in arguments if re.fullmatch(r"[\w-]+\.(csv|parquet|ndjson)", argument)]:
             Path(file).touch()  # the reader has it, and some commands look at once whether it exists
@@ -94,7 +111,7 @@ def _churn(arguments: list[str]) -> str | None:
 
 
 def _make(arguments: list[str]) -> str | None:
-    rules = (PROJECT_ROOT / "Makefile").read_text()
+    rules = (REPOSITORY / "Makefile").read_text()
     for target in [argument for argument in arguments if "=" not in argument]:
         rule = re.search(rf"^{re.escape(target)}:.*\n((?:\t.*\n)*)", rules, re.MULTILINE)
         if rule is None:
@@ -121,7 +138,7 @@ def _python(arguments: list[str]) -> str | None:
 
 
 def _pytest(arguments: list[str]) -> str | None:
-    pyproject = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())
+    pyproject = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
     markers = {marker.partition(":")[0] for marker in pyproject["tool"]["pytest"]["ini_options"]["markers"]}
     for before, argument in zip(["", *arguments], arguments, strict=False):
         if before == "-m" and not set(re.findall(r"\w+", argument)) - {"and", "or", "not"} <= markers:
@@ -139,7 +156,7 @@ def _dagster(arguments: list[str]) -> str | None:
         context = dagster.make_context("dagster", [], resilient_parsing=True)
         name, command, rest = dagster.resolve_command(context, arguments)
         assert command is not None
-        with chdir(PROJECT_ROOT):  # where the reader stands
+        with chdir(REPOSITORY):  # where the reader stands
             command.make_context(name, rest).close()
     except ClickUsageError as error:
         return error.format_message()
@@ -151,16 +168,16 @@ def _docker(arguments: list[str]) -> str | None:
         return "only docker compose is known to the tests"
     if arguments[1] != "exec":
         return None
-    services = yaml.safe_load((PROJECT_ROOT / "docker-compose.yml").read_text())["services"]
+    services = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["services"]
     return problem(arguments[3:]) if arguments[2] in services else f"docker-compose.yml has no service {arguments[2]}"
 
 
 def _uv(arguments: list[str]) -> str | None:
     if arguments[:1] == ["run"]:
         return problem(arguments[1:])
-    pyproject = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())
+    pyproject = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
     known = {"--extra": pyproject["project"]["optional-dependencies"], "--group": pyproject["dependency-groups"]}
-    for option, name in zip(arguments, arguments[1:], strict=False):
+    for option, name in pairwise(arguments):
         if option in known and name not in known[option]:
             return f"pyproject.toml has no {option.removeprefix('--')} {name}"
     return None
@@ -168,7 +185,7 @@ def _uv(arguments: list[str]) -> str | None:
 
 def _paths(arguments: list[str]) -> str | None:
     """Files that must be in the repository."""
-    missing = [path for path in arguments if not path.startswith("-") and not (PROJECT_ROOT / path).exists()]
+    missing = [path for path in arguments if not path.startswith("-") and not (REPOSITORY / path).exists()]
     return f"the repository has no {', '.join(missing)}" if missing else None
 
 

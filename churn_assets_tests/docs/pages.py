@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from churn_assets.settings import PROJECT_ROOT
+from churn_assets_tests.repository import REPOSITORY
 
 _FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)\n(?P<code>.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
-_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_LINK = re.compile(r"\]\(([^)\s]+)\)|^\[[^\]]+\]: (\S+)$", re.MULTILINE)
 _HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
 
 
@@ -32,7 +32,7 @@ class Page:
     @property
     def name(self) -> str:
         """The path from the repository's root."""
-        return self.path.relative_to(PROJECT_ROOT).as_posix()
+        return self.path.relative_to(REPOSITORY).as_posix()
 
     @property
     def text(self) -> str:
@@ -59,7 +59,7 @@ class Page:
         """Line and target of all links and pictures."""
         prose = _SPAN.sub("", self.prose)
         for link in _LINK.finditer(prose):
-            yield prose.count("\n", 0, link.start()) + 1, link[1]
+            yield prose.count("\n", 0, link.start()) + 1, link[1] or link[2]
 
     def anchors(self) -> set[str]:
         """What a link may name after `#`: the headings' names that a code host and the site agree on."""
@@ -72,7 +72,7 @@ class Page:
 
 def pages() -> list[Page]:
     """README.md and its neighbours, and all of docs/."""
-    return [Page(path) for path in (*sorted(PROJECT_ROOT.glob("*.md")), *sorted(PROJECT_ROOT.glob("docs/**/*.md")))]
+    return [Page(path) for path in (*sorted(REPOSITORY.glob("*.md")), *sorted(REPOSITORY.glob("docs/**/*.md")))]
 
 
 def command_lines(block: Block) -> Iterator[tuple[int, str]]:

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 
 import pytest
 
-from churn_assets.automation import JOBS
-from churn_assets.settings import PROJECT_ROOT, Settings
+from churn_assets.automation.jobs import JOBS
+from churn_assets.settings import Settings
 from churn_assets.wiring import open_lake
 from churn_assets_tests.docs.commands import is_variable, problem, problem_of_names
 from churn_assets_tests.docs.pages import Page, command_lines, pages, simple_commands
+from churn_assets_tests.repository import REPOSITORY
 
 PAGES = pages()
 LANGUAGES = {"bash", "console", "dotenv", "json", "python", "sql", "text", "toml", "yaml"}
@@ -77,18 +78,18 @@ def test_every_block_of_python_compiles_and_imports_what_exists(page: Page):
         if block.language == "python":
             tree = ast.parse(block.code)
             imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-            exec(compile(ast.Module(imports, []), f"{page.name}:{block.line}", "exec"), {})  # noqa: S102
+            exec(compile(ast.Module(imports, []), f"{page.name}:{block.line}", "exec"), {})
 
 
 @of_every_page
 def test_every_path_in_a_sentence_is_in_the_repository(page: Page):
-    folders = "|".join(re.escape(path.name) for path in PROJECT_ROOT.iterdir() if path.is_dir() and path.name[0] != ".")
+    folders = "|".join(re.escape(path.name) for path in REPOSITORY.iterdir() if path.is_dir() and path.name[0] != ".")
     none(
         f"{page.name}:{line}: the repository has no {span}; correct the path"
         for line, span in page.spans()
         if re.fullmatch(rf"({folders})/[\w./*-]*", span)
         and "target" not in span
-        and not list(PROJECT_ROOT.glob(span.rstrip("/")))
+        and not list(REPOSITORY.glob(span.rstrip("/")))
     )
 
 
@@ -105,7 +106,7 @@ def test_every_variable_that_a_page_sets_is_a_setting(page: Page):
 
 
 def test_the_runbook_names_every_job_and_no_other():
-    runbook = Page(PROJECT_ROOT / "docs" / "runbook.md").text
+    runbook = Page(REPOSITORY / "docs" / "runbook.md").text
     table = runbook.partition("| job |")[2].partition("\n\n")[0]
     named = set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))
 
