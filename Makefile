@@ -113,7 +113,7 @@ layers: $(SYNCED)  ## Draw docs/layers.svg from the import contracts of pyprojec
 	$(RUN)/python docs/draw_layers.py
 
 docs: $(SYNCED)  ## Build the documentation into site/
-	$(RUN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict
 
 screenshots: $(SYNCED)  ## Take the README's screenshots from a running demo (needs chromium)
 	PYTHONPATH=. $(RUN)/python docs/take_screenshots.py

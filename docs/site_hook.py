@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
+from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,11 +23,12 @@ _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Put the root's pages into the navigation."""
+    """Put the root's pages and every decision into the navigation."""
     assert config.nav is not None
+    decisions = sorted((ROOT / "docs" / "adr").glob("*.md"), key=lambda path: (path.stem != "index", path.stem))
     there = [ROOT_PAGES[name] for name in ROOT_PAGES if (ROOT / name).exists()]
     config.nav.insert(1, {"Start": there[0]})
-    config.nav.append({"Project": there[1:]})
+    config.nav += [{"Decisions": [f"adr/{path.name}" for path in decisions]}, {"Project": there[1:]}]
     return config
 
 
@@ -39,7 +40,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     linked = {path for file in files.documentation_pages() for path in _linked_paths(file.content_string, file.src_uri)}
     for path in sorted(linked):
         if _in_site(path) not in files.src_uris and (ROOT / path).is_file():
-            files.append(File.generated(config, _in_site(path), content=_as_page(path)))
+            files.append(_not_in_nav(config, path))
     return files
 
 
@@ -88,6 +89,10 @@ def _in_site(path: str) -> str:
     if path in ROOT_PAGES:
         return ROOT_PAGES[path]
     return path.removeprefix("docs/") if path.startswith("docs/") else f"source/{path}.md"
+
+
+def _not_in_nav(config: MkDocsConfig, path: str) -> File:
+    return File.generated(config, _in_site(path), content=_as_page(path), inclusion=InclusionLevel.NOT_IN_NAV)
 
 
 def _as_page(path: str) -> str:
