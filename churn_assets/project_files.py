@@ -49,6 +49,6 @@ class _OwnModules(ModuleFinder):
     """Does not look into other packages, which lie beside this one in site-packages."""
 
     def find_module(self, name: str, path: Any, parent: Any = None) -> Any:
-        if parent is None and name != _PACKAGE.name:
+        if path is None and name != _PACKAGE.name:
             raise ImportError(name)
         return super().find_module(name, path, parent)

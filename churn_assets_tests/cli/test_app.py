@@ -14,6 +14,8 @@ from typing import NamedTuple
 import pytest
 
 from churn_assets.cli import app as cli
+from churn_assets.cli import bank as bank_commands
+from churn_assets.cli import questions
 from churn_assets.clock import utc_now
 from churn_assets.ingestion import kafka
 from churn_assets.ingestion.backlog import ingest, lags
@@ -115,7 +117,7 @@ def test_query_prints_a_table_json_or_csv(churn: Churn):
 def test_query_says_that_a_long_table_is_cut(churn: Churn):
     outcome = churn("query", "SELECT * FROM range(1500)")
 
-    assert len(outcome.out.splitlines()) == 1 + cli.QUERY_ROWS + 1
+    assert len(outcome.out.splitlines()) == 1 + questions.QUERY_ROWS + 1
     assert "1,000 of 1,500 rows" in outcome.out
     assert len(churn("query", "--csv", "SELECT * FROM range(1500)").out.splitlines()) == 1501
 
@@ -391,7 +393,7 @@ def test_produce_after_an_interrupted_seeding_says_to_seed_to_the_end(
         def is_set(self) -> bool:
             return True
 
-    monkeypatch.setattr(cli, "StopSignal", Stopped)
+    monkeypatch.setattr(bank_commands, "StopSignal", Stopped)
     with embedded_broker(bank_without_history.broker_file):
         assert fails_in_one_line(churn("produce"), "churn seed")
 

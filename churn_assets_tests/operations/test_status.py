@@ -177,7 +177,7 @@ def test_a_full_file_of_alerts_is_kept_beside_a_new_one(settings: Settings):
     now = utc_now().replace(microsecond=0)
     send(settings, alert(now - timedelta(minutes=1)))
     with settings.alerts_file.open("a") as file:
-        file.write("\n" * FILE_BYTES)
+        file.write("x" * FILE_BYTES + "\n")
 
     send(settings, alert(now))
 
