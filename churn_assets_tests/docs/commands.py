@@ -77,7 +77,11 @@ def problem_of_names(text: str) -> str | None:
             return f"no command is called churn {name}"
         command = command.commands[name]
     options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
-    unknown = {argument.partition("=")[0] for argument in arguments if argument.startswith("--")} - options - {"--help", "--version"}
+    unknown = (
+        {argument.partition("=")[0] for argument in arguments if argument.startswith("--")}
+        - options
+        - {"--help", "--version"}
+    )
     return f"no option {', '.join(sorted(unknown))}" if unknown else None
 
 
@@ -101,8 +105,10 @@ def _churn(arguments: list[str]) -> str | None:
             Path(file).touch()  # the reader has it, and some commands look at once whether it exists
         try:
             while arguments and hasattr(command, "commands"):
-                whole = command.make_context("churn", [], resilient_parsing=True)
-                _, command, arguments = command.resolve_command(whole, arguments)
+                name, *arguments = arguments
+                if name not in command.commands:
+                    return f"no command is called churn {name}"
+                command = command.commands[name]
             if not hasattr(command, "commands"):
                 command.make_context(command.name, arguments).close()
         except _UsageError as error:

@@ -1,5 +1,6 @@
 """The documentation as the tests read it: pages, their links, their code."""
 
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ class Page:
     @property
     def name(self) -> str:
         """The path from the repository's root."""
-        return self.path.relative_to(REPOSITORY).as_posix()
+        return os.path.relpath(self.path, REPOSITORY)
 
     @property
     def text(self) -> str:

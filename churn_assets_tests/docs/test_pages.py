@@ -1,118 +1,18 @@
 """README and docs hold what they say: links lead somewhere, commands run, names exist."""
 
-import ast
 import re
-from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
 from churn_assets.automation.jobs import JOBS
 from churn_assets.settings import Settings
 from churn_assets.wiring import open_lake
-from churn_assets_tests.docs.commands import is_variable, problem, problem_of_names
 from churn_assets_tests.docs.pages import Page, command_lines, pages, simple_commands
+from churn_assets_tests.docs.problems import CHECKS, Check
 from churn_assets_tests.repository import REPOSITORY
 
 PAGES = pages()
-LANGUAGES = {"bash", "console", "dotenv", "json", "python", "sql", "text", "toml", "yaml"}
-PROGRAMS = ("churn ", "make ", "dagster ", "pytest ", "python -m ", "uv ", ".venv/bin/", "docker compose ", "cp ")
-of_every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-
-
-def none(problems: Iterable[str]) -> None:
-    """Fail with a line for each problem."""
-    found = list(problems)
-    assert not found, "\n" + "\n".join(found)
-
-
-@of_every_page
-def test_every_link_leads_to_a_file_and_a_heading_that_exist(page: Page):
-    def wrong(target: str) -> str | None:
-        path, _, anchor = target.partition("#")
-        there = (page.path.parent / path).resolve() if path else page.path
-        if not there.is_file():
-            return f"{path} is no file; correct the link, or write the page"
-        if anchor and there.suffix == ".md" and anchor not in Page(there).anchors():
-            return f"{there.name} has no heading #{anchor}; it has {', '.join(sorted(Page(there).anchors()))}"
-        return None
-
-    none(
-        f"{page.name}:{line}: {target}: {why}"
-        for line, target in page.links()
-        if not re.match(r"(https?|mailto):", target) and (why := wrong(target))
-    )
-
-
-@of_every_page
-def test_every_command_in_a_block_of_code_parses(page: Page):
-    none(
-        f"{page.name}:{line}: {command.strip()}: {why}"
-        for block in page.blocks()
-        for line, command in command_lines(block)
-        for words in simple_commands(command)
-        if (why := problem(words))
-    )
-
-
-@of_every_page
-def test_every_command_in_a_sentence_exists(page: Page):
-    none(
-        f"{page.name}:{line}: {span}: {why}"
-        for line, span in page.spans()
-        if span.startswith(PROGRAMS) and (why := problem_of_names(span))
-    )
-
-
-@of_every_page
-def test_every_block_of_code_says_its_language_so_that_commands_are_found(page: Page):
-    none(
-        f"{page.name}:{block.line}: ```{block.language}: use one of {', '.join(sorted(LANGUAGES))}"
-        for block in page.blocks()
-        if block.language not in LANGUAGES
-    )
-
-
-@of_every_page
-def test_every_block_of_python_compiles_and_imports_what_exists(page: Page):
-    for block in page.blocks():
-        if block.language == "python":
-            tree = ast.parse(block.code)
-            imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
-            exec(compile(ast.Module(imports, []), f"{page.name}:{block.line}", "exec"), {})
-
-
-@of_every_page
-def test_every_path_in_a_sentence_is_in_the_repository(page: Page):
-    folders = "|".join(re.escape(path.name) for path in REPOSITORY.iterdir() if path.is_dir() and path.name[0] != ".")
-    none(
-        f"{page.name}:{line}: the repository has no {span}; correct the path"
-        for line, span in page.spans()
-        if re.fullmatch(rf"({folders})/[\w./*-]*", span)
-        and "target" not in span
-        and not list(REPOSITORY.glob(span.rstrip("/")))
-    )
-
-
-@of_every_page
-def test_every_variable_that_a_page_sets_is_a_setting(page: Page):
-    code = [(line, span) for line, span in page.spans()]
-    code += [(block.line, block.code) for block in page.blocks()]
-    none(
-        f"{page.name}:{line}: {name} is no setting; see .env.example"
-        for line, text in code
-        for name in re.findall(r"\b((?:CHURN|SNOWFLAKE|KAFKA|OPENAI|DAGSTER)_[A-Z0-9_]+)=", text)
-        if not is_variable(name)
-    )
-
-
-def test_the_runbook_names_every_job_and_no_other():
-    runbook = Page(REPOSITORY / "docs" / "runbook.md").text
-    table = runbook.partition("| job |")[2].partition("\n\n")[0]
-    named = set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))
-
-    assert named == {job.name for job in JOBS}, "correct the table of jobs in docs/runbook.md"
-
-
 QUERIES = sorted(
     {
         (page.name, words[words.index("query") + 1])
@@ -123,6 +23,50 @@ QUERIES = sorted(
         if words[:2] == ["churn", "query"]
     }
 )
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_no_page_has_a_problem(check: Check):
+    found = [line for page in PAGES for line in check(page)]
+
+    assert not found, "\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[a](nowhere.md)", "page.md:1: nowhere.md: nowhere.md is no file; correct the link"),
+        ("# There\n[a](#nowhere)", "page.md:2: #nowhere: page.md has no such heading; it has there"),
+        ("```bash\nchurn nothing\n```", "page.md:2: churn nothing: no command is called churn nothing"),
+        ("```bash\nchurn status --nothing\n```", "No such option: --nothing"),
+        ("```bash\nchurn produce --events few\n```", "Invalid value for '--events'"),
+        ("```console\n$ churn suppress\n```", "Missing argument"),
+        ("```bash\nmake nothing\n```", "the Makefile has no target nothing"),
+        ("```bash\nmake benchmark-lag ARGS='--nothing 1'\n```", "benchmarks.lag has no option --nothing"),
+        ("```bash\npython -m churn_assets.nothing\n```", "there is no module churn_assets.nothing"),
+        ("```bash\ndagster dev --nothing\n```", "dagster dev --nothing: No such option"),
+        ("```bash\nCHURN_NOTHING=1 churn status\n```", "no setting is called CHURN_NOTHING"),
+        ("```bash\nfrobnicate\n```", "the tests do not know the program frobnicate"),
+        ("Run `churn nothing` now.", "no command is called churn nothing"),
+        ("Run `churn load TABLE FILE… --nothing` now.", "no option --nothing"),
+        ("```\nchurn status\n```", "```: use one of bash"),
+        ("```python\nfrom churn_assets.rules import NOTHING\n```", "cannot import name 'NOTHING'"),
+        ("See `churn_assets/nothing.py`.", "the repository has no churn_assets/nothing.py"),
+        ("Set `CHURN_NOTHING=1`.", "CHURN_NOTHING is no setting"),
+    ],
+)
+def test_a_problem_is_found_and_said(tmp_path: Path, text: str, said: str):
+    (tmp_path / "page.md").write_text(text)
+
+    assert said in "\n".join(line for check in CHECKS for line in check(Page(tmp_path / "page.md")))
+
+
+def test_the_runbook_names_every_job_and_no_other():
+    runbook = Page(REPOSITORY / "docs" / "runbook.md").text
+    table = runbook.partition("| job |")[2].partition("\n\n")[0]
+    named = set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))
+
+    assert named == {job.name for job in JOBS}, "correct the table of jobs in docs/runbook.md"
 
 
 @pytest.mark.parametrize(("page", "sql"), QUERIES)
