@@ -94,8 +94,8 @@ def claim(tx: Transaction, day: date, now: datetime, emails_per_day: int, contro
 
     The control group is taken like everybody else, and logged as such.
     """
-    fill_queue(tx, now)  # who is dropped below must come into HIGH anew, so the stream has to have seen them leave
     dropped = drop_from_queue(tx, now)
+    fill_queue(tx, now)  # after it, so that who is dropped with an old alert and is HIGH waits again at once
     taken_today, owed = tx.rows(_TAKEN, [day])[0]
     taken = tx.rows(
         "SELECT queue.customer_id, queue.source, predictions.reason_codes,"
@@ -141,8 +141,10 @@ def claim(tx: Transaction, day: date, now: datetime, emails_per_day: int, contro
 
 
 def give_up_claims(tx: Transaction, now: datetime) -> int:
-    """Cancel the claims of who left, is no longer at risk or may not be written to now; how many. The last wait again."""
-    fill_queue(tx, now)  # who comes back into HIGH must be seen to have left
+    """Cancel the claims of who left, is no longer at risk or may not be written to now; how many. All of them wait again.
+
+    The queue's own rules then drop who left or is no longer at risk, so a customer who comes back into HIGH is not forgotten.
+    """
     gone: dict[str, str] = dict(
         tx.rows(
             "SELECT log.intervention_id, CASE WHEN predictions.customer_id IS NULL THEN 'left the bank'"
@@ -156,7 +158,7 @@ def give_up_claims(tx: Transaction, now: datetime) -> int:
             [now],
         )
     )
-    queue_again(tx, [id_ for id_, why in gone.items() if why == "suppressed"], now)
+    queue_again(tx, list(gone), now)
     for reason in sorted(set(gone.values())):
         move(tx, [id_ for id_, why in gone.items() if why == reason], "CANCELLED", now, "run", reason)
     return len(gone)
