@@ -97,7 +97,7 @@ format: $(SYNCED)  ## Format the code
 	$(RUN)/ruff check --fix .
 
 dbt-vars: $(SYNCED)  ## Write the rules of settings.py into dbt_project.yml
-	$(RUN)/python -m churn_assets.dbt_vars
+	$(RUN)/python -m churn_assets.operations.dbt_vars
 
 event-docs: $(SYNCED)  ## Write docs/events.md and docs/events.schema.json from the event contract
 	$(RUN)/python -m churn_assets.ingestion.contract

@@ -17,15 +17,14 @@ from typing import Annotated
 import typer
 from playwright.sync_api import Page, sync_playwright
 
-from churn_assets.analyst.risk_trend import count_risk
 from churn_assets.clock import utc_now
-from churn_assets.deployment import deploy
-from churn_assets.retention.desk import make_desk
+from churn_assets.operations.lake import deploy
 from churn_assets.retention.emails import write_emails
 from churn_assets.retention.queue import fill_queue
+from churn_assets.serving.risk_trend import count_risk
 from churn_assets.settings import Settings, load_settings
 from churn_assets.simulator.seeding import new_bank, seed
-from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.wiring import make_desk, open_lake
 from churn_assets_tests.browser import open_browser
 from churn_assets_tests.dashboard.served import served, served_dashboard
 
@@ -41,7 +40,7 @@ def main(
         settings = load_settings(CHURN_HOME=home or Path(folder))
         if home is None:
             _make_bank(settings, customers, days)
-        lake = LakeWarehouse(settings.lake_path)
+        lake = open_lake(settings.lake_path)
         counted = lake.query("SELECT count(*) AS n FROM dyn_churn_predictions")["n"][0].as_py()
         empty = Path(folder) / "empty.py"
         empty.write_text('import streamlit as st\nst.metric("At high risk", 0)\n')
@@ -94,7 +93,7 @@ def _round(
 
 
 def _make_bank(settings: Settings, customers: int, days: int) -> None:
-    lake, now = LakeWarehouse(settings.lake_path), utc_now()
+    lake, now = open_lake(settings.lake_path), utc_now()
     lake.deploy()
     seed(
         lake,
@@ -104,7 +103,7 @@ def _make_bank(settings: Settings, customers: int, days: int) -> None:
     )
     deploy(settings, lake, lambda _: None)
     lake.transact(lambda tx: fill_queue(tx, now))
-    write_emails(lake, make_desk(settings), now.date(), now)
+    write_emails(lake, make_desk(settings, lake), now.date(), now)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ import numpy as np
 
 from churn_assets.retention.control import is_in_control_group
 from churn_assets.retention.effect import Effect, estimate
-from churn_assets.settings import EFFECT_DAYS, EMAIL_PAUSE_DAYS, EMAILS_PER_RUN
+from churn_assets.rules import EFFECT_DAYS, EMAIL_PAUSE_DAYS, EMAILS_PER_RUN
 from churn_assets.simulator import behaviour, ledgers
 from churn_assets.simulator.bank import Bank
 from churn_assets.simulator.behaviour import DAY, NEVER

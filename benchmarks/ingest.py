@@ -24,13 +24,13 @@ from confluent_kafka import Consumer, TopicPartition
 
 from churn_assets.clock import utc_now
 from churn_assets.definitions import build_defs
-from churn_assets.deployment import deploy
 from churn_assets.ingestion import commit, kafka
 from churn_assets.ingestion.backlog import ingest, lags
 from churn_assets.ingestion.broker import embedded_broker
 from churn_assets.ingestion.decoding import decode
 from churn_assets.ingestion.kafka import Chunk, Cluster, OffsetRange, Partition
 from churn_assets.ingestion.publisher import Publisher
+from churn_assets.operations.lake import deploy
 from churn_assets.settings import load_settings
 from churn_assets.simulator.live import LiveBank
 from churn_assets.simulator.producer import produce_at_once

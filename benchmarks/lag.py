@@ -21,6 +21,7 @@ from resource import RUSAGE_CHILDREN, getrusage
 
 from churn_assets.settings import load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.wiring import open_lake
 
 START_MINUTES = 3.0  # for Dagster to start and to work off what had come in meanwhile
 EVENTS = {
@@ -41,9 +42,18 @@ def main() -> None:
         free.close()
         environment = {**os.environ, "CHURN_HOME": home, "CHURN_REFRESH": "lag"}
         environment.pop("KAFKA_BOOTSTRAP_SERVERS", None)
-        command = [sys.executable, "-m", "churn_assets.cli", "demo", "--port", f"{port}", "--rate", f"{options.rate}"]
+        command = [
+            sys.executable,
+            "-m",
+            "churn_assets.cli.app",
+            "demo",
+            "--port",
+            f"{port}",
+            "--rate",
+            f"{options.rate}",
+        ]
         settings = load_settings(CHURN_HOME=home)
-        lake = LakeWarehouse(settings.lake_path)
+        lake = open_lake(settings.lake_path)
         before = getrusage(RUSAGE_CHILDREN)
         with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as demo:
             while not (settings.dagster_home / "dagster.yaml").exists() and demo.poll() is None:

@@ -33,8 +33,9 @@ from benchmarks.idle import churn, cpu_seconds, running, stop
 from churn_assets.automation import UNDER_WAY
 from churn_assets.clock import utc_now
 from churn_assets.ingestion import kafka
-from churn_assets.settings import EVENTS_TOPIC, PROJECT_ROOT, load_settings
-from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.rules import EVENTS_TOPIC
+from churn_assets.settings import PROJECT_ROOT, load_settings
+from churn_assets.wiring import open_lake
 
 QUIET_SECONDS, PATIENCE_SECONDS = 25.0, 900.0
 HOPS = ("committed ledger", "fresh score", "email")
@@ -78,7 +79,7 @@ class Bench:
 
     def __init__(self, folder: str, stack: ExitStack, *, launcher: str, refresh: str) -> None:
         settings = load_settings(CHURN_HOME=folder)
-        self.lake = LakeWarehouse(settings.lake_path)
+        self.lake = open_lake(settings.lake_path)
         settings.dagster_home.mkdir()
         config = yaml.safe_load((PROJECT_ROOT / "dagster.yaml").read_text())
         if launcher == "default":

@@ -19,10 +19,11 @@ from pathlib import Path
 from time import perf_counter
 
 from churn_assets.clock import utc_now
-from churn_assets.deployment import deploy
+from churn_assets.operations.lake import deploy
 from churn_assets.settings import load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.protocol import Transaction
+from churn_assets.wiring import open_lake
 
 SIZES = [500_000, 5_000_000, 20_000_000, 50_000_000]
 CUSTOMERS, CHANGED_CUSTOMERS, NEW_ROWS = 100_000, 1_000, 5_000
@@ -71,7 +72,7 @@ def main() -> None:
 
 def _measure(home: Path, size: int, rounds: int) -> dict[str, float | None]:
     settings = load_settings(CHURN_HOME=home / f"{size}")
-    lake = LakeWarehouse(settings.lake_path)
+    lake = open_lake(settings.lake_path)
     if not (home / f"{size}" / "is_made").exists():
         lake.deploy()
         _fill(lake, size)

@@ -35,23 +35,16 @@ import pandas as pd
 import pyarrow as pa
 
 from churn_assets.clock import utc_now
-from churn_assets.deployment import deploy
 from churn_assets.model import registry, serving, training, training_set
 from churn_assets.model.gate import Gate, Verdict
 from churn_assets.model.metrics import Measure
 from churn_assets.model.scoring import Floats, Model, matrix_of, score
-from churn_assets.settings import (
-    FEATURES,
-    HIGH_FROM,
-    MEDIUM_FROM,
-    MODEL_HIGH_FROM,
-    MODEL_MEDIUM_FROM,
-    Settings,
-    load_settings,
-)
+from churn_assets.operations.lake import deploy
+from churn_assets.rules import FEATURES, HIGH_FROM, MEDIUM_FROM, MODEL_HIGH_FROM, MODEL_MEDIUM_FROM
+from churn_assets.settings import Settings, load_settings
 from churn_assets.simulator.seeding import new_bank, seed
-from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.protocol import Transaction
+from churn_assets.wiring import open_lake
 
 BANK_CUSTOMERS, BANK_DAYS, SEED = 5_000, 300, 1
 BATCH = 1_000  # rows that plain scikit-learn gets at once
@@ -104,7 +97,7 @@ def main() -> None:
 
 def _training_rows(home: Path) -> pd.DataFrame:
     settings, now = load_settings(CHURN_HOME=home), utc_now()
-    lake = LakeWarehouse(settings.lake_path)
+    lake = open_lake(settings.lake_path)
     deploy(settings, lake, lambda _: None)
     seed(lake, new_bank(BANK_CUSTOMERS, BANK_DAYS, SEED, now), now, lambda ledger, rows: None)
     lake.refresh(["customer_day", "dyn_customer_features"], now)
@@ -298,7 +291,7 @@ class _Bank:
 
     def __init__(self, settings: Settings, candidates: Sequence[Candidate], customers: pd.DataFrame) -> None:
         self.apart = 0.0
-        self._lake, self._source = LakeWarehouse(settings.lake_path), settings.score_source
+        self._lake, self._source = open_lake(settings.lake_path), settings.score_source
         deploy(settings, self._lake, lambda _: None)
         self._ids = np.array([f"C{number:08}" for number in range(len(customers))])
         self._rng, self._changed = np.random.default_rng(SEED), self._ids

@@ -31,6 +31,7 @@ from churn_assets.search.words import words
 from churn_assets.settings import load_settings
 from churn_assets.simulator.seeding import new_bank, seed
 from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.wiring import open_lake
 from churn_assets_tests.search.quality import TOP, code_of, load_questions, quality
 
 NOW = datetime.fromisoformat("2026-03-01T12:00:00")
@@ -54,7 +55,7 @@ def main() -> None:
 
 def _print_quality(home: Path) -> None:
     settings = load_settings(CHURN_HOME=home)
-    lake = LakeWarehouse(settings.lake_path)
+    lake = open_lake(settings.lake_path)
     lake.deploy()
     seed(lake, new_bank(CUSTOMERS, DAYS, 1, NOW), NOW, lambda ledger, rows: None)
     index = LogIndex(settings.search_path, lake)
@@ -137,7 +138,7 @@ def _ours(search: EmbeddedSearch) -> Codes:
 
 def _print_speed(home: Path, rows: int, with_peers: bool) -> None:
     settings = load_settings(CHURN_HOME=home)
-    lake = LakeWarehouse(settings.lake_path)
+    lake = open_lake(settings.lake_path)
     lake.deploy()
     lake.transact(
         lambda tx: tx.execute(
@@ -176,7 +177,7 @@ def _print_speed(home: Path, rows: int, with_peers: bool) -> None:
     if vectors.is_installed():
         ways["words and meanings"] = catalogue
     for name, one in ways.items():
-        search = EmbeddedSearch(index, LakeWarehouse(settings.lake_path, read_only=True), one, "DATA_ENGINEER")
+        search = EmbeddedSearch(index, open_lake(settings.lake_path, read_only=True), one, "DATA_ENGINEER")
         search.search("warm up", Filters())
         _say(f"\n{name:30}{'p50 ms':>10}{'p95 ms':>10}{'processor ms':>14}")
         for case, (queries, filters) in cases.items():

@@ -22,9 +22,9 @@ from dagster._core.storage.asset_check_execution_record import AssetCheckExecuti
 from churn_assets.assets.driver import DRIVER_CHECK, driver_found
 from churn_assets.assets.dynamic_tables import REFRESHED_AT, numbers_of, timestamp_of
 from churn_assets.assets.interventions import ALERTS, EMAIL_CHECKS
+from churn_assets.assets.ledger_checks import BLOCKING_LEDGER_CHECKS
 from churn_assets.assets.ledgers import COMPLETE_CHECK, INGEST_CHECKS, REJECTS, ingest_config
 from churn_assets.assets.model_drift import DRIFT_CHECKS
-from churn_assets.checks import BLOCKING_LEDGER_CHECKS
 from churn_assets.clock import utc_now
 from churn_assets.dynamic_tables.engine import DynamicTable
 from churn_assets.ingestion import kafka
@@ -33,14 +33,13 @@ from churn_assets.ingestion.events import LEDGERS
 from churn_assets.ingestion.kafka import OffsetRange, Partition
 from churn_assets.model.challenge import is_training_due
 from churn_assets.model.registry import serving_since
-from churn_assets.retention import outbox
 from churn_assets.retention.claims import oldest_drafted_day
-from churn_assets.retention.desk import limits_of
 from churn_assets.retention.emails import next_day
+from churn_assets.retention.outbox import approval
+from churn_assets.retention.outbox.quiet_hours import quiet_hours
 from churn_assets.retention.queue import ALERT_STREAM, STREAM
-from churn_assets.retention.quiet_hours import quiet_hours
 from churn_assets.retention.statuses import Status
-from churn_assets.settings import (
+from churn_assets.rules import (
     COST_SECONDS,
     DRIFT_SECONDS,
     EFFECT_SECONDS,
@@ -55,10 +54,10 @@ from churn_assets.settings import (
     SEARCH_SECONDS,
     TRAINING_SET_SECONDS,
     TREND_SECONDS,
-    Settings,
 )
-from churn_assets.warehouse.opening import open_log_index
+from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse
+from churn_assets.wiring import limits_of, open_log_index
 
 UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
@@ -476,7 +475,7 @@ def outbox_sensor(
         statuses.append("READY")
     if may_send:
         statuses.extend(("APPROVED", "SENDING"))
-    if statuses and outbox.waiting(warehouse, statuses):
+    if statuses and approval.waiting(warehouse, statuses):
         return dg.RunRequest()
     return dg.SkipReason("nothing may leave now")
 

@@ -10,25 +10,25 @@ from churn_assets.assets.dynamic_tables import dynamic_table_assets
 from churn_assets.assets.effect import intervention_effect
 from churn_assets.assets.interventions import high_risk_history, retention_emails, stream_high_risk_customers
 from churn_assets.assets.latency import event_latency
+from churn_assets.assets.ledger_checks import ledger_checks
 from churn_assets.assets.ledgers import ledgers, topics
 from churn_assets.assets.maintenance import table_maintenance
 from churn_assets.assets.model import churn_champion, churn_model, training_set_asset
 from churn_assets.assets.model_drift import model_drift
 from churn_assets.assets.outbox import email_outbox
+from churn_assets.assets.resources import connections, query_tag
 from churn_assets.assets.risk_trend import risk_by_segment
 from churn_assets.assets.serving import log_search_index
 from churn_assets.automation import JOBS, SENSORS
-from churn_assets.checks import ledger_checks
-from churn_assets.deployment import manifest_path
-from churn_assets.retention.desk import make_desk
+from churn_assets.operations.dbt import manifest_path
 from churn_assets.settings import Settings, load_settings
-from churn_assets.through_dagster import connections, query_tag
-from churn_assets.warehouse.opening import Place, open_warehouse, place_of
+from churn_assets.wiring import Place, make_desk, open_warehouse, place_of
 
 
 def build_defs(settings: Settings, resource_overrides: dict[str, Any] | None = None) -> dg.Definitions:
     """The whole graph for `settings`; tests replace resources (`settings`, `warehouse`, `desk`) by name."""
     place = place_of(settings)
+    warehouse = open_warehouse(settings, tag=query_tag, connect=connections)
     assets = [
         *topics,
         ledgers,
@@ -57,9 +57,9 @@ def build_defs(settings: Settings, resource_overrides: dict[str, Any] | None = N
         executor=dg.in_process_executor,
         resources={
             "settings": settings,
-            "warehouse": open_warehouse(settings, tag=query_tag, connect=connections),
+            "warehouse": warehouse,
             # Made where a run needs it: a slip of marketing's in the prompts must not stop anything but emails.
-            "desk": dg.ResourceDefinition(lambda _: make_desk(settings)),
+            "desk": dg.ResourceDefinition(lambda _: make_desk(settings, warehouse)),
             **(resource_overrides or {}),
         },
     )

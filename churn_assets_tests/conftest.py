@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 
 from churn_assets.clock import utc_now
-from churn_assets.deployment import deploy
 from churn_assets.ingestion.broker import embedded_broker
 from churn_assets.ingestion.kafka import Cluster
+from churn_assets.operations.lake import deploy
 from churn_assets.retention.emails import write_emails
 from churn_assets.settings import Settings, load_settings
 from churn_assets.simulator.seeding import new_bank, seed
 from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.wiring import open_lake
 from churn_assets_tests.retention.desk import desk_of
 
 
@@ -33,7 +34,7 @@ def deployed_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home with an empty, deployed lake, made once: dbt takes seconds to start. Copy it, do not use it."""
     home = tmp_path_factory.mktemp("template") / "home"
     settings = load_settings(CHURN_HOME=home)
-    deploy(settings, LakeWarehouse(settings.lake_path), lambda _: None)
+    deploy(settings, open_lake(settings.lake_path), lambda _: None)
     return home
 
 
@@ -47,7 +48,7 @@ def settings(tmp_path: Path, deployed_home: Path) -> Settings:
 @pytest.fixture
 def lake(settings: Settings) -> LakeWarehouse:
     """An empty, deployed lake: ledgers, declared dynamic tables, queue and intervention log."""
-    return LakeWarehouse(settings.lake_path)
+    return open_lake(settings.lake_path)
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def home_of_a_bank(deployed_home: Path, tmp_path_factory: pytest.TempPathFactory
     """The home of `bank`, for tests that only read."""
     home = tmp_path_factory.mktemp("analyst") / "home"
     shutil.copytree(deployed_home, home)
-    lake, now = LakeWarehouse(load_settings(CHURN_HOME=home).lake_path), utc_now()
+    lake, now = open_lake(load_settings(CHURN_HOME=home).lake_path), utc_now()
     seed(lake, new_bank(400, 60, 1, now), now, lambda ledger, rows: None)
     lake.refresh([table.name for table in lake.dynamic_tables(now)], now)
     write_emails(lake, desk_of(lake), now.date(), now)
@@ -79,7 +80,7 @@ def home_of_a_bank(deployed_home: Path, tmp_path_factory: pytest.TempPathFactory
 @pytest.fixture(scope="session")
 def bank(home_of_a_bank: Path) -> LakeWarehouse:
     """A seeded bank whose customers at risk have got emails, one of them two months ago."""
-    return LakeWarehouse(load_settings(CHURN_HOME=home_of_a_bank).lake_path)
+    return open_lake(load_settings(CHURN_HOME=home_of_a_bank).lake_path)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -25,7 +25,8 @@ import pytest
 import yaml
 
 from churn_assets.ingestion.kafka import Cluster
-from churn_assets.settings import EVENTS_TOPIC, PROJECT_ROOT
+from churn_assets.rules import EVENTS_TOPIC
+from churn_assets.settings import PROJECT_ROOT
 from churn_assets_tests.ports import free_port
 
 pytestmark = pytest.mark.kafka

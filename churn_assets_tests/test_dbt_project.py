@@ -18,21 +18,14 @@ import yaml
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from churn_assets import deployment
 from churn_assets.dynamic_tables.engine import DynamicTableError, Refresh
 from churn_assets.ingestion.events import LEDGERS
-from churn_assets.settings import (
-    FEATURE_WINDOW_DAYS,
-    HIGH_FROM,
-    MEDIUM_FROM,
-    MONEY_OUT_CODES,
-    RISK_RULES,
-    Settings,
-    dbt_vars,
-    load_settings,
-)
+from churn_assets.operations import dbt
+from churn_assets.rules import FEATURE_WINDOW_DAYS, HIGH_FROM, MEDIUM_FROM, MONEY_OUT_CODES, RISK_RULES, dbt_vars
+from churn_assets.settings import Settings, load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.protocol import Transaction
+from churn_assets.wiring import open_lake
 from churn_assets_tests.rounds import rounds
 
 NOW = datetime.fromisoformat("2026-06-30T15:00:00")
@@ -126,7 +119,7 @@ class Bank:
 def bank(tmp_path_factory: pytest.TempPathFactory, deployed_home: Path) -> Bank:
     home = tmp_path_factory.mktemp("bank") / "home"
     shutil.copytree(deployed_home, home)
-    return Bank(LakeWarehouse(load_settings(CHURN_HOME=home).lake_path))
+    return Bank(open_lake(load_settings(CHURN_HOME=home).lake_path))
 
 
 def staged(rows: list[dict[str, Any]]) -> pa.Table:
@@ -352,12 +345,12 @@ def test_score_class_and_reasons_follow_the_rules_in_every_combination(settings:
 
 
 def test_the_variables_of_the_dbt_project_are_those_of_the_settings() -> None:
-    project = yaml.safe_load((deployment.DBT_PROJECT / "dbt_project.yml").read_text())
+    project = yaml.safe_load((dbt.DBT_PROJECT / "dbt_project.yml").read_text())
     assert project["vars"] == dbt_vars()
 
 
 def test_every_column_is_described_and_every_described_column_exists(bank: Bank) -> None:
-    models = deployment.DBT_PROJECT / "models"
+    models = dbt.DBT_PROJECT / "models"
     files = [yaml.safe_load(file.read_text()) for file in models.rglob("*.yml")]
     nodes = [node for file in files for node in file.get("models", [])]
     nodes += [table for file in files for source in file.get("sources", []) for table in source["tables"]]
@@ -381,8 +374,8 @@ def test_every_column_is_described_and_every_described_column_exists(bank: Bank)
 def dbt_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the dbt project, which deployments of this test use."""
     project = tmp_path / "dbt"
-    shutil.copytree(deployment.DBT_PROJECT, project, ignore=shutil.ignore_patterns("target", "logs"))
-    monkeypatch.setattr(deployment, "DBT_PROJECT", project)
+    shutil.copytree(dbt.DBT_PROJECT, project, ignore=shutil.ignore_patterns("target", "logs"))
+    monkeypatch.setattr(dbt, "DBT_PROJECT", project)
     return project
 
 
@@ -421,12 +414,12 @@ def test_a_deployment_keeps_what_is_unchanged_and_declares_anew_what_changed(
         "    customers.customer_id,\n    customers.segment,\n",
     )
 
-    deployment.declare(settings)
+    dbt.declare(settings)
 
     assert positions(lake) == {**before, "dyn_customer_features": None, "dyn_churn_predictions": None}
     assert lake.query("FROM dyn_churn_predictions").to_pylist() == predictions
     assert lake.query("FROM dyn_customer_features").to_pylist() == []
-    assert [(result.name, result.action) for result in deployment.refresh_new(lake)] == [
+    assert [(result.name, result.action) for result in lake.refresh_new(lake)] == [
         ("dyn_customer_features", "INITIAL"),
         ("dyn_churn_predictions", "INITIAL"),
     ]
@@ -449,8 +442,8 @@ def test_models_that_are_declared_wrongly_are_errors_that_name_them(
     }.items():
         (models / f"{name}.sql").write_text("{{ config(" + config + ") }}\nselect 1 as one\n")
     before = positions(lake)
-    with pytest.raises(deployment.DeploymentError) as raised:
-        deployment.declare(settings)
+    with pytest.raises(dbt.DeploymentError) as raised:
+        dbt.declare(settings)
     message = str(raised.value)
     assert "model keyless: a dynamic_table needs a refresh_key" in message
     assert "model vague: target_lag 'soon' is not a number and a unit" in message
@@ -468,7 +461,7 @@ def test_the_target_lag_of_a_table_that_is_downstream_is_its_readers(
     (dbt_project / "models" / "features" / "unread.sql").write_text(
         "{{ config(target_lag='downstream', refresh_key='one', initialize='on_schedule') }}\nselect 1 as one\n"
     )
-    deployment.declare(settings)
+    dbt.declare(settings)
     with pytest.raises(DynamicTableError, match="unread has target_lag DOWNSTREAM, but no dynamic table reads it"):
         lake.dynamic_tables(NOW)
 
@@ -491,10 +484,10 @@ def test_a_changed_configuration_is_applied_left_or_refused_as_the_model_says(
         f"target_lag='2 minutes', refresh_mode='full', on_configuration_change='{on_change}'",
     )
     if on_change == "fail":
-        with pytest.raises(deployment.DeploymentError, match="model dyn_churn_predictions: its configuration differs"):
-            deployment.declare(settings)
+        with pytest.raises(dbt.DeploymentError, match="model dyn_churn_predictions: its configuration differs"):
+            dbt.declare(settings)
     else:
-        deployment.declare(settings)
+        dbt.declare(settings)
     changed = {**before, "target_lag": "2 minutes", "refresh_mode": "FULL"}
     assert configured() == [changed if on_change == "apply" else before]
 

@@ -14,13 +14,13 @@ import dagster as dg
 import pytest
 
 from churn_assets.clock import utc_now
+from churn_assets.operations.status import status
 from churn_assets.settings import load_settings
-from churn_assets.status import status
-from churn_assets.warehouse.lake import LakeWarehouse
-from churn_assets.warm_launcher.launcher import PROCESS_TAG
+from churn_assets.wiring import open_lake
 from churn_assets_tests.ports import free_port
+from dagster_warm.launcher import PROCESS_TAG
 
-CHURN = [sys.executable, "-m", "churn_assets.cli"]
+CHURN = [sys.executable, "-m", "churn_assets.cli.app"]
 PATIENCE_SECONDS = 300.0  # many first runs share two cores with other tests
 
 
@@ -44,7 +44,7 @@ class Demo:
     def wait_until(self, reached: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The first status that satisfies `reached`, as soon as there is anything to say."""
         settings = load_settings(CHURN_HOME=self._home)
-        lake = LakeWarehouse(settings.lake_path, read_only=True)
+        lake = open_lake(settings.lake_path, read_only=True)
         end = time.monotonic() + PATIENCE_SECONDS
         state = None
         while time.monotonic() < end:

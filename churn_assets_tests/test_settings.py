@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
-from churn_assets.settings import PROJECT_ROOT, RISK_RULES, Settings, SettingsError, load_settings
+from churn_assets.rules import RISK_RULES
+from churn_assets.settings import PROJECT_ROOT, Settings, SettingsError, load_settings
 
 
 @pytest.fixture

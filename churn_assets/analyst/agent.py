@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
-from churn_assets.analyst import guard
 from churn_assets.analyst.answer import Answer, Author, AuthorError, Proposal, RefusedSql
 from churn_assets.analyst.questions import Match, Questions
 from churn_assets.analyst.search_request import SearchRequest, Unsure, asks_for_events, read_filters, read_request
 from churn_assets.analyst.semantic_model import SemanticModel, on_views
-from churn_assets.analyst.serving import Serving
 from churn_assets.search.hits import Search
+from churn_assets.serving import guard
+from churn_assets.serving.reading import Serving
 from churn_assets.warehouse.protocol import WarehouseError
 
 MAX_QUESTION_CHARACTERS = 500

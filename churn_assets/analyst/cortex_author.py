@@ -16,7 +16,8 @@ from urllib.error import HTTPError
 from pydantic import BaseModel, ValidationError
 
 from churn_assets.analyst.answer import AuthorError, By, Proposal, RefusedSql
-from churn_assets.settings import ANALYST_TIMEOUT_SECONDS, Settings
+from churn_assets.rules import ANALYST_TIMEOUT_SECONDS
+from churn_assets.settings import Settings
 from churn_assets.warehouse.snowflake_connection import Connections, connections, opened
 
 _PATH = "/api/v2/cortex/analyst/message"

@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from churn_assets.analyst.answer import AuthorError, By, Proposal, RefusedSql, Route
-from churn_assets.analyst.guard import ROW_LIMIT, Dialect
 from churn_assets.analyst.semantic_model import Column, SemanticModel, Table
 from churn_assets.language_model import LanguageModel, LanguageModelError
+from churn_assets.serving.guard import ROW_LIMIT, Dialect
 
 MAX_ANSWER_TOKENS = 800
 _TEMPERATURE = 0.0

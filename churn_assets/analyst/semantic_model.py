@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from churn_assets.analyst.serving_views import with_tables
+from churn_assets.serving.views import with_tables
 
 SEMANTIC_MODEL_FILE = Path(__file__).with_name("semantic_model.yaml")
 

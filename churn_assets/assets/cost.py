@@ -9,7 +9,7 @@ from churn_assets.assets.charts import picture, png_of
 from churn_assets.assets.ledgers import OWNER
 from churn_assets.clock import utc_now
 from churn_assets.retention.tokens import Tokens, tokens_by_day
-from churn_assets.settings import COST_DAYS
+from churn_assets.rules import COST_DAYS
 from churn_assets.warehouse.protocol import Credits, Warehouse
 
 _COLOURS = ("#4f43dd", "#e0893a", "#2f9e6e", "#888888", "#b0409a", "#c9b037")

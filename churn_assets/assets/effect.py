@@ -11,7 +11,7 @@ from churn_assets.assets.interventions import GROUP, OWNER
 from churn_assets.clock import utc_now
 from churn_assets.retention import effect
 from churn_assets.retention.effect import Effect, Group, Interval
-from churn_assets.settings import CONTROL_SHARE, EFFECT_DAYS
+from churn_assets.rules import CONTROL_SHARE, EFFECT_DAYS
 from churn_assets.warehouse.protocol import Warehouse
 
 _ENOUGH_FOR_A_MONTH = 10  # customers in each group; fewer give an interval from nearly 0 to nearly 100

@@ -13,9 +13,10 @@ from churn_assets.assets.driver import DRIVER_CHECK_SPEC, driver_found, must_dri
 from churn_assets.clock import utc_now
 from churn_assets.retention.claims import customers_written_to_twice
 from churn_assets.retention.emails import Desk, check_drafts, emails_with_complaints, write_emails
-from churn_assets.retention.outbox import masked
+from churn_assets.retention.outbox.approval import masked
 from churn_assets.retention.queue import STREAM, fill_queue, raise_alerts
-from churn_assets.settings import EMAIL_PAUSE_DAYS, Settings
+from churn_assets.rules import EMAIL_PAUSE_DAYS
+from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse, row_count
 
 GROUP = "interventions"

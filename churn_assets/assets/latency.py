@@ -1,4 +1,4 @@
-"""The latency of each hop as a table and a histogram. How it is found is `churn_assets.latency`."""
+"""The latency of each hop as a table and a histogram. How it is found is `churn_assets.operations.latency`."""
 
 from datetime import timedelta
 
@@ -8,8 +8,8 @@ from churn_assets.assets.charts import bar_charts
 from churn_assets.assets.ledgers import OWNER
 from churn_assets.assets.serving import GROUP
 from churn_assets.clock import utc_now
-from churn_assets.latency import BOUNDS, SHARES, hops
-from churn_assets.settings import LATENCY_HOURS
+from churn_assets.operations.latency import BOUNDS, SHARES, hops
+from churn_assets.rules import LATENCY_HOURS
 from churn_assets.warehouse.protocol import Warehouse
 
 _UP_TO = [*(f"{bound:g} s" for bound in BOUNDS), "more"]

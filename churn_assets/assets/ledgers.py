@@ -9,7 +9,8 @@ from churn_assets.ingestion.backlog import ingest, lags
 from churn_assets.ingestion.commit import Stored, broken_ranges
 from churn_assets.ingestion.events import EVENT_TYPES, EXTRA_FIELDS, LEDGERS, EventType
 from churn_assets.ingestion.kafka import OffsetRange, Partition
-from churn_assets.settings import EVENTS_TOPIC, SCORES_TOPIC, Settings
+from churn_assets.rules import EVENTS_TOPIC, SCORES_TOPIC
+from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse, row_counts
 
 GROUP = "ledgers"

@@ -13,7 +13,7 @@ from churn_assets.model import registry, training, training_set
 from churn_assets.model.challenge import challenge
 from churn_assets.model.gate import Verdict
 from churn_assets.model.metrics import Evaluation, Measure
-from churn_assets.settings import LABEL_DAYS
+from churn_assets.rules import LABEL_DAYS
 from churn_assets.warehouse.protocol import Warehouse, row_count
 
 GROUP = "model"

@@ -13,7 +13,7 @@ import pandas as pd
 from churn_assets.assets.charts import picture
 from churn_assets.model.metrics import CONFIDENCE, LIFT_AT, Evaluation, Floats, Measure, bins
 from churn_assets.model.training import Trained, ways
-from churn_assets.settings import LABEL_DAYS, MODEL_HIGH_FROM, MODEL_MEDIUM_FROM
+from churn_assets.rules import LABEL_DAYS, MODEL_HIGH_FROM, MODEL_MEDIUM_FROM
 
 _MODEL, _STAYED, _CHANCE, _REMARK = "#4f43dd", "#888888", "#cc3333", "#666666"
 _LINES = {

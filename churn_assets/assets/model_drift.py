@@ -13,7 +13,7 @@ from churn_assets.model.drift import MIN_LEAVERS, Drift, Outcome, Shift, drift
 from churn_assets.model.gate import Verdict
 from churn_assets.model.stability import SCORE
 from churn_assets.model.training import last_tested
-from churn_assets.settings import FEATURES, MAX_STABILITY_INDEX
+from churn_assets.rules import FEATURES, MAX_STABILITY_INDEX
 from churn_assets.warehouse.protocol import Warehouse
 
 FEATURES_CHECK, SCORES_CHECK, PROBABILITIES_CHECK = "features_are_stable", "scores_are_stable", "probabilities_hold"

@@ -4,9 +4,9 @@ import dagster as dg
 
 from churn_assets.assets.interventions import GROUP, OWNER
 from churn_assets.clock import utc_now
-from churn_assets.retention import outbox
-from churn_assets.retention.quiet_hours import quiet_hours
-from churn_assets.retention.smtp import smtp_of
+from churn_assets.retention.outbox import approval, sending
+from churn_assets.retention.outbox.quiet_hours import quiet_hours
+from churn_assets.retention.outbox.smtp import smtp_of
 from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse
 
@@ -33,17 +33,17 @@ def email_outbox(
     context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse], settings: dg.ResourceParam[Settings]
 ) -> dg.MaterializeResult:
     """Approve and send what may be."""
-    approved = outbox.approve_if_automatic(warehouse, settings, utc_now())
+    approved = approval.approve_if_automatic(warehouse, settings, utc_now())
     metadata: dict[str, dg.MetadataValue | int | str] = {"approved_automatically": approved}
     if settings.smtp_url is not None:
-        done = outbox.send(
-            warehouse, smtp_of(settings), settings.emails_path, quiet_hours(settings), outbox.AUTO, utc_now
+        done = sending.send(
+            warehouse, smtp_of(settings), settings.emails_path, quiet_hours(settings), approval.AUTO, utc_now
         )
         metadata |= {"sent": done.sent, "failed": done.failed, "cancelled": done.cancelled, "waiting": done.waiting}
         if done.stopped:
             metadata["stopped"] = done.stopped
             context.log.warning(f"sending stopped: {done.stopped}")
-    in_doubt = len(outbox.waiting(warehouse, ["UNCERTAIN"]))
+    in_doubt = len(approval.waiting(warehouse, ["UNCERTAIN"]))
     return dg.MaterializeResult(
         metadata=metadata,
         check_results=[

@@ -1,14 +1,14 @@
-"""The trend of risk, as a table and a plot. What is counted is `churn_assets.analyst.risk_trend`."""
+"""The trend of risk, as a table and a plot. What is counted is `churn_assets.serving.risk_trend`."""
 
 from datetime import timedelta
 
 import dagster as dg
 
-from churn_assets.analyst.risk_trend import count_risk
 from churn_assets.assets.charts import line_charts
 from churn_assets.assets.serving import GROUP
 from churn_assets.clock import utc_now
-from churn_assets.settings import TREND_DAYS
+from churn_assets.rules import TREND_DAYS
+from churn_assets.serving.risk_trend import count_risk
 from churn_assets.warehouse.protocol import Warehouse, row_count
 
 OWNER = "team:data-science"

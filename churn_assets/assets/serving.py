@@ -4,8 +4,8 @@ import dagster as dg
 
 from churn_assets.assets.ledgers import OWNER
 from churn_assets.settings import Settings
-from churn_assets.warehouse.opening import open_log_index
 from churn_assets.warehouse.protocol import Warehouse
+from churn_assets.wiring import open_log_index
 
 GROUP = "serving"
 

@@ -13,7 +13,8 @@ from churn_assets.dashboard import ask, customers, interventions, looks, overvie
 from churn_assets.dashboard.shown import Shown
 from churn_assets.dashboard.source import SessionSource, Source, WarehouseSource
 from churn_assets.errors import ChurnError
-from churn_assets.settings import ENGINEER_ROLE, load_settings
+from churn_assets.rules import ENGINEER_ROLE
+from churn_assets.settings import load_settings
 
 # Without icons of their own: the browser would fetch these from elsewhere.
 TABS: dict[str, Callable[[Shown], None]] = {

@@ -6,10 +6,10 @@ import pandas as pd
 import streamlit as st
 
 from churn_assets.analyst.answer import Answer
-from churn_assets.analyst.guard import ROW_LIMIT
 from churn_assets.dashboard import looks
 from churn_assets.dashboard.shown import Shown
 from churn_assets.search.hits import Filters
+from churn_assets.serving.guard import ROW_LIMIT
 
 _LONGEST = 500
 _EXAMPLES = (

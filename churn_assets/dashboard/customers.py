@@ -10,14 +10,7 @@ import streamlit as st
 from churn_assets.clock import utc_now
 from churn_assets.dashboard import looks, overview
 from churn_assets.dashboard.shown import Shown
-from churn_assets.settings import (
-    FEATURES,
-    HIGH_FROM,
-    MEDIUM_FROM,
-    MODEL_HIGH_FROM,
-    MODEL_MEDIUM_FROM,
-    RISK_RULES,
-)
+from churn_assets.rules import FEATURES, HIGH_FROM, MEDIUM_FROM, MODEL_HIGH_FROM, MODEL_MEDIUM_FROM, RISK_RULES
 
 CUSTOMER = "customer"  # in the address of the page
 PAGE_ROWS = 25

@@ -6,7 +6,7 @@ import streamlit as st
 from churn_assets.dashboard import looks
 from churn_assets.dashboard.shown import Shown
 from churn_assets.retention.effect import Effect, Group, estimate
-from churn_assets.settings import EFFECT_DAYS, TREND_DAYS, TREND_SECONDS
+from churn_assets.rules import EFFECT_DAYS, TREND_DAYS, TREND_SECONDS
 
 COUNTS = """
 SELECT segment, risk_class, COUNT(*) AS customers, SUM(risk_score) AS score_sum FROM customer_risk

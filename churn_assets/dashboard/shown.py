@@ -10,8 +10,8 @@ import pandas as pd
 import pyarrow as pa
 import streamlit as st
 
-from churn_assets.analyst.serving import Serving
 from churn_assets.dashboard.source import Source
+from churn_assets.serving.reading import Serving
 
 _KEPT = 500  # results
 _KEPT_SECONDS = 300.0

@@ -11,17 +11,18 @@ import pyarrow as pa
 
 from churn_assets.analyst.agent import Agent
 from churn_assets.analyst.semantic_model import load_semantic_model
-from churn_assets.analyst.serving import Serving, SnowflakeServing
 from churn_assets.clock import utc_now
 from churn_assets.errors import ChurnError
-from churn_assets.retention import outbox
+from churn_assets.retention.outbox import approval
 from churn_assets.retention.statuses import StatusError
+from churn_assets.rules import ANALYST_ROLE
 from churn_assets.search.cortex import CortexSearch
 from churn_assets.search.grants import SeenInViews
-from churn_assets.settings import ANALYST_ROLE, Settings
-from churn_assets.snowflake_sql import Names
-from churn_assets.warehouse.opening import open_agent, open_serving, open_warehouse
+from churn_assets.serving.reading import Serving, SnowflakeServing
+from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import WarehouseError
+from churn_assets.warehouse.snowflake_names import Names
+from churn_assets.wiring import open_agent, open_serving, open_warehouse
 
 TIMEOUT_SECONDS = 20.0
 Decision = Literal["approve", "reject"]
@@ -63,9 +64,9 @@ class WarehouseSource:
         must_be_seen(self.serving, ids)
         warehouse, by, now = open_warehouse(self._settings), f"{getpass.getuser()} as {self.serving.role}", utc_now()
         if decision == "approve":
-            outbox.approve(warehouse, ids, by, now)
+            approval.approve(warehouse, ids, by, now)
         else:
-            outbox.reject(warehouse, ids, by, now, note)
+            approval.reject(warehouse, ids, by, now, note)
 
 
 def must_be_seen(serving: Serving, ids: Sequence[str]) -> None:

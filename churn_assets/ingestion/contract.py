@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from churn_assets.ingestion.events import EVENT_TYPES, EXTRA_FIELDS, STORED_COLUMNS, EventType, Field
-from churn_assets.settings import EARLIEST_EVENT, EVENTS_TOPIC, FUTURE_TOLERANCE_HOURS, PROJECT_ROOT, SCORES_TOPIC
+from churn_assets.rules import EARLIEST_EVENT, EVENTS_TOPIC, FUTURE_TOLERANCE_HOURS, SCORES_TOPIC
+from churn_assets.settings import PROJECT_ROOT
 
 DOCS = PROJECT_ROOT / "docs"
 MARKDOWN, JSON_SCHEMA = DOCS / "events.md", DOCS / "events.schema.json"

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from churn_assets.ingestion.events import EVENT_TYPES, EXTRA_FIELDS, EventType, Field
-from churn_assets.settings import EARLIEST_EVENT, FUTURE_TOLERANCE_HOURS
+from churn_assets.rules import EARLIEST_EVENT, FUTURE_TOLERANCE_HOURS
 
 # One row a message. kafka_time is the broker's or producer's time stamp (UTC); value is NULL for a tombstone.
 MESSAGE_SCHEMA = pa.schema(

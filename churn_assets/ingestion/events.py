@@ -7,7 +7,7 @@ How bytes are checked against the contract is `decoding`; how rows are stored is
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from churn_assets.settings import EVENTS_TOPIC, SCORES_TOPIC
+from churn_assets.rules import EVENTS_TOPIC, SCORES_TOPIC
 
 SqlType: TypeAlias = Literal["VARCHAR", "DOUBLE", "BOOLEAN", "TIMESTAMP", "DATE"]
 

@@ -15,7 +15,7 @@ from churn_assets.errors import ChurnError
 from churn_assets.ingestion.commit import Stored, store_decoded, store_rejects
 from churn_assets.ingestion.decoding import MESSAGE_SCHEMA, Decoded, decode
 from churn_assets.ingestion.events import LEDGERS, STORED_COLUMNS, EventType
-from churn_assets.settings import INGEST_CHUNK_MESSAGES
+from churn_assets.rules import INGEST_CHUNK_MESSAGES
 from churn_assets.warehouse.protocol import Transaction, Warehouse
 
 FILE_EPOCH = "file"  # of rejects that come from a file: kafka_topic is its path, kafka_offset the number of its row

@@ -30,7 +30,8 @@ from pydantic import SecretStr
 
 from churn_assets.errors import ChurnError
 from churn_assets.ingestion.decoding import MESSAGE_SCHEMA
-from churn_assets.settings import INGEST_CHUNK_BYTES, INGEST_CHUNK_MESSAGES, Settings
+from churn_assets.rules import INGEST_CHUNK_BYTES, INGEST_CHUNK_MESSAGES
+from churn_assets.settings import Settings
 
 TIMEOUT_SECONDS = 5.0  # for one question to the cluster
 STALL_SECONDS = 30.0  # without a message while reading a range

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from churn_assets.errors import ModelFileError
 from churn_assets.model.artefact import WHAT_NEXT, ArtefactError, file_name, opened
 from churn_assets.model.scoring import Floats, Model
-from churn_assets.settings import FEATURES
+from churn_assets.rules import FEATURES
 
 PREDICT, REASONS = "predict_churn", "churn_reasons"
 Objects: TypeAlias = npt.NDArray[np.object_]

@@ -13,7 +13,7 @@ from churn_assets.model import registry, training, training_set
 from churn_assets.model.artefact import ArtefactError
 from churn_assets.model.gate import Gate, judge
 from churn_assets.model.scoring import Model
-from churn_assets.settings import RETRAINING_SECONDS
+from churn_assets.rules import RETRAINING_SECONDS
 from churn_assets.warehouse.protocol import Warehouse
 
 

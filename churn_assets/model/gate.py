@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from churn_assets.model.metrics import Evaluation, Measure, auc_gain
 from churn_assets.model.scoring import Model, score
 from churn_assets.model.training import Trained
-from churn_assets.settings import MAX_CALIBRATION_ERROR, MAX_RELATIVE_CALIBRATION_ERROR
+from churn_assets.rules import MAX_CALIBRATION_ERROR, MAX_RELATIVE_CALIBRATION_ERROR
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from itertools import compress
 import numpy as np
 
 from churn_assets.model.scoring import Floats, Model, contributions
-from churn_assets.settings import RISK_RULES
+from churn_assets.rules import RISK_RULES
 
 REASONS = 3  # named at most
 LEAST_SHARE = 0.1  # of what is above a typical customer, that a feature must add to be named

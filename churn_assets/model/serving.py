@@ -15,7 +15,7 @@ import pyarrow as pa
 from churn_assets.model.by_digest import PREDICT, REASONS, answers, servable
 from churn_assets.model.reasons import reasons
 from churn_assets.model.scoring import Floats, Model, score_matrix
-from churn_assets.settings import FEATURES
+from churn_assets.rules import FEATURES
 
 
 def register(connection: duckdb.DuckDBPyConnection, read: Callable[[str], bytes]) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from churn_assets.model.artefact import digest, zipped
 from churn_assets.model.by_digest import PREDICT, REASONS
-from churn_assets.settings import FEATURES, PROJECT_ROOT
+from churn_assets.rules import FEATURES
+from churn_assets.settings import PROJECT_ROOT
 
 REPOSITORY = "snowflake.snowpark.pypi_shared_repository"  # PyPI, so that there is what is here
 SCORING_PACKAGES = ("numpy", "onnx", "pandas", "pydantic-settings", "snowflake-snowpark-python")

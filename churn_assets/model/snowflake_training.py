@@ -20,7 +20,7 @@ from churn_assets.model import artefact, registry
 from churn_assets.model.challenge import challenge
 from churn_assets.model.scoring import Model
 from churn_assets.model.snowflake_scoring import staged_model
-from churn_assets.settings import FEATURES, TRAINING_WEEKS
+from churn_assets.rules import FEATURES, TRAINING_WEEKS
 from churn_assets.warehouse.protocol import Statements
 
 STAGE = "@churn_models"  # a procedure with its owner's rights finds it, and the tables, in its own schema

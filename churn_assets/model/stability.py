@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from churn_assets.model.scoring import Floats
-from churn_assets.settings import MAX_STABILITY_INDEX
+from churn_assets.rules import MAX_STABILITY_INDEX
 
 BINS = 10  # of equal shares, as far as the values allow it
 # The chance at most that an index of an unchanged population passes its limit, however small the population is.

@@ -33,7 +33,7 @@ from churn_assets.model.scoring import (
     score_matrix,
 )
 from churn_assets.model.stability import SCORE, reference
-from churn_assets.settings import FEATURES, LABEL_DAYS, RISK_RULES
+from churn_assets.rules import FEATURES, LABEL_DAYS, RISK_RULES
 
 TREES, LEAVES, LEAF_ROWS = 100, 64, 100
 ROWS_PER_TREE = 200_000  # drawn at most, so that a long history does not make training slower without end

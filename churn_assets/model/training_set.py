@@ -13,7 +13,7 @@ import sqlglot
 from sqlglot import exp
 
 from churn_assets.errors import ChurnError
-from churn_assets.settings import FEATURE_WINDOW_DAYS, FEATURES, LABEL_DAYS, TRAINING_WEEKS
+from churn_assets.rules import FEATURE_WINDOW_DAYS, FEATURES, LABEL_DAYS, TRAINING_WEEKS
 from churn_assets.warehouse.protocol import Transaction, Warehouse
 
 _SUNDAY = 6

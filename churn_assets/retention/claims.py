@@ -13,8 +13,8 @@ from churn_assets.retention.control import is_in_control_group
 from churn_assets.retention.queue import drop_from_queue, fill_queue, queue_again
 from churn_assets.retention.statuses import Status, begin, move
 from churn_assets.retention.suppressions import SUPPRESSED
-from churn_assets.retention.writer import Answer
-from churn_assets.settings import ALERT_HOURS, EMAIL_PAUSE_DAYS, EMAILS_PER_RUN
+from churn_assets.retention.writing.writer import Answer
+from churn_assets.rules import ALERT_HOURS, EMAIL_PAUSE_DAYS, EMAILS_PER_RUN
 from churn_assets.warehouse.protocol import Transaction, Warehouse
 from churn_assets.warehouse.values import as_table, flat, one_row, places
 

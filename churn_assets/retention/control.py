@@ -7,7 +7,7 @@ change. What became of the two groups is `effect`.
 import hashlib
 import math
 
-from churn_assets.settings import CONTROL_SHARE
+from churn_assets.rules import CONTROL_SHARE
 
 # Part of every assignment that was ever made: with another prefix, customers would change sides in the midst of the experiment.
 _PREFIX = "churn_assets/control/"

@@ -19,7 +19,7 @@ from datetime import date, datetime, timedelta
 from statistics import NormalDist
 from typing import TypeAlias
 
-from churn_assets.settings import CONTROL_SHARE, EFFECT_DAYS
+from churn_assets.rules import CONTROL_SHARE, EFFECT_DAYS
 from churn_assets.warehouse.protocol import Warehouse
 
 Interval: TypeAlias = tuple[float, float]

@@ -34,8 +34,8 @@ from churn_assets.retention.journal import AnswerJournal, turn_to_write
 from churn_assets.retention.queue import queue_again
 from churn_assets.retention.statuses import move
 from churn_assets.retention.suppressions import SUPPRESSED
-from churn_assets.retention.writer import Answer, EmailRequest, Writer, WriterError
-from churn_assets.settings import CONTROL_SHARE, WRITER_CONCURRENCY, WRITER_IS_DOWN_AFTER, WRITER_PATIENCE_MINUTES
+from churn_assets.retention.writing.writer import Answer, EmailRequest, Writer, WriterError
+from churn_assets.rules import CONTROL_SHARE, WRITER_CONCURRENCY, WRITER_IS_DOWN_AFTER, WRITER_PATIENCE_MINUTES
 from churn_assets.warehouse.protocol import Transaction, Warehouse
 from churn_assets.warehouse.values import as_table, flat
 

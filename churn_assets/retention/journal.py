@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from threading import Lock
 
-from churn_assets.retention.writer import Answer
+from churn_assets.retention.writing.writer import Answer
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from churn_assets.settings import ALERT_HOURS
+from churn_assets.rules import ALERT_HOURS
 from churn_assets.warehouse.protocol import Transaction
 from churn_assets.warehouse.values import flat, one_row, places
 

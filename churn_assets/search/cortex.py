@@ -13,12 +13,13 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
+from churn_assets.operations.statements import statements
 from churn_assets.search.catalogue import load_error_codes
 from churn_assets.search.grants import Seen
 from churn_assets.search.hits import DEFAULT_LIMIT, MAX_LIMIT, Filters, Hit
 from churn_assets.search.words import MAX_TEXT, clean
-from churn_assets.snowflake_sql import Names, statements
 from churn_assets.warehouse.protocol import Queries, WarehouseError
+from churn_assets.warehouse.snowflake_names import Names
 
 SEARCH_PREVIEW = "SELECT SNOWFLAKE.CORTEX.SEARCH_PREVIEW(?, ?) AS answer"
 _EXACT = ("kind", "customer_id", "error_code", "device")

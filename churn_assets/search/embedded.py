@@ -9,12 +9,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from itertools import groupby
 
+from churn_assets.rules import ENGINEER_ROLE
 from churn_assets.search.events import Event
 from churn_assets.search.grants import granted_segments, segments_now
 from churn_assets.search.hits import DEFAULT_LIMIT, MAX_LIMIT, Filters, Hit
 from churn_assets.search.index import LogIndex, Reader, Signature
 from churn_assets.search.relevance import CIRCUMSTANCE, SAID, Catalogue, Question, weighted
-from churn_assets.settings import ENGINEER_ROLE
 from churn_assets.warehouse.protocol import Warehouse
 
 _BAND = 0.2  # scores that differ by less of the best one are equal, and the newest event comes first

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from churn_assets.rules import RISK_RULES
 from churn_assets.search.relevance import Catalogue
 from churn_assets.search.words import clean
-from churn_assets.settings import RISK_RULES
 from churn_assets.warehouse.protocol import Warehouse
 
 # Streams that are never consumed: they stand for the index's position, before which no snapshot is given up.

@@ -7,8 +7,8 @@ Here belongs the rule, which is that of the serving views: a row of `segment_gra
 from dataclasses import dataclass
 from typing import Protocol
 
-from churn_assets.analyst.serving import UnknownRoleError, roles
-from churn_assets.settings import ANALYST_ROLE, ENGINEER_ROLE
+from churn_assets.rules import ANALYST_ROLE, ENGINEER_ROLE
+from churn_assets.serving.reading import UnknownRoleError, roles
 from churn_assets.warehouse.protocol import Queries
 
 _EVERY_SEGMENT = "*"

@@ -25,6 +25,7 @@ from typing import Literal
 import tantivy
 
 from churn_assets.errors import ChurnError
+from churn_assets.rules import SEARCH_POSITION_SECONDS
 from churn_assets.search.events import (
     STREAMS,
     Changes,
@@ -38,7 +39,6 @@ from churn_assets.search.events import (
 )
 from churn_assets.search.hits import Filters
 from churn_assets.search.words import clean, words
-from churn_assets.settings import SEARCH_POSITION_SECONDS
 from churn_assets.warehouse.protocol import Warehouse
 
 FORMAT = 1  # of the documents: one of another format is not read, but built again

@@ -6,7 +6,7 @@ not decided here; nor does the bank's history know of emails.
 
 import numpy as np
 
-from churn_assets.settings import EFFECT_DAYS
+from churn_assets.rules import EFFECT_DAYS
 from churn_assets.simulator.behaviour import DAY
 from churn_assets.simulator.population import Bools, Instants, Ints
 from churn_assets.simulator.streams import Purpose, stream

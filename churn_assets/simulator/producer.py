@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from churn_assets.ingestion.publisher import Publisher
-from churn_assets.settings import SCORES_TOPIC
+from churn_assets.rules import SCORES_TOPIC
 from churn_assets.simulator.live import Event, LiveBank, encode
 from churn_assets.simulator.scorer import scores
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from churn_assets.settings import MONEY_OUT_CODES
+from churn_assets.rules import MONEY_OUT_CODES
 from churn_assets.simulator.live import Event, Payload
 
 BASE_SCORE = 0.05

@@ -18,7 +18,7 @@ from functools import cached_property, partial
 from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import duckdb
 import pyarrow as pa
@@ -26,16 +26,15 @@ import pyarrow as pa
 from churn_assets.dynamic_tables import engine
 from churn_assets.dynamic_tables.engine import DynamicTable, LakeTransaction, Refresh
 from churn_assets.errors import ChurnError, ModelFileError
-from churn_assets.model import serving
-from churn_assets.settings import (
+from churn_assets.rules import (
     ANALYST_ROLE,
     FILE_BYTES,
     FILE_GRACE_HOURS,
     ORPHAN_HOURS,
-    PROJECT_ROOT,
     REWRITTEN_DELETE_SHARE,
     SNAPSHOT_RETENTION_HOURS,
 )
+from churn_assets.settings import PROJECT_ROOT
 from churn_assets.warehouse.protocol import (
     Column,
     Credits,
@@ -71,6 +70,10 @@ _MAINTENANCE = re.compile(
 )
 
 
+# Gives a connection functions; it is told how to read the content of a model's file.
+Functions: TypeAlias = Callable[[duckdb.DuckDBPyConnection, Callable[[str], bytes]], None]
+
+
 class LakeNotFoundError(ChurnError):
     """There is no lake at the given place; the message says how to make one."""
 
@@ -88,16 +91,12 @@ def load_extensions(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("SET GLOBAL sqlite_disable_multithreaded_scans = true")
 
 
-def add_functions(connection: duckdb.DuckDBPyConnection, lake: Path) -> None:
-    """Give a connection the functions that queries over the lake in a folder may call."""
-    serving.register(connection, partial(_read_model, lake))
-
-
 def _models(lake: Path) -> Path:
     return lake / "models"
 
 
-def _read_model(lake: Path, name: str) -> bytes:
+def read_model(lake: Path, name: str) -> bytes:
+    """The content of a model's file in the lake of a folder; `ModelFileError` where it cannot be read."""
     path = _models(lake) / name
     try:
         return path.read_bytes()
@@ -128,13 +127,22 @@ class _LakeTransaction:
 class LakeWarehouse:
     """The lake in folder `path`. Implements `Warehouse`; one object may be used from several threads.
 
-    With `timeout_seconds` a query that takes longer is stopped: `QueryTimeoutError`.
+    With `timeout_seconds` a query that takes longer is stopped: `QueryTimeoutError`. `functions` are what its queries may
+    call beside DuckDB's own; `wiring.open_lake` gives the model's.
     """
 
-    def __init__(self, path: Path, *, read_only: bool = False, timeout_seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        read_only: bool = False,
+        timeout_seconds: float | None = None,
+        functions: Functions | None = None,
+    ) -> None:
         self._path = path
         self._read_only = read_only
         self._timeout_seconds = timeout_seconds
+        self._functions = functions
         self._readers = deque[duckdb.DuckDBPyConnection]()
 
     @cached_property
@@ -144,7 +152,8 @@ class LakeWarehouse:
             raise LakeNotFoundError(f"there is no lake in {self._path}; run `churn deploy` first")
         connection = duckdb.connect(":memory:", config=_CONFIG)
         load_extensions(connection)
-        add_functions(connection, self._path)
+        if self._functions is not None:
+            self._functions(connection, partial(read_model, self._path))
         # The path is given at each attachment, so that a home may be moved or copied: files are found relative to it.
         options = [
             f"DATA_PATH {_literal(self._path / 'data')}",
@@ -271,7 +280,7 @@ class LakeWarehouse:
         written.replace(folder / name)
 
     def read_model(self, name: str) -> bytes:
-        return _read_model(self._path, name)
+        return read_model(self._path, name)
 
     def credits(self, since: date) -> list[Credits]:
         return []

@@ -1,7 +1,7 @@
 """Snowflake behind the warehouse protocol.
 
 Here belong sessions, transactions with their retries, and what the protocol's questions are in Snowflake's SQL. What is
-written in a transaction belongs to the callers, what is deployed to `churn_assets.snowflake_deployment`, how to sign in to
+written in a transaction belongs to the callers, what is deployed to `churn_assets.operations.account`, how to sign in to
 `snowflake_connection`.
 
 By documentation and against an emulator; it has not met a live account. docs/snowflake.md says of each object how it was
@@ -30,7 +30,8 @@ from snowflake.connector.errors import Error, InterfaceError, NotSupportedError,
 
 from churn_assets.dynamic_tables.engine import DOWNSTREAM, DynamicTable, Refresh, parse_lag
 from churn_assets.errors import ModelFileError
-from churn_assets.settings import ORPHAN_HOURS, Settings
+from churn_assets.rules import ORPHAN_HOURS
+from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Column, Credits, Maintenance, PastRefresh, ReadOnlyError, T, Transaction
 from churn_assets.warehouse.snowflake_connection import (
     Connections,

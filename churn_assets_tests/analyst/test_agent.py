@@ -12,10 +12,10 @@ from churn_assets.analyst.agent import MAX_QUESTION_CHARACTERS, Agent
 from churn_assets.analyst.answer import Answer, Author
 from churn_assets.analyst.openai_author import OpenAIAuthor
 from churn_assets.analyst.semantic_model import load_semantic_model
-from churn_assets.analyst.serving import LakeServing
 from churn_assets.language_model import LanguageModel
+from churn_assets.rules import ANALYST_ROLE, ENGINEER_ROLE
 from churn_assets.search.hits import Filters, Hit
-from churn_assets.settings import ANALYST_ROLE, ENGINEER_ROLE
+from churn_assets.serving.reading import LakeServing
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets_tests.ports import free_port
 from churn_assets_tests.retention.bank import HIGH, predict

@@ -12,10 +12,10 @@ import pytest
 from churn_assets.analyst.agent import Agent
 from churn_assets.analyst.answer import Answer
 from churn_assets.analyst.cortex_author import CortexAuthor
-from churn_assets.analyst.guard import Dialect
 from churn_assets.analyst.semantic_model import load_semantic_model
+from churn_assets.serving.guard import Dialect
 from churn_assets.settings import SettingsError, load_settings
-from churn_assets.warehouse.opening import open_agent
+from churn_assets.wiring import open_agent
 from churn_assets_tests.analyst.question_set import NothingFound
 from churn_assets_tests.retention.openai_server import OpenAIServer, Reply
 

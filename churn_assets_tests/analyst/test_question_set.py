@@ -9,11 +9,13 @@ import pytest
 
 from churn_assets.analyst.agent import Agent
 from churn_assets.analyst.semantic_model import load_semantic_model
-from churn_assets.analyst.serving import LakeServing
 from churn_assets.clock import utc_now
-from churn_assets.settings import ENGINEER_ROLE, load_settings
+from churn_assets.rules import ENGINEER_ROLE
+from churn_assets.serving.reading import LakeServing
+from churn_assets.settings import load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.protocol import Transaction
+from churn_assets.wiring import open_lake
 from churn_assets_tests.analyst.question_set import NOW, NothingFound, judged, load_questions
 
 ANSWERED = 0.9  # of the questions by which the rules' words were found; nobody promises anything of the others
@@ -25,7 +27,7 @@ def busy_bank(home_of_a_bank: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """A bank in which there is something of everything: also live scores, a failed email and old interventions of both kinds."""
     home = tmp_path_factory.mktemp("busy") / "home"
     shutil.copytree(home_of_a_bank, home)
-    lake, now = LakeWarehouse(load_settings(CHURN_HOME=home).lake_path), utc_now()
+    lake, now = open_lake(load_settings(CHURN_HOME=home).lake_path), utc_now()
 
     def happen(tx: Transaction) -> None:
         tx.execute(

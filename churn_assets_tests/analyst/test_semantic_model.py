@@ -16,9 +16,9 @@ from churn_assets.analyst.semantic_model import (
     load_semantic_model,
     on_views,
 )
-from churn_assets.analyst.serving_views import with_serving_views
 from churn_assets.retention.statuses import Status
-from churn_assets.settings import RISK_RULES
+from churn_assets.rules import RISK_RULES
+from churn_assets.serving.views import with_serving_views
 from churn_assets.simulator.population import SEGMENTS
 from churn_assets.warehouse.lake import LakeWarehouse
 

@@ -18,9 +18,9 @@ from churn_assets.ingestion.commit import committed_offsets
 from churn_assets.ingestion.kafka import Cluster, OffsetRange, Partition, Watermarks
 from churn_assets.ingestion.publisher import Publisher
 from churn_assets.retention import desk
-from churn_assets.retention.prompts import PromptsError
 from churn_assets.retention.queue import STREAM, fill_queue, raise_alerts
-from churn_assets.settings import EVENTS_TOPIC
+from churn_assets.retention.writing.prompts import PromptsError
+from churn_assets.rules import EVENTS_TOPIC
 from churn_assets_tests.assets.conftest import Graph
 from churn_assets_tests.ingestion.messages import message
 

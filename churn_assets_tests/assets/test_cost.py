@@ -13,7 +13,7 @@ from PIL import Image
 from churn_assets.assets.cost import daily_cost
 from churn_assets.clock import utc_now
 from churn_assets.retention.tokens import Tokens, tokens_by_day
-from churn_assets.settings import COST_DAYS
+from churn_assets.rules import COST_DAYS
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.protocol import Credits
 from churn_assets_tests.assets.conftest import Graph

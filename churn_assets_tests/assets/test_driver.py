@@ -9,10 +9,10 @@ from churn_assets.assets.driver import DRIVER_CHECK, wrong_driver
 from churn_assets.assets.interventions import ALERTS
 from churn_assets.clock import utc_now
 from churn_assets.definitions import build_defs
-from churn_assets.retention.prompts import load_prompts
 from churn_assets.retention.queue import STREAM
-from churn_assets.retention.template_writer import TemplateWriter
-from churn_assets.retention.writer import EmailRequest
+from churn_assets.retention.writing.prompts import load_prompts
+from churn_assets.retention.writing.template import TemplateWriter
+from churn_assets.retention.writing.writer import EmailRequest
 from churn_assets.settings import SettingsError, load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets_tests.assets.conftest import Graph

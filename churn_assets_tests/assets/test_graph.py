@@ -10,11 +10,11 @@ import dagster as dg
 import pytest
 
 from churn_assets import definitions
+from churn_assets.assets.resources import query_tag
 from churn_assets.clock import utc_now
 from churn_assets.definitions import build_defs
 from churn_assets.ingestion.events import EVENT_TYPES
 from churn_assets.settings import Settings
-from churn_assets.through_dagster import query_tag
 from churn_assets_tests.assets.conftest import Graph
 
 

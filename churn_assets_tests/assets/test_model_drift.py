@@ -18,7 +18,8 @@ from churn_assets.model.drift import drift
 from churn_assets.model.gate import judge
 from churn_assets.model.scoring import score
 from churn_assets.model.training import Trained
-from churn_assets.settings import FEATURES, Settings
+from churn_assets.rules import FEATURES
+from churn_assets.settings import Settings
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets_tests.assets.conftest import Graph
 

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from churn_assets.analyst.serving import Freshness, LakeServing
 from churn_assets.dashboard import app
-from churn_assets.retention.outbox import waiting
-from churn_assets.settings import ANALYST_ROLE, load_settings
+from churn_assets.retention.outbox.approval import waiting
+from churn_assets.rules import ANALYST_ROLE
+from churn_assets.serving.reading import Freshness, LakeServing
+from churn_assets.settings import load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.wiring import open_lake
 
 INJECTIONS = [
     "' OR 1 = 1 --",
@@ -85,7 +87,7 @@ def own_home(home_of_a_bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def lake_of(home: Path) -> LakeWarehouse:
-    return LakeWarehouse(load_settings(CHURN_HOME=home).lake_path)
+    return open_lake(load_settings(CHURN_HOME=home).lake_path)
 
 
 def test_the_overview_counts_what_the_predictions_say(home: Path):

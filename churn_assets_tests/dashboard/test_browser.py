@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 
 from churn_assets.search.index import LogIndex
 from churn_assets.settings import Settings, load_settings
-from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.wiring import open_lake
 from churn_assets_tests.browser import PATIENCE_MS, open_browser
 from churn_assets_tests.dashboard.served import served_dashboard
 
@@ -24,7 +24,7 @@ def home(home_of_a_bank: Path, tmp_path_factory: pytest.TempPathFactory) -> Sett
     folder = tmp_path_factory.mktemp("dashboard") / "home"
     shutil.copytree(home_of_a_bank, folder)
     settings = load_settings(CHURN_HOME=folder)
-    LogIndex(settings.search_path, LakeWarehouse(settings.lake_path)).update()
+    LogIndex(settings.search_path, open_lake(settings.lake_path)).update()
     return settings
 
 
@@ -58,9 +58,7 @@ def test_a_person_filters_opens_a_customer_and_comes_back(page: Page, home: Sett
     expect(page.get_by_text(re.compile(r"\d+ customers\. Choose a row"))).to_be_visible()
     page.get_by_label("Class").click()
     page.get_by_role("option", name="HIGH").click()
-    high = LakeWarehouse(home.lake_path).query(
-        "SELECT count(*) AS n FROM dyn_churn_predictions WHERE risk_class = 'HIGH'"
-    )
+    high = open_lake(home.lake_path).query("SELECT count(*) AS n FROM dyn_churn_predictions WHERE risk_class = 'HIGH'")
     expect(page.get_by_text(f"{high['n'][0].as_py()} customers. Choose a row")).to_be_visible()
     page.keyboard.press("Escape")
 
@@ -78,7 +76,7 @@ def test_a_person_filters_opens_a_customer_and_comes_back(page: Page, home: Sett
 
 
 def test_another_role_sees_initials(page: Page, home: Settings):
-    lake = LakeWarehouse(home.lake_path)
+    lake = open_lake(home.lake_path)
     customer, name = (
         lake.query(
             "SELECT min(customer_id) AS a, min_by(full_name, customer_id) AS b FROM dim_customers JOIN"
@@ -112,9 +110,7 @@ def test_a_person_reads_and_approves_an_email(page: Page, home: Settings):
     page.get_by_role("button", name="Approve 1").click()
 
     expect(page.get_by_text("1 emails are approved")).to_be_visible()
-    approved = LakeWarehouse(home.lake_path).query(
-        "SELECT moved_by FROM intervention_moves WHERE status_to = 'APPROVED'"
-    )
+    approved = open_lake(home.lake_path).query("SELECT moved_by FROM intervention_moves WHERE status_to = 'APPROVED'")
     assert [by.endswith(" as DATA_ENGINEER") for by in approved["moved_by"].to_pylist()] == [True]
 
 

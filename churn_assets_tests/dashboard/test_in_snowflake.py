@@ -14,13 +14,15 @@ import pytest
 import yaml
 from sqlfluff.core import Linter
 
-from churn_assets.analyst.serving import LakeServing
 from churn_assets.dashboard import app
 from churn_assets.dashboard.files import APP_FILE, CODE_FILE, ENVIRONMENT_FILE, app_files
 from churn_assets.dashboard.source import NotVisibleError, SessionSource
 from churn_assets.retention.statuses import StatusError
-from churn_assets.settings import ANALYST_ROLE, PROJECT_ROOT, load_settings
+from churn_assets.rules import ANALYST_ROLE
+from churn_assets.serving.reading import LakeServing
+from churn_assets.settings import PROJECT_ROOT, load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.wiring import open_lake
 from churn_assets_tests.dashboard.test_app import tab, words
 
 # What the project has beside what environment.yml asks of Snowflake's channel.
@@ -77,7 +79,7 @@ def test_every_tab_is_drawn_over_the_apps_session(session: Session, name: str, h
     assert not page.exception
     assert not page.error
     assert page.selectbox[0].options == [ANALYST_ROLE]
-    lake = LakeWarehouse(load_settings(CHURN_HOME=home_of_a_bank).lake_path)
+    lake = open_lake(load_settings(CHURN_HOME=home_of_a_bank).lake_path)
     full_names = lake.query("SELECT full_name FROM dim_customers")["full_name"].to_pylist()
     assert not [full_name for full_name in full_names if full_name in words(page)]
     assert not any("lake." in sql for sql, _ in session.asked)

@@ -16,7 +16,8 @@ from churn_assets.ingestion.broker import embedded_broker
 from churn_assets.ingestion.commit import Stored, committed_offsets
 from churn_assets.ingestion.kafka import Cluster, OffsetRange, Partition
 from churn_assets.ingestion.publisher import Publisher
-from churn_assets.settings import EVENTS_TOPIC, OnGap, Settings
+from churn_assets.rules import EVENTS_TOPIC
+from churn_assets.settings import OnGap, Settings
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets_tests.ingestion.apache_kafka import KafkaServer
 

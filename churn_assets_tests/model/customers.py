@@ -5,7 +5,7 @@ from datetime import date, timedelta
 import numpy as np
 import pandas as pd
 
-from churn_assets.settings import FEATURES
+from churn_assets.rules import FEATURES
 from churn_assets.warehouse.lake import LakeWarehouse
 
 FIRST = date(2026, 1, 4)

@@ -13,7 +13,7 @@ from churn_assets.model.metrics import Floats
 from churn_assets.model.scoring import Calibration, Model
 from churn_assets.model.stability import SCORE, index_of, limit, reference, shares, stability_index
 from churn_assets.model.training import last_tested
-from churn_assets.settings import MAX_CALIBRATION_ERROR, MAX_STABILITY_INDEX
+from churn_assets.rules import MAX_CALIBRATION_ERROR, MAX_STABILITY_INDEX
 
 TESTED_UNTIL = date(2026, 3, 1)
 WEEK = timedelta(weeks=1)

@@ -9,7 +9,7 @@ import pytest
 from churn_assets.model.metrics import Outcomes
 from churn_assets.model.training import train
 from churn_assets.model.training_set import extend, read
-from churn_assets.settings import MAX_CALIBRATION_ERROR
+from churn_assets.rules import MAX_CALIBRATION_ERROR
 from churn_assets.simulator.bank import Bank
 from churn_assets.simulator.ledgers import Ids
 from churn_assets.simulator.seeding import new_bank, seed

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from churn_assets.deployment import deploy
 from churn_assets.model import registry
 from churn_assets.model.artefact import ArtefactError, file_name
 from churn_assets.model.challenge import challenge, is_training_due
@@ -19,15 +18,11 @@ from churn_assets.model.registry import RegistryError
 from churn_assets.model.scoring import score
 from churn_assets.model.training import Trained, train
 from churn_assets.model.training_set import read
-from churn_assets.settings import (
-    FEATURES,
-    HIGH_FROM,
-    MODEL_HIGH_FROM,
-    MODEL_MEDIUM_FROM,
-    RETRAINING_SECONDS,
-    Settings,
-)
+from churn_assets.operations.lake import deploy
+from churn_assets.rules import FEATURES, HIGH_FROM, MODEL_HIGH_FROM, MODEL_MEDIUM_FROM, RETRAINING_SECONDS
+from churn_assets.settings import Settings
 from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.wiring import open_lake
 from churn_assets_tests.model.customers import FEW, fill, put_features, training_rows
 
 NOW = datetime(2026, 6, 1, 12)
@@ -109,7 +104,7 @@ def test_a_promotion_that_makes_no_sense_changes_nothing(
 
 def test_two_who_promote_at_once_leave_one_champion(four: LakeWarehouse, settings: Settings):
     threads = [
-        threading.Thread(target=registry.promote, args=(LakeWarehouse(settings.lake_path), version, NOW, "Ann", "now"))
+        threading.Thread(target=registry.promote, args=(open_lake(settings.lake_path), version, NOW, "Ann", "now"))
         for version in (1, 2, 3)
     ]
     for thread in threads:
@@ -321,13 +316,13 @@ def test_a_champion_whose_file_is_damaged_fails_the_refresh_by_name_until_anothe
     before = predictions(serving)
 
     with pytest.raises(Exception, match=r"is damaged: .*churn model rollback"):
-        LakeWarehouse(settings.lake_path).refresh(["dyn_churn_predictions"], NOW + 2 * HOUR)
+        open_lake(settings.lake_path).refresh(["dyn_churn_predictions"], NOW + 2 * HOUR)
     with pytest.raises(ArtefactError, match="damaged"):
         registry.champion(serving)
     assert predictions(serving) == before
 
     assert registry.rollback(serving, NOW + 2 * HOUR, "Bob", "damaged") == 1
-    LakeWarehouse(settings.lake_path).refresh(["dyn_churn_predictions"], NOW + 3 * HOUR)
+    open_lake(settings.lake_path).refresh(["dyn_churn_predictions"], NOW + 3 * HOUR)
     assert {row["model_version"] for row in predictions(serving).values()} == {1}
 
 

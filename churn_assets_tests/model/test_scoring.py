@@ -18,7 +18,7 @@ from churn_assets.model.by_digest import servable
 from churn_assets.model.reasons import NO_EVENTS, reasons
 from churn_assets.model.scoring import Calibration, FeatureError, Model, contributions, score
 from churn_assets.model.training import Trained
-from churn_assets.settings import FEATURES
+from churn_assets.rules import FEATURES
 from churn_assets_tests.model.customers import training_rows
 
 

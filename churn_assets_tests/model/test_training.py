@@ -21,7 +21,7 @@ from churn_assets.model.training import (
     split_by_time,
     train,
 )
-from churn_assets.settings import FEATURES, LABEL_DAYS
+from churn_assets.rules import FEATURES, LABEL_DAYS
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets_tests.model.customers import FEW, FIRST, put_features, training_rows
 

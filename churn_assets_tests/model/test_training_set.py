@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from churn_assets.clock import utc_now
-from churn_assets.deployment import DBT_PROJECT
 from churn_assets.model.training_set import TrainingSetError, cut_offs, extend, features_as_of
-from churn_assets.settings import FEATURES, LABEL_DAYS
+from churn_assets.operations.dbt import DBT_PROJECT
+from churn_assets.rules import FEATURES, LABEL_DAYS
 from churn_assets.simulator.seeding import new_bank, seed
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.protocol import Transaction

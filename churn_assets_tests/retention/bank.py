@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from churn_assets.retention.queue import fill_queue
-from churn_assets.settings import CRITICAL_FROM, HIGH_FROM, MEDIUM_FROM
+from churn_assets.rules import CRITICAL_FROM, HIGH_FROM, MEDIUM_FROM
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.protocol import Transaction
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from churn_assets import wiring
 from churn_assets.settings import load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets_tests.retention.bank import forget_everybody
@@ -21,7 +22,7 @@ def lake_path(deployed_home: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="session")
 def open_lake(lake_path: Path) -> LakeWarehouse:
-    return LakeWarehouse(lake_path)
+    return wiring.open_lake(lake_path)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Lock
 
 from churn_assets.retention.emails import Desk, EmailRun, Limits, write_emails
-from churn_assets.retention.writer import Answer, EmailRequest, Writer, WriterError
+from churn_assets.retention.writing.writer import Answer, EmailRequest, Writer, WriterError
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets_tests.retention.bank import NOW, TODAY
 

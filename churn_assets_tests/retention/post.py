@@ -15,7 +15,7 @@ import pyarrow as pa
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from churn_assets.retention import outbox
+from churn_assets.retention.outbox import approval
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.protocol import Transaction
 from churn_assets_tests.ports import free_port
@@ -58,7 +58,7 @@ def write_emails(lake: LakeWarehouse, customers: Sequence[str], status: str = "R
 def approved_emails(lake: LakeWarehouse, customers: Sequence[str]) -> None:
     """As `write_emails`, and approved; they leave in the order of their names."""
     write_emails(lake, customers)
-    outbox.approve_all(lake, "boss", NOW)
+    approval.approve_all(lake, "boss", NOW)
 
 
 def statuses(lake: LakeWarehouse) -> dict[str, str]:
@@ -68,7 +68,7 @@ def statuses(lake: LakeWarehouse) -> dict[str, str]:
 
 
 def last_note(lake: LakeWarehouse, customer: str) -> str | None:
-    return outbox.shown(lake, f"to-{customer}")[0].note
+    return approval.shown(lake, f"to-{customer}")[0].note
 
 
 class Mailbox:

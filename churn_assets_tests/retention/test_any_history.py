@@ -16,7 +16,7 @@ from churn_assets.retention.claims import customers_written_to_twice
 from churn_assets.retention.emails import next_day
 from churn_assets.retention.queue import raise_alerts
 from churn_assets.retention.suppressions import suppress
-from churn_assets.settings import EMAIL_PAUSE_DAYS
+from churn_assets.rules import EMAIL_PAUSE_DAYS
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets_tests.retention.bank import (
     DAY,

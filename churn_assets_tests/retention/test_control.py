@@ -2,7 +2,7 @@ import pytest
 from scipy.stats import binom
 
 from churn_assets.retention.control import is_in_control_group
-from churn_assets.settings import CONTROL_SHARE
+from churn_assets.rules import CONTROL_SHARE
 
 IDS = [f"C{number:08d}" for number in range(100_000)]
 # Computed once. A change of these would move customers from one group to the other amid the experiment.

@@ -20,8 +20,9 @@ from churn_assets.retention import emails
 from churn_assets.retention.claims import customers_written_to_twice
 from churn_assets.retention.emails import next_day, write_emails
 from churn_assets.retention.journal import AnswerJournal
-from churn_assets.retention.writer import Answer, EmailRequest
+from churn_assets.retention.writing.writer import Answer, EmailRequest
 from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.wiring import open_lake
 from churn_assets_tests.retention.bank import DAY, HIGH, MINUTE, NOW, fill, interventions, predict, waiting
 from churn_assets_tests.retention.desk import LIMITS, StubWriter, desk_of
 from churn_assets_tests.rounds import rounds
@@ -97,7 +98,7 @@ def run(path: Path, bill: Path, day: date, now: datetime, boundary: str, passes:
 
     emails._Calls._ask = ask_undisturbed
     writer = PaidWriter(bill, passes if boundary == "during the call" else None)
-    lake = LakeWarehouse(path)
+    lake = open_lake(path)
     write_emails(lake, desk_of(lake, writer), day, now)
 
 

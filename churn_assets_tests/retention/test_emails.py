@@ -14,8 +14,8 @@ from churn_assets.retention import claims
 from churn_assets.retention.claims import customers_written_to_twice, eligible_count, intervention_id
 from churn_assets.retention.emails import EmailRun, emails_with_complaints, next_day, write_emails
 from churn_assets.retention.suppressions import suppress
-from churn_assets.retention.writer import Answer, EmailRequest
-from churn_assets.settings import (
+from churn_assets.retention.writing.writer import Answer, EmailRequest
+from churn_assets.rules import (
     EMAIL_PAUSE_DAYS,
     EMAILS_PER_RUN,
     WRITER_CONCURRENCY,
@@ -23,6 +23,7 @@ from churn_assets.settings import (
     WRITER_PATIENCE_MINUTES,
 )
 from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.wiring import open_lake
 from churn_assets_tests.retention.bank import (
     DAY,
     HIGH,
@@ -222,7 +223,7 @@ def test_who_is_suppressed_while_the_text_is_being_written_gets_none(bank_with_t
     class SuppressingWriter(StubWriter):
         def text(self, request: EmailRequest, complaints: object) -> str:
             if request.full_name == "Name of Ann":
-                suppress(LakeWarehouse(lake._path), "Ann", None, NOW, None, "test")
+                suppress(open_lake(lake._path), "Ann", None, NOW, None, "test")
             return f"Dear {request.full_name}"
 
     assert write(lake, SuppressingWriter()).cancelled == 1
@@ -481,7 +482,7 @@ def test_a_text_that_no_longer_passes_is_found(bank_with_three_waiting_customers
 def run_when_both_are_ready(
     path: Path, ready: Barrier, done: "multiprocessing.Queue[EmailRun]", day: date, limit: int, turns: bool
 ):
-    lake = LakeWarehouse(path)
+    lake = open_lake(path)
     claims.EMAILS_PER_RUN = limit  # type: ignore[misc]
     if not turns:
         lake._turn_to_write = nullcontext  # type: ignore[method-assign]

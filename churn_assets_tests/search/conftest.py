@@ -11,7 +11,7 @@ from churn_assets.search.hits import Hit, Search
 from churn_assets.search.index import LogIndex
 from churn_assets.settings import Settings, load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
-from churn_assets.warehouse.opening import open_search
+from churn_assets.wiring import open_lake, open_search
 
 NOON = datetime.fromisoformat("2026-03-01T12:00:00")
 
@@ -69,7 +69,7 @@ def filled_home(tmp_path_factory: pytest.TempPathFactory, deployed_home: Path) -
     home = tmp_path_factory.mktemp("filled") / "home"
     shutil.copytree(deployed_home, home)
     settings = load_settings(CHURN_HOME=home)
-    ledgers = Ledgers(LakeWarehouse(settings.lake_path))
+    ledgers = Ledgers(open_lake(settings.lake_path))
     ledgers.customer("C1", "MASS")
     ledgers.customer("C2", "SMB")
     ledgers.error("L1", "ERR_AUTH_OTP")
@@ -87,7 +87,7 @@ def two_customers(settings: Settings, filled_home: Path) -> Ledgers:
     """What is in `filled_home`, to be changed."""
     shutil.rmtree(settings.home)
     shutil.copytree(filled_home, settings.home, symlinks=True)
-    return Ledgers(LakeWarehouse(settings.lake_path), minutes=60)
+    return Ledgers(open_lake(settings.lake_path), minutes=60)
 
 
 @pytest.fixture(scope="session")

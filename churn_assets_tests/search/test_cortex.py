@@ -12,9 +12,9 @@ from churn_assets.search.cortex import SEARCH_PREVIEW, CortexSearch, json_filter
 from churn_assets.search.grants import SeenByGrants
 from churn_assets.search.hits import Filters
 from churn_assets.settings import load_settings
-from churn_assets.snowflake_sql import Names
-from churn_assets.warehouse.opening import open_search
 from churn_assets.warehouse.protocol import WarehouseError
+from churn_assets.warehouse.snowflake_names import Names
+from churn_assets.wiring import open_search
 
 NOON = datetime.fromisoformat("2026-03-01T12:00:00")
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from churn_assets.analyst.serving import UnknownRoleError
 from churn_assets.search.hits import Filters, Search
 from churn_assets.search.index import IndexNotFoundError, LogIndex
+from churn_assets.serving.reading import UnknownRoleError
 from churn_assets.settings import Settings
-from churn_assets.warehouse.opening import open_search
+from churn_assets.wiring import open_search
 from churn_assets_tests.search.conftest import NOON, Ledgers, ids
 
 # By what is bad about it: a question in which nothing has a meaning of its own.

@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from churn_assets.clock import utc_now
+from churn_assets.rules import SEARCH_POSITION_SECONDS
 from churn_assets.search import index as index_module
 from churn_assets.search.hits import Filters, Search
 from churn_assets.search.index import IndexNotFoundError, LogIndex
-from churn_assets.settings import SEARCH_POSITION_SECONDS, Settings
-from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.settings import Settings
+from churn_assets.wiring import open_lake
 from churn_assets_tests.search.conftest import Ledgers, ids
 
 CHANGES: dict[str, tuple[Callable[[Ledgers], None], set[str]]] = {
@@ -181,7 +182,7 @@ def test_a_missing_damaged_or_foreign_index_is_built_again_and_says_so(
 
 
 def test_the_index_of_another_lake_is_built_again(two_customers: Ledgers, index: LogIndex, tmp_path: Path):
-    other = LakeWarehouse(tmp_path / "other")
+    other = open_lake(tmp_path / "other")
     other.deploy()
     for _ in range(40):
         other.transact(
@@ -199,7 +200,7 @@ import sys
 from pathlib import Path
 from churn_assets.search.index import LogIndex
 from churn_assets.warehouse.lake import LakeWarehouse
-index = LogIndex(Path(sys.argv[1]), LakeWarehouse(Path(sys.argv[2])))
+index = LogIndex(Path(sys.argv[1]), open_lake(Path(sys.argv[2])))
 print("ready", flush=True)
 while True:
     sys.stdin.readline()

@@ -7,7 +7,7 @@ import pandas as pd
 import pyarrow as pa
 
 from churn_assets.ingestion.events import EVENT_TYPES
-from churn_assets.settings import EVENTS_TOPIC
+from churn_assets.rules import EVENTS_TOPIC
 from churn_assets.simulator.bank import Bank
 from churn_assets.simulator.live import Event
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from churn_assets.model import snowflake_functions
+from churn_assets.operations.account import deploy
+from churn_assets.operations.statements import statements
 from churn_assets.settings import Settings, load_settings
-from churn_assets.snowflake_deployment import deploy
-from churn_assets.snowflake_sql import Names, statements
 from churn_assets.warehouse.snowflake_connection import signed_in
+from churn_assets.warehouse.snowflake_names import Names
 from churn_assets_tests.snowflake.emulator.process import RunningEmulator, running
 
 # Read before the tests' settings are shut off from outside.

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
+from churn_assets.operations.statements import statements
 from churn_assets.settings import Settings
-from churn_assets.snowflake_sql import Names, statements
 from churn_assets.warehouse.snowflake_connection import SnowflakeError
+from churn_assets.warehouse.snowflake_names import Names
 
 START = datetime.fromisoformat("2026-11-23T08:00:00")
 MODELS = ("customer_day", "dyn_customer_features", "dyn_churn_predictions", "churn_metrics_live")
@@ -64,7 +65,7 @@ class ScriptedAccount:
 
     def declare(self, settings: Settings, models: Sequence[str], rebuilt: Sequence[str]) -> None:
         """In place of dbt."""
-        from churn_assets.deployment import DeploymentError
+        from churn_assets.operations.dbt import DeploymentError
 
         self.declared.append((list(models), list(rebuilt)))
         if self.broken:

@@ -14,12 +14,13 @@ from dbt.cli.main import dbtRunner
 from snowflake.connector.cursor import SnowflakeCursor
 from snowflake.connector.errors import ProgrammingError
 
-from churn_assets.deployment import DBT_PROJECT
 from churn_assets.model.artefact import digest, dumps, file_name
 from churn_assets.model.scoring import score_matrix
 from churn_assets.model.training import fit
-from churn_assets.settings import FEATURES, load_settings
-from churn_assets.snowflake_deployment import deploy
+from churn_assets.operations.account import deploy
+from churn_assets.operations.dbt import DBT_PROJECT
+from churn_assets.rules import FEATURES
+from churn_assets.settings import load_settings
 from churn_assets.warehouse.snowflake import PAST_REFRESHES
 from churn_assets_tests.model.customers import training_rows
 from churn_assets_tests.snowflake.emulator.process import RunningEmulator, running

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from churn_assets import snowflake_deployment
+from churn_assets import operations
 from churn_assets.clock import utc_now
-from churn_assets.deployment import DeploymentError
-from churn_assets.doctor import examine_account
+from churn_assets.operations.dbt import DeploymentError
+from churn_assets.operations.doctor import examine_account
 from churn_assets.settings import Settings
 from churn_assets.warehouse.snowflake_connection import Rows, signed_in
 from churn_assets_tests.snowflake.emulator.process import RunningEmulator
@@ -28,7 +28,7 @@ def deploy(empty_account: Settings) -> Deploy:
 
     def run(*only: str, **settings: Any) -> list[str]:
         said: list[str] = []
-        snowflake_deployment.deploy(empty_account.model_copy(update=settings), only, said.append)
+        operations.account.deploy(empty_account.model_copy(update=settings), only, said.append)
         return said
 
     return run
@@ -57,7 +57,7 @@ def test_an_empty_account_is_deployed_and_the_doctor_finds_it_well_and_a_second_
     assert not [line for line in second if " new" in line and "nothing new" not in line]
     found = examine_account(empty_account, utc_now)
     assert [(one.what, one.problem) for one in found if one.problem] == []
-    shown = snowflake_deployment.preview(empty_account, [])
+    shown = operations.account.preview(empty_account, [])
     assert "statements, nothing new or changed" in shown
 
 

@@ -11,12 +11,13 @@ import pytest
 import snowflake.connector
 from snowflake.connector.errors import DatabaseError, Error, ProgrammingError  # type: ignore[import]
 
-from churn_assets.deployment import DBT_PROJECT
-from churn_assets.doctor import Finding, examine, examine_account
+from churn_assets.operations.dbt import DBT_PROJECT
+from churn_assets.operations.doctor import Finding, examine, examine_account
+from churn_assets.operations.statements import statements
 from churn_assets.settings import Settings, SettingsError, load_settings
-from churn_assets.snowflake_sql import Names, statements
 from churn_assets.warehouse import snowflake_connection
 from churn_assets.warehouse.snowflake_connection import SnowflakeError, signed_in, what_to_do
+from churn_assets.warehouse.snowflake_names import Names
 from churn_assets_tests.snowflake.scripted_account import MODELS, START, ScriptedAccount
 
 

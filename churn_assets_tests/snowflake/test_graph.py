@@ -10,7 +10,8 @@ from churn_assets.clock import utc_now
 from churn_assets.definitions import build_defs
 from churn_assets.ingestion.broker import embedded_broker
 from churn_assets.ingestion.publisher import Publisher
-from churn_assets.settings import EVENTS_TOPIC, Settings
+from churn_assets.rules import EVENTS_TOPIC
+from churn_assets.settings import Settings
 from churn_assets.simulator.live import LiveBank
 from churn_assets.simulator.producer import produce_at_once
 from churn_assets.simulator.seeding import new_bank, seed

@@ -19,7 +19,8 @@ from churn_assets.ingestion import kafka
 from churn_assets.ingestion.backlog import ingest, lags
 from churn_assets.ingestion.broker import embedded_broker
 from churn_assets.ingestion.commit import broken_ranges
-from churn_assets.settings import EVENTS_TOPIC, Settings, load_settings
+from churn_assets.rules import EVENTS_TOPIC
+from churn_assets.settings import Settings, load_settings
 from churn_assets.warehouse import snowflake as on_snowflake
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.snowflake import SnowflakeWarehouse

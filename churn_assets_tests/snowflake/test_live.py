@@ -14,24 +14,25 @@ from typing import Any
 
 import pytest
 
-from churn_assets import snowflake_deployment
+from churn_assets import operations
 from churn_assets.analyst.semantic_model import for_snowflake
 from churn_assets.clock import utc_now
-from churn_assets.deployment import declare
-from churn_assets.doctor import examine_account
 from churn_assets.model import artefact, registry
 from churn_assets.model.gate import Gate, Verdict
 from churn_assets.model.scoring import score_matrix
 from churn_assets.model.training import fit
-from churn_assets.retention.cortex_writer import CortexWriter
-from churn_assets.retention.prompts import load_prompts
+from churn_assets.operations.dbt import declare
+from churn_assets.operations.doctor import examine_account
 from churn_assets.retention.queue import STREAM, fill_queue
-from churn_assets.retention.writer import EmailRequest
-from churn_assets.settings import FEATURES, Settings
-from churn_assets.snowflake_sql import names_of
+from churn_assets.retention.writing.cortex import CortexWriter
+from churn_assets.retention.writing.prompts import load_prompts
+from churn_assets.retention.writing.writer import EmailRequest
+from churn_assets.rules import FEATURES
+from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Transaction
 from churn_assets.warehouse.snowflake import SnowflakeWarehouse
 from churn_assets.warehouse.snowflake_connection import signed_in
+from churn_assets.warehouse.snowflake_names import names_of
 from churn_assets_tests.model.customers import training_rows
 from churn_assets_tests.snowflake.conftest import scratch_database
 
@@ -56,7 +57,7 @@ def warehouse(settings: Settings) -> SnowflakeWarehouse:
 
 def deploy(settings: Settings, **changes: Any) -> list[str]:
     said: list[str] = []
-    snowflake_deployment.deploy(settings.model_copy(update=changes), [], said.append)
+    operations.account.deploy(settings.model_copy(update=changes), [], said.append)
     return said
 
 
@@ -115,7 +116,7 @@ def test_a_second_deployment_changes_nothing_and_the_doctor_finds_nothing(
 
 def test_every_dynamic_table_refreshes_incrementally(warehouse: SnowflakeWarehouse, settings: Settings):
     with signed_in(settings) as rows:
-        snowflake_deployment._enter(rows, names_of(settings))
+        operations.account._enter(rows, names_of(settings))
         shown = {row["name"].lower(): row["refresh_mode"] for row in rows("SHOW DYNAMIC TABLES")}
     assert shown == dict.fromkeys(INCREMENTAL, "INCREMENTAL")
 
@@ -215,7 +216,7 @@ def test_a_promoted_model_scores_every_customer_as_it_does_here(warehouse: Snowf
 
 def test_the_procedure_trains_and_says_what_is_missing_without_rows(settings: Settings, warehouse: SnowflakeWarehouse):
     with signed_in(settings) as rows:
-        snowflake_deployment._enter(rows, names_of(settings))
+        operations.account._enter(rows, names_of(settings))
         with pytest.raises(Exception, match="the training set is empty"):
             rows("CALL train_churn_model()")
 
@@ -264,7 +265,7 @@ def test_search_semantic_view_agent_and_dashboard_are_there_and_answer(
     names = names_of(settings)
     place = f"{names.database}.{names.serving_schema}"
     with signed_in(settings) as rows:
-        snowflake_deployment._enter(rows, names)
+        operations.account._enter(rows, names)
         yaml = for_snowflake(names.database, names.serving_schema)
         verified = rows(f"CALL SYSTEM$CREATE_SEMANTIC_VIEW_FROM_YAML('{place}', $${yaml}$$, TRUE)")
         assert "valid" in str(verified).lower()

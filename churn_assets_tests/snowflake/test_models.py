@@ -22,8 +22,8 @@ from dbt.config.renderer import ProfileRenderer
 from dbt_common.context import set_invocation_context
 from sqlfluff.core import Linter
 
-from churn_assets.deployment import DBT_PROJECT
 from churn_assets.model.training_set import features_as_of
+from churn_assets.operations.dbt import DBT_PROJECT
 from churn_assets_tests.snowflake.incremental_form import broken_rules
 
 BREAKING = {

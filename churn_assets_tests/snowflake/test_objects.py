@@ -21,30 +21,22 @@ from hypothesis import strategies as st
 from sqlfluff.core import Linter
 
 from churn_assets.dashboard.files import APP_FILE, APP_FOLDER, APP_STAGE, app_files
-from churn_assets.deployment import DBT_PROJECT
 from churn_assets.model.snowflake_functions import statements as model_statements
+from churn_assets.operations.dbt import DBT_PROJECT
+from churn_assets.operations.statements import QUEUE_AT_RISK, Statement, _literal, _offers, render, split, statements
 from churn_assets.retention import claims
-from churn_assets.retention.addressee import UNNAMED, addressee, addressee_in_sql
 from churn_assets.retention.control import control_group_in_sql, is_in_control_group
-from churn_assets.retention.prompts import load_prompts
-from churn_assets.retention.writer import EmailRequest
+from churn_assets.retention.writing.addressee import UNNAMED, addressee, addressee_in_sql
+from churn_assets.retention.writing.prompts import load_prompts
+from churn_assets.retention.writing.writer import EmailRequest
+from churn_assets.rules import CONTROL_SHARE, RISK_RULES
 from churn_assets.search.catalogue import load_case_categories, load_error_codes
 from churn_assets.search.hits import Filters
 from churn_assets.search.index import LogIndex
-from churn_assets.settings import CONTROL_SHARE, PROJECT_ROOT, RISK_RULES, Settings
-from churn_assets.snowflake_sql import (
-    QUEUE_AT_RISK,
-    Names,
-    SnowflakeSqlError,
-    Statement,
-    _literal,
-    _offers,
-    render,
-    split,
-    statements,
-)
+from churn_assets.settings import PROJECT_ROOT, Settings
 from churn_assets.warehouse.lake import LakeWarehouse
-from churn_assets.warehouse.opening import open_search
+from churn_assets.warehouse.snowflake_names import Names, SnowflakeSqlError
+from churn_assets.wiring import open_lake, open_search
 
 # Valid by Snowflake's documentation, but unknown to sqlfluff.
 UNKNOWN_TO_SQLFLUFF = (
@@ -821,7 +813,7 @@ def claimed_by_snowflake(connection: duckdb.DuckDBPyConnection) -> None:
 @pytest.mark.parametrize("seed", range(3))
 def test_the_native_task_claims_whom_dagster_would(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(claims, "fill_queue", lambda tx, now: 0)
-    lake = LakeWarehouse(tmp_path)
+    lake = open_lake(tmp_path)
     lake.deploy()
     bank_at_random(lake, random.Random(seed))
     with duckdb.connect() as connection:

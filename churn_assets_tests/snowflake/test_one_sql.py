@@ -18,13 +18,11 @@ from typing import Any, NamedTuple
 import dagster as dg
 import pytest
 
-from churn_assets import rehearsal
-from churn_assets.analyst.segment_grants import grant_segments
 from churn_assets.assets.ledgers import ingest_config
 from churn_assets.automation import STREAM
+from churn_assets.cli import check as rehearsal
 from churn_assets.clock import utc_now
 from churn_assets.definitions import build_defs
-from churn_assets.deployment import manifest_path
 from churn_assets.ingestion import commit, history
 from churn_assets.ingestion.backlog import lags
 from churn_assets.ingestion.broker import embedded_broker
@@ -33,15 +31,20 @@ from churn_assets.ingestion.publisher import Publisher
 from churn_assets.model import registry, snowflake_training, training_set
 from churn_assets.model.gate import judge
 from churn_assets.model.training import Trained, train
-from churn_assets.retention import claims, effect, emails, outbox, suppressions
-from churn_assets.retention.smtp import smtp_of
-from churn_assets.settings import EVENTS_TOPIC, PROJECT_ROOT, Settings, load_settings
+from churn_assets.operations.dbt import manifest_path
+from churn_assets.operations.status import status
+from churn_assets.retention import claims, effect, emails, suppressions
+from churn_assets.retention.outbox import approval, exporting, sending
+from churn_assets.retention.outbox.smtp import smtp_of
+from churn_assets.rules import EVENTS_TOPIC
+from churn_assets.serving.grants import grant_segments
+from churn_assets.settings import PROJECT_ROOT, Settings, load_settings
 from churn_assets.simulator import seeding
 from churn_assets.simulator.live import LiveBank
 from churn_assets.simulator.producer import produce_at_once
-from churn_assets.status import status
 from churn_assets.warehouse import lake as lake_module
 from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.wiring import open_lake
 from churn_assets_tests.assets.conftest import Graph
 from churn_assets_tests.ingestion.messages import message
 from churn_assets_tests.model.customers import training_rows
@@ -174,7 +177,7 @@ def record(deployed_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         found.compiled += sorted((node["compiled_code"] for node in nodes if node.get("compiled_code")), key=len)[::-1]
         trained = train(training_rows())
         _events_to_emails(bank, trained, folder)
-        people = LakeWarehouse(made_up.lake_path)
+        people = open_lake(made_up.lake_path)
         _models(people, trained)
         _emails(people)
         _outbox(people, folder)
@@ -209,7 +212,7 @@ def _record(patch: pytest.MonkeyPatch, found: Record) -> None:
 
 def _events_to_emails(settings: Settings, trained: Trained, folder: Path) -> None:
     """The graph over a bank of 150 customers, with all that can be wrong about its events."""
-    lake = LakeWarehouse(settings.lake_path)
+    lake = open_lake(settings.lake_path)
     bank = seeding.new_bank(150, 75, 1, utc_now())
     seeding.seed(lake, bank, utc_now(), lambda ledger, rows: None)
     assert seeding.seeded_bank(lake) == bank
@@ -300,7 +303,7 @@ def _emails(lake: LakeWarehouse) -> None:
     emails.emails_with_complaints(lake, desk.check, TODAY)
     with suppress(suppressions.SuppressionError):
         suppressions.suppress(lake, "Nobody", None, NOW, None, "Ann")
-    ready = [entry for entry in outbox.waiting(lake) if entry.status == "READY"]
+    ready = [entry for entry in approval.waiting(lake) if entry.status == "READY"]
     suppressions.suppress(lake, ready[0].customer_id, TODAY + 9 * DAY, NOW, "asked", "Ann")
     assert not claims.customers_written_to_twice(lake)
     grant_segments(lake, "MARKETING_ANALYST", ["MASS", "SMB"])
@@ -311,19 +314,19 @@ def _emails(lake: LakeWarehouse) -> None:
 def _outbox(lake: LakeWarehouse, folder: Path) -> None:
     """Emails that are approved, rejected, exported, sent, in doubt, and cancelled on their way."""
     write_emails(lake, ["Kim", "Lea", "Mia", "Ned", "Oda"])
-    outbox.reject(lake, ["to-Kim"], "Ann", NOW)
-    outbox.approve(lake, ["to-Lea"], "Ann", NOW)
-    outbox.shown(lake, "to-Lea")
-    outbox.export(lake, folder / "emails.csv", folder, "Ann", NOW, lambda line: None)
-    outbox.approve_all(lake, "Ann", NOW)
+    approval.reject(lake, ["to-Kim"], "Ann", NOW)
+    approval.approve(lake, ["to-Lea"], "Ann", NOW)
+    approval.shown(lake, "to-Lea")
+    exporting.export(lake, folder / "emails.csv", folder, "Ann", NOW, lambda line: None)
+    approval.approve_all(lake, "Ann", NOW)
     box = Mailbox()
     box.message_answers["Mia"] = None
     lake.transact(lambda tx: tx.execute("UPDATE dim_customers SET email_consent = FALSE WHERE customer_id = 'Oda'"))
     with mail_server(box) as port:
         smtp = smtp_of(load_settings(CHURN_SMTP_URL=f"smtp://127.0.0.1:{port}", CHURN_EMAIL_FROM="care@bank.example"))
         for _ in range(2):
-            outbox.send(lake, smtp, folder, None, "Ann", lambda: NOW + MINUTE)
-    outbox.resolve(lake, "to-Mia", True, "Ann", NOW + DAY)
+            sending.send(lake, smtp, folder, None, "Ann", lambda: NOW + MINUTE)
+    approval.resolve(lake, "to-Mia", True, "Ann", NOW + DAY)
     approved_emails(lake, ["Pia"])
 
 

@@ -16,7 +16,8 @@ from churn_assets.ingestion.events import LEDGERS
 from churn_assets.ingestion.publisher import Publisher
 from churn_assets.retention.claims import claim
 from churn_assets.retention.queue import fill_queue, raise_alerts
-from churn_assets.settings import CONTROL_SHARE, EVENTS_TOPIC, Settings, load_settings
+from churn_assets.rules import CONTROL_SHARE, EVENTS_TOPIC
+from churn_assets.settings import Settings, load_settings
 from churn_assets.simulator.live import LiveBank
 from churn_assets.simulator.producer import produce_at_once
 from churn_assets.simulator.seeding import new_bank, seed

@@ -3,8 +3,9 @@
 import pytest
 
 from churn_assets.analyst.semantic_model import load_semantic_model
-from churn_assets.settings import ENGINEER_ROLE, Settings
-from churn_assets.warehouse.opening import open_agent
+from churn_assets.rules import ENGINEER_ROLE
+from churn_assets.settings import Settings
+from churn_assets.wiring import open_agent
 
 pytestmark = pytest.mark.emulator
 

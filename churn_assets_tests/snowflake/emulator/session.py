@@ -22,7 +22,7 @@ from fakesnow import statement_type
 from sqlglot import ErrorLevel, Expr, exp, parse_one
 from sqlglot.errors import UnsupportedError
 
-from churn_assets.snowflake_sql import split
+from churn_assets.operations.statements import split
 from churn_assets_tests.snowflake.emulator import changes, functions, listings, streams
 from churn_assets_tests.snowflake.emulator.account import Account, Asked
 from churn_assets_tests.snowflake.emulator.changes import Change

@@ -18,9 +18,9 @@ import pytest
 from snowflake.connector import SnowflakeConnection
 from snowflake.connector.errors import DatabaseError, Error
 
-from churn_assets.retention.cortex_writer import CortexWriter
-from churn_assets.retention.prompts import load_prompts
-from churn_assets.retention.writer import EmailRequest, WriterError
+from churn_assets.retention.writing.cortex import CortexWriter
+from churn_assets.retention.writing.prompts import load_prompts
+from churn_assets.retention.writing.writer import EmailRequest, WriterError
 from churn_assets.settings import Settings
 from churn_assets.warehouse.snowflake import SnowflakeWarehouse
 from churn_assets_tests.snowflake.emulator.process import RunningEmulator, running

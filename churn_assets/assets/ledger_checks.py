@@ -1,0 +1,60 @@
+"""Asset checks that read whole ledgers. Checks of one run's work are yielded by the run itself."""
+
+import dagster as dg
+
+from churn_assets.ingestion.events import EVENT_TYPES, EventType
+from churn_assets.rules import MAX_ORPHAN_SHARE
+from churn_assets.warehouse.protocol import Warehouse
+
+# (ledger, its foreign key, the ledger that has it as primary key)
+FOREIGN_KEYS = (
+    ("dim_accounts", "customer_id", "dim_customers"),
+    ("fact_transaction_ledger", "account_id", "dim_accounts"),
+    ("app_activity_logs", "customer_id", "dim_customers"),
+    ("support_cases", "customer_id", "dim_customers"),
+    ("churn_scores_raw", "customer_id", "dim_customers"),
+)
+
+
+_UNIQUE = "primary_key_is_unique"
+BLOCKING_LEDGER_CHECKS = tuple(dg.AssetCheckKey(dg.AssetKey(event_type.ledger), _UNIQUE) for event_type in EVENT_TYPES)
+
+
+def ledger_checks() -> list[dg.AssetChecksDefinition]:
+    """Primary keys are unique and foreign keys resolve, for every ledger."""
+    return [
+        *(_primary_key_check(event_type) for event_type in EVENT_TYPES),
+        *(_foreign_key_check(*foreign_key) for foreign_key in FOREIGN_KEYS),
+    ]
+
+
+def _primary_key_check(event_type: EventType) -> dg.AssetChecksDefinition:
+    ledger, key = event_type.ledger, event_type.key
+
+    @dg.asset_check(asset=ledger, name=_UNIQUE, description=f"No {key} occurs twice.", blocking=True)
+    def check(warehouse: dg.ResourceParam[Warehouse]) -> dg.AssetCheckResult:
+        row = warehouse.query(f"SELECT count(*) - count(DISTINCT {key}) AS repeated FROM {ledger}").to_pylist()[0]
+        return dg.AssetCheckResult(passed=row["repeated"] == 0, metadata={"repeated_rows": row["repeated"]})
+
+    return check
+
+
+def _foreign_key_check(ledger: str, key: str, parent: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=ledger,
+        name=f"{key}_resolves",
+        description=f"At most {MAX_ORPHAN_SHARE:.0%} of the rows have a {key} that {parent} does not know (yet).",
+    )
+    def check(warehouse: dg.ResourceParam[Warehouse]) -> dg.AssetCheckResult:
+        row = warehouse.query(
+            f"SELECT count(*) AS all_rows, count(CASE WHEN parent.{key} IS NULL THEN 1 END) AS orphans"
+            f" FROM {ledger} AS child LEFT JOIN {parent} AS parent ON child.{key} = parent.{key}"
+        ).to_pylist()[0]
+        share = row["orphans"] / row["all_rows"] if row["all_rows"] else 0.0
+        return dg.AssetCheckResult(
+            passed=share <= MAX_ORPHAN_SHARE,
+            severity=dg.AssetCheckSeverity.WARN,
+            metadata={"orphans": row["orphans"], "orphan_share": share},
+        )
+
+    return check

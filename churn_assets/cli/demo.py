@@ -1,0 +1,219 @@
+"""`churn demo`: everything on one machine, and stopped cleanly.
+
+Here belongs the supervision of processes. The demo runs the same commands and the same graph as any other deployment.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from churn_assets.cli.stop import StopSignal
+from churn_assets.clock import utc_now
+from churn_assets.dashboard.serve import command as dashboard_command
+from churn_assets.errors import ChurnError
+from churn_assets.ingestion import kafka
+from churn_assets.ingestion.backlog import ingest, lags
+from churn_assets.ingestion.broker import embedded_broker
+from churn_assets.operations.lake import deploy
+from churn_assets.operations.status import status
+from churn_assets.retention.emails import next_day
+from churn_assets.retention.queue import ALERT_STREAM, STREAM
+from churn_assets.settings import PROJECT_ROOT, Settings
+from churn_assets.simulator import seeding
+from churn_assets.warehouse.protocol import Warehouse
+from churn_assets.wiring import limits_of, must_be_here, warehouse_to_write
+
+STATE_EVERY_SECONDS = 5.0
+WORK_OFF_SECONDS = 60.0  # for runs under way to end by themselves
+STOP_SECONDS = 15.0  # for a process to end by itself before it is killed
+SEED = 1
+# On Linux a child asks the kernel for SIGTERM when the demo is killed, so that nothing is left running.
+_ENDS_WITH_THE_DEMO = (
+    [
+        sys.executable,
+        "-c",
+        "import ctypes, os, signal, sys\n"
+        "PR_SET_PDEATHSIG = 1\n"
+        "ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)\n"
+        "os.execv(sys.argv[1], sys.argv[1:])",
+    ]
+    if sys.platform == "linux"
+    else []
+)
+
+
+class DemoError(ChurnError):
+    """The demo cannot start or go on."""
+
+
+def run_demo(
+    settings: Settings,
+    *,
+    port: int,
+    dashboard_port: int,
+    customers: int,
+    days: int,
+    rate: float,
+    say: Callable[[str], None],
+) -> None:
+    """Run broker, producer, Dagster and the dashboard until Ctrl-C or SIGTERM, printing the state every few seconds.
+
+    The bank is made at the first start; later starts go on with it, and `customers` and `days` are then not looked at.
+    """
+    must_be_here(settings, "churn demo")
+    for option, taken in (("--port", port), ("--dashboard-port", dashboard_port)):
+        if not _is_free(taken):
+            raise DemoError(f"port {taken} is taken; choose another with {option}")
+    stop = StopSignal()
+    warehouse = warehouse_to_write(settings)
+    bank = seeding.seeded_bank(warehouse) or seeding.new_bank(customers, days, SEED, utc_now())
+    say(f"bank of {bank.customers:,} customers, {bank.days} days of history")
+    seeding.seed(warehouse, bank, utc_now(), lambda ledger, rows: say(f"  {ledger}: {rows:,} rows"))
+    deploy(settings, warehouse, lambda step: say(f"  {step}"))
+    _prepare_dagster_home(settings)
+
+    with ExitStack() as stack:
+        if settings.kafka_bootstrap_servers is None:
+            cluster = stack.enter_context(embedded_broker(settings.broker_file))
+            say(f"Kafka      {cluster.bootstrap_servers} (embedded)")
+        else:
+            say(f"Kafka      {settings.kafka_bootstrap_servers}")
+        dagster = [sys.executable, "-m", "dagster", "dev", "-w", str(PROJECT_ROOT / "workspace.yaml"), "-p", str(port)]
+        processes = [stack.enter_context(_process("dagster", dagster, settings, group=True))]
+        processes.append(stack.enter_context(_process("dashboard", dashboard_command(dashboard_port), settings)))
+        # Leaving the stack goes backwards: the producer ends first, then what it sent is stored and worked off, then
+        # Dagster ends, so that no run is cut off.
+        stack.callback(_work_off, settings, warehouse, stop, say)
+        stack.callback(_drain, settings, warehouse, say)
+        churn = [sys.executable, "-m", "churn_assets.cli.app", "produce", "--rate", str(rate)]
+        processes.append(stack.enter_context(_process("producer", churn, settings)))
+        say(
+            f"Dagster    http://127.0.0.1:{port}\ndashboard  http://127.0.0.1:{dashboard_port}\nlogs       {_logs(settings)}\n"
+            "Ctrl-C stops everything; the next start goes on from there"
+        )
+        while not stop.wait(STATE_EVERY_SECONDS):
+            say(_state_line(settings, warehouse))
+            for process in processes:
+                if process.poll() is not None:
+                    raise DemoError(f"a process ended by itself with code {process.returncode}; see {_logs(settings)}")
+        say("stopping, after what is under way; Ctrl-C again stops at once")
+    say("stopped")
+
+
+def _state_line(settings: Settings, warehouse: Warehouse) -> str:
+    state = status(settings, warehouse, utc_now())
+    waiting = sum(offset["lag"] for offset in state["offsets"])
+    stored = sum(offset["committed"] for offset in state["offsets"])
+    lag = max(table["lag_seconds"] for table in state["dynamic_tables"])
+    return (
+        f"{time.strftime('%H:%M:%S', time.gmtime())}Z  events in {stored:,} (waiting {waiting:,}, rejected {state['rejects']:,})"
+        f"  scores {lag:.0f} s behind  HIGH {state['risk']['HIGH']:,}  queue {state['queue']:,}"
+        f"  emails {state['emails']['total']:,}  model {state['model']['version'] if state['model'] else 'none'}"
+    )
+
+
+def _drain(settings: Settings, warehouse: Warehouse, say: Callable[[str], None]) -> None:
+    """Store what still waits: the embedded broker is about to forget it. A run that does the same does no harm."""
+    if settings.kafka_bootstrap_servers is None:
+        cluster = kafka.connect(settings)
+        waiting = [lag.waiting for lag in lags(warehouse, cluster, settings.topics)]
+        result = ingest(
+            warehouse, cluster, waiting, on_gap="skip", group=settings.kafka_group, clock=utc_now, report=lambda _: None
+        )
+        say(f"  {result.messages:,} waiting messages stored")
+
+
+def _work_off(settings: Settings, warehouse: Warehouse, stop: StopSignal, say: Callable[[str], None]) -> None:
+    """Wait until no run is under way and no sensor has a reason to start one."""
+    from dagster import DagsterInstance, RunsFilter  # a second of imports, needed only here
+
+    from churn_assets.automation import UNDER_WAY
+
+    stopped_before = stop.count
+    end = time.monotonic() + WORK_OFF_SECONDS
+    with DagsterInstance.get() as instance:
+        while time.monotonic() < end and stop.count == stopped_before:
+            idle = (
+                not any(table.lag_seconds for table in warehouse.dynamic_tables(utc_now()))
+                and not any(warehouse.stream_has_data(stream) for stream in (STREAM, ALERT_STREAM))
+                and next_day(warehouse, limits_of(settings), utc_now()) is None
+            )
+            if idle and not instance.get_runs(RunsFilter(statuses=UNDER_WAY), limit=1):
+                return
+            time.sleep(0.5)
+    say("  some runs are cut off; the next start takes their work up again")
+
+
+def _prepare_dagster_home(settings: Settings) -> None:
+    settings.dagster_home.mkdir(parents=True, exist_ok=True)
+    shutil.copy(PROJECT_ROOT / "dagster.yaml", settings.dagster_home)
+    os.environ["DAGSTER_HOME"] = str(settings.dagster_home.absolute())
+    _logs(settings).mkdir(exist_ok=True)
+
+
+def _logs(settings: Settings) -> Path:
+    return settings.home.absolute() / "logs"
+
+
+@contextmanager
+def _process(
+    name: str, command: list[str], settings: Settings, *, group: bool = False
+) -> Generator[subprocess.Popen[bytes]]:
+    """Run a command with its output in a log file; on leaving, ask it to end, and kill it if it does not.
+
+    Each has a session of its own, so that Ctrl-C reaches only the demo, which stops them in order. `group`: what the
+    command leaves behind is ended with it.
+    """
+    environment = os.environ | {
+        "CHURN_HOME": str(settings.home.absolute()),
+        # Someone is watching: unless told otherwise, the demo does not wait for the target lag.
+        "CHURN_REFRESH": settings.refresh if "refresh" in settings.model_fields_set else "eager",
+        "PYTHONUNBUFFERED": "1",
+    }
+    with (_logs(settings) / f"{name}.log").open("ab") as log:
+        process = subprocess.Popen(
+            [*_ENDS_WITH_THE_DEMO, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            cwd=PROJECT_ROOT,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if group:
+            _end_group(process.pid)
+
+
+def _end_group(group: int) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(group, number)
+        except ProcessLookupError:
+            return
+        time.sleep(1.0)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True

@@ -1,0 +1,515 @@
+"""Bringing a Snowflake account to the state that the code describes: `sql/`, the model's functions, dbt, the tasks.
+
+Here belong the order, what the account's history says of each statement, and what an error means. The statements are
+`snowflake_sql`'s and `model.snowflake_functions`', the dynamic tables `deployment`'s. (schemachange was considered: its
+history is by file, it knows no phases with dbt and functions between them, and its errors are tracebacks.)
+
+Every statement can be repeated and drops nothing, so all of them run every time, which is 100 statements of some tenths of
+a second: so a deployment that was killed is simply run again, and what somebody dropped or changed by hand is put right. The
+history (`churn_deployments`) therefore decides little. It tells what is new or changed; it spares an administrator a
+deployment in which nothing of the account changes; it finds the dynamic tables whose query changed, which dbt would leave as
+they are; and it knows for which life of a stream those at risk were queued.
+
+A table that exists gets the columns it lacks where they may be NULL. Nothing is narrowed, and no column is dropped.
+
+By documentation and against an emulator; it has not met a live account.
+"""
+
+import hashlib
+import re
+import tempfile
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatch
+from importlib.metadata import version
+from itertools import groupby
+from pathlib import Path
+from typing import Any, Literal
+
+import sqlglot
+from sqlglot import exp
+
+from churn_assets.dashboard.files import APP_FOLDER, APP_STAGE, app_files
+from churn_assets.operations import dbt, statements
+from churn_assets.operations.account_doctor import dynamic_tables, is_unreadable, missing_grants, streams, warehouses
+from churn_assets.operations.cost import estimate
+from churn_assets.operations.dbt import DeploymentError, Model
+from churn_assets.operations.statements import CREATES_STREAM, HISTORY, PHASES, QUEUE_AT_RISK, Phase, Statement
+from churn_assets.settings import Settings, SettingsError
+from churn_assets.warehouse.snowflake_connection import Rows, SnowflakeError, known_fix, signed_in
+from churn_assets.warehouse.snowflake_names import Names, names_of
+
+Mark = Literal["new", "changed", "unchanged", "each time", "history unknown"]
+Report = Callable[[str], None]
+
+_FUNCTIONS = "churn_assets/model/snowflake_functions.py"
+_CREATES_IF_MISSING = re.compile(r"CREATE (?!TABLE )[A-Z ]+ IF NOT EXISTS ")
+_CREATES_TABLE = re.compile(r"CREATE TABLE IF NOT EXISTS ")
+_IS_NOT_THERE = {2003, 2043, 3013, 390189}  # or may not be seen, or used
+_NUMBER = re.compile(r"\b(\d{6}) \(\w{5}\)")  # of an error in dbt's messages
+_LATEST = """
+    SELECT file, statement, checksum FROM churn_deployments
+    QUALIFY ROW_NUMBER() OVER (PARTITION BY file, statement ORDER BY deployed_at DESC) = 1
+"""
+_HAS_COLUMNS = """
+    SELECT table_name, column_name, data_type FROM {database}.INFORMATION_SCHEMA.COLUMNS WHERE table_schema = ?
+"""
+# Types that information_schema calls otherwise than they are declared.
+_FAMILIES = {
+    **dict.fromkeys(("VARCHAR", "TEXT", "STRING", "CHAR"), "TEXT"),
+    **dict.fromkeys(("DOUBLE", "FLOAT"), "FLOAT"),
+    **dict.fromkeys(("INT", "INTEGER", "BIGINT", "SMALLINT", "DECIMAL", "NUMBER"), "NUMBER"),
+    **dict.fromkeys(("TIMESTAMP", "TIMESTAMPNTZ", "TIMESTAMP_NTZ", "DATETIME"), "TIMESTAMP_NTZ"),
+    **dict.fromkeys(("BINARY", "VARBINARY"), "BINARY"),
+}
+
+
+@dataclass
+class _Plan:
+    """All statements in order, of dbt's what it is asked for, and the content of the files that are put, by name."""
+
+    statements: list[Statement]
+    models: list[Model]
+    files: dict[str, bytes]
+
+
+@dataclass
+class _Known:
+    """What an account has. `history`: the checksum of each statement by file and what it is about."""
+
+    history: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
+    streams: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    tables: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+
+    def life(self, statement: Statement) -> str:
+        """When the streams on the table were created that a statement makes up for."""
+        return str(
+            sorted(
+                str(stream["created_on"])
+                for stream in self.streams.values()
+                if _reads(statement) == _bare(stream["table_name"])
+            )
+        )
+
+    def is_unreadable(self, stream: str, table: str) -> bool:
+        """Whether a stream is stale, or on a table that was since created anew."""
+        there = self.streams.get(_bare(stream))
+        return there is not None and is_unreadable(there, self.tables.get(_bare(table)))
+
+    def mark(self, statement: Statement) -> Mark:
+        """What the history says of a statement."""
+        if _runs_each_time(statement):
+            return "each time"
+        recorded = self.history.get((statement.file, statement.about))
+        if recorded is None:
+            return "new"
+        return "unchanged" if recorded == self.checksum(statement) else "changed"
+
+    def checksum(self, statement: Statement) -> str:
+        """SHA-256 of a statement's text; of one that makes up for what streams do not tell, with their lives."""
+        life = self.life(statement) if _makes_up(statement) else ""
+        return hashlib.sha256((statement.text + life).encode()).hexdigest()
+
+
+def deploy(
+    settings: Settings,
+    only: Sequence[str],
+    report: Report,
+    connect: Callable[[Settings], AbstractContextManager[Rows]] = signed_in,
+    declare: Callable[[Settings, Sequence[str], Sequence[str]], None] = dbt.declare,
+) -> None:
+    """Run what is selected by `only` (phases, or patterns of files), or all of it; `ChurnError` at the first failure."""
+    names = names_of(settings)
+    with connect(settings) as rows:
+        plan = _plan(settings, names)
+        _Run(settings, names, plan, rows, report, declare).run(_select(plan.statements, only), forced=bool(only))
+
+
+def preview(
+    settings: Settings,
+    only: Sequence[str],
+    connect: Callable[[Settings], AbstractContextManager[Rows]] = signed_in,
+) -> str:
+    """What `deploy` would run, as a script with what is new or changed, and what it costs; nothing is changed."""
+    names = names_of(settings)
+    plan = _plan(settings, names)
+    chosen = _select(plan.statements, only)
+    known, notes, warehouse = None, list[str](), {"size": "XSMALL", "auto_suspend": 60}
+    try:
+        with connect(settings) as rows:
+            try:
+                _enter(rows, names)
+                known = _look(rows, names)
+                notes = [f"would add a column: {sql}" for sql in _additions(rows, names, chosen)]
+            except SnowflakeError as error:
+                known = _Known() if error.number in _IS_NOT_THERE else None
+                notes = [f"the deployment's history cannot be read: {error}"]
+            warehouse |= next(iter(warehouses(rows, names)), {})
+    except (SettingsError, SnowflakeError) as error:
+        notes = [f"history unknown, so all statements are shown: {error}"]
+    except DeploymentError as error:
+        notes = [f"would stop: {error}"]
+    if any(one.phase == "account" for one in chosen):
+        user = settings.snowflake_user or "…"
+        notes.append(f"where another user deploys, it needs the role: GRANT ROLE {names.engineer_role} TO USER {user};")
+    lines = [*_script(chosen, known), *(f"-- {note}" for note in [_summary(chosen, known), *notes])]
+    if not only:
+        size, seconds = str(warehouse["size"]), int(warehouse["auto_suspend"] or 0)
+        lines += [f"-- {line}" for line in estimate(settings, plan.models, size, seconds)]
+    return "\n".join(lines)
+
+
+def _plan(settings: Settings, names: Names) -> _Plan:
+    from churn_assets.model import snowflake_functions  # noqa: PLC0415  # a second of imports
+
+    of_sql = statements.statements(names)
+    tasks = statements.driver_statements(settings, names)
+    schema, code = f"{names.database}.{names.schema}", snowflake_functions.package_zip()
+    stage, *functions = snowflake_functions.statements(schema, code)
+    models = dbt.compiled(settings)
+    of: dict[Phase, list[Statement]] = {phase: [one for one in of_sql if one.phase == phase] for phase in PHASES}
+    session = [one for one in of["schema"] if one.is_of_the_session]
+    of["schema"][len(session) : len(session)] = [one for one in tasks if one.phase == "schema"]
+    upload, app = snowflake_functions.upload(schema, code), app_files()
+    of["functions"] = [Statement(_FUNCTIONS, text, "functions") for text in (stage, upload, *functions)] + [
+        Statement(
+            f"churn_assets/dashboard/{name}",
+            f"PUT 'file://{name}' @{names.database}.{names.serving_schema}.{APP_STAGE}/{APP_FOLDER}"
+            " AUTO_COMPRESS = FALSE OVERWRITE = TRUE",
+            "functions",
+        )
+        for name in app
+    ]
+    of["dbt"] = [
+        Statement(
+            model.file,
+            f"CREATE DYNAMIC TABLE {model.name} TARGET_LAG = '{model.target_lag}' WAREHOUSE = {names.warehouse}"
+            f" REFRESH_MODE = {model.refresh_mode} AS\n{model.query}",
+            "dbt",
+        )
+        for model in models
+    ]
+    of["after_dbt"] += [one for one in tasks if one.phase == "after_dbt"]
+    return _Plan([one for phase in PHASES for one in of[phase]], models, {_put_name(upload): code, **app})
+
+
+def _put_name(text: str) -> str:
+    return re.findall(r"'file://([^']+)'", text)[0]
+
+
+def _select(statements: list[Statement], only: Sequence[str]) -> list[Statement]:
+    """Those of a phase, or whose file has the name or matches the pattern; with the session and history that they need."""
+    if not only:
+        return statements
+
+    def is_chosen(one: Statement, wanted: str) -> bool:
+        if wanted in PHASES:
+            return one.phase == wanted
+        return any(fnmatch(name, wanted) for name in (one.file, _path(one), Path(one.file).name))
+
+    for wanted in only:
+        if not any(is_chosen(one, wanted) for one in statements):
+            raise DeploymentError(
+                f"--only {wanted} fits nothing; it may be {', '.join(PHASES)}, or a file or pattern such as"
+                " 'sql/snowflake/after_dbt/*'"
+            )
+    chosen = [one for one in statements if any(is_chosen(one, wanted) for wanted in only)]
+    phases = {one.phase for one in chosen if not one.is_of_the_session}
+    return [one for one in statements if one in chosen or (one.phase in phases and _is_opening(one))]
+
+
+class _Run:
+    """One deployment over one connection."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        names: Names,
+        plan: _Plan,
+        rows: Rows,
+        report: Report,
+        declare: Callable[[Settings, Sequence[str], Sequence[str]], None],
+    ) -> None:
+        self.settings, self.names, self.plan, self.rows, self.report = settings, names, plan, rows, report
+        self.declare = declare
+        self.known = _Known()
+        self.pending: list[tuple[str, str, str]] = []  # file, about and checksum of what ran and is not recorded yet
+        self.is_open = False  # the session of the engineer, with the history
+        self.shut_by = ""
+
+    def run(self, statements: list[Statement], *, forced: bool) -> None:
+        """Run statements in order. `forced`: what belongs to an administrator, too, whether or not it is needed."""
+        try:
+            self._open()
+        except SnowflakeError as error:  # before the first deployment there is nothing to open
+            self.shut_by = str(error)
+        by_phase = {phase: [one for one in statements if one.phase == phase] for phase in PHASES}
+        if by_phase["account"]:
+            self._account(by_phase["account"], forced=forced)
+        rest = [one for phase in PHASES if phase != "account" for one in by_phase[phase]]
+        if not rest:
+            self._record_for_others()
+            return
+        self._open()
+        at_once = [one for one in rest if one.phase == "schema" and one.plain.startswith("ALTER TASK ")]
+        if at_once:  # before anything else, so that Dagster and the tasks never work both
+            self._file(at_once)
+        self._add_columns(rest)
+        rest = [one for one in rest if one not in at_once]
+        for (phase, _), group in groupby(rest, key=lambda one: (one.phase, one.file if one.phase != "dbt" else "")):
+            together = [one for one in group if not _is_opening(one)]
+            if together:
+                self._dbt(together) if phase == "dbt" else self._file(together)
+
+    def _open(self) -> None:
+        """Begin the engineer's session; the first time, read what is known of the account."""
+        _enter(self.rows, self.names)
+        if not self.is_open:
+            history = next(one for one in self.plan.statements if one.file == HISTORY)
+            self.rows(history.text)
+            self.known = _look(self.rows, self.names)
+            self.is_open = True
+        self._record()
+
+    def _account(self, statements: list[Statement], *, forced: bool) -> None:
+        counted = _count(statements, self.known)
+        if self.is_open and not forced and not counted:
+            self.report("account: unchanged")
+            return
+        try:
+            self.rows(f"USE ROLE {self.names.admin_role}")
+        except SnowflakeError as error:
+            missing = missing_grants(self.rows, self.names, statements) if self.is_open else [self.shut_by]
+            if forced or missing:
+                raise DeploymentError(
+                    f"the phase account needs role {self.names.admin_role}, which {self.settings.snowflake_user} may not"
+                    f" use ({error}); missing: {'; '.join(missing) or 'nothing'}; give an administrator the output of"
+                    " `churn deploy --target snowflake --only account --dry-run`, with GRANT ROLE"
+                    f" {self.names.engineer_role} TO USER {self.settings.snowflake_user}, then deploy again"
+                ) from error
+            self.report(f"account: {self.settings.snowflake_user} is no administrator, but all that it grants is there")
+            return
+        for _, group in groupby(statements, key=lambda one: one.file):
+            self._file(list(group))
+        try:
+            self.rows(f"USE ROLE {self.names.engineer_role}")
+        except SnowflakeError:  # who made the role need not have it
+            (found,) = self.rows("SELECT CURRENT_USER() AS user_name")
+            user = found["user_name"].replace('"', '""')
+            self.rows(f'GRANT ROLE {self.names.engineer_role} TO USER "{user}"')
+            self.report(f"account: role {self.names.engineer_role} granted to user {user}")
+
+    def _record_for_others(self) -> None:
+        """Record what an administrator ran, where the administrator may use the engineer's role."""
+        try:
+            self._open()
+        except SnowflakeError as error:
+            self.report(f"account: done, but not recorded in the history ({error})")
+
+    def _file(self, statements: list[Statement]) -> None:
+        """Run the statements of one file."""
+        before = _count(statements, self.known)
+        left = []
+        for statement in statements:
+            if _CREATES_IF_MISSING.match(statement.plain) and self.known.mark(statement) == "changed":
+                left.append(statement.about.removeprefix("CREATE "))
+            self._run(statement)
+        self._record()
+        if all(one.plain.startswith("ALTER TASK ") for one in statements):
+            done = "resumed" if self.settings.driver == "native" else "suspended"
+            self.report(f"tasks: {done}, as CHURN_DRIVER={self.settings.driver}")
+        else:
+            self.report(f"{statements[0].phase}: {_path(statements[0])}, {_of(statements, before)}")
+        for one in left:
+            self.report(f"  {one} has changed in the code; the one that exists was left as it is")
+
+    def _run(self, statement: Statement) -> None:
+        text = statement.text
+        if found := CREATES_STREAM.match(statement.plain):
+            self.known = replace(self.known, streams=_named(streams(self.rows, self.names)))
+            if self.known.is_unreadable(found[1], found[2]):
+                text = text.replace("CREATE STREAM IF NOT EXISTS", "CREATE OR REPLACE STREAM", 1)
+                self.report(f"  {found[1]} could not be read any more and was created again")
+        if _makes_up(statement):
+            self.known = replace(self.known, streams=_named(streams(self.rows, self.names)))
+            if self.known.mark(statement) == "unchanged":
+                return
+        try:
+            if text.startswith("PUT "):
+                self._put(text)
+            else:
+                self.rows(text)
+        except SnowflakeError as error:
+            with suppress(SnowflakeError):  # what ran and is not recorded is new once more, which does no harm
+                self._record()
+            raise DeploymentError(
+                f"{statement.about} of {_path(statement)} failed: {error}; what came before it stays, and the next"
+                " `churn deploy` goes on"
+            ) from error
+        if self.known.mark(statement) in {"new", "changed"}:
+            self.pending.append((statement.file, statement.about, self.known.checksum(statement)))
+
+    def _put(self, text: str) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            name = _put_name(text)
+            Path(folder, name).write_bytes(self.plan.files[name])
+            self.rows(text.replace("file://", f"file://{folder}/", 1))
+
+    def _dbt(self, statements: list[Statement]) -> None:
+        names = {one.file: model.name for one in statements for model in self.plan.models if model.file == one.file}
+        before = _count(statements, self.known)
+        # dbt leaves the query of one that exists; one that is not in the history may have any.
+        rebuilt = [
+            names[one.file]
+            for one in statements
+            if names[one.file].upper() in self.known.tables and self.known.mark(one) != "unchanged"
+        ]
+        some = [] if len(statements) == len(self.plan.models) else list(names.values())
+        try:
+            self.declare(self.settings, some, rebuilt)
+        except DeploymentError as error:
+            number = _NUMBER.search(str(error))
+            fix = known_fix(int(number[1]) if number else None, str(error), self.settings)
+            raise DeploymentError(f"{error}; {fix}" if fix else str(error)) from error
+        self.pending += [
+            (one.file, one.about, self.known.checksum(one))
+            for one in statements
+            if self.known.mark(one) in {"new", "changed"}
+        ]
+        self._record()
+        self.known = replace(self.known, tables=_named(dynamic_tables(self.rows, self.names)))
+        self.report(f"dbt: {_of(statements, before)}")
+        if rebuilt:
+            self.report(
+                f"  created anew, as the query has changed: {', '.join(rebuilt)}; after_dbt mends their streams"
+            )
+
+    def _add_columns(self, statements: Iterable[Statement]) -> None:
+        for sql in _additions(self.rows, self.names, statements):
+            self.rows(sql)
+            self.report(f"schema: {sql}")
+
+    def _record(self) -> None:
+        if not (self.pending and self.is_open):
+            return
+        places = ", ".join(["(?, ?, ?)"] * len(self.pending))
+        self.rows(
+            "INSERT INTO churn_deployments (file, statement, checksum, deployed_at, deployed_by, version)"
+            " SELECT file, statement, checksum, SYSDATE(), CURRENT_USER(), ?"
+            f" FROM (VALUES {places}) AS ran (file, statement, checksum)",
+            [version("churn-assets"), *(value for row in self.pending for value in row)],
+        )
+        self.known.history.update({(file, about): checksum for file, about, checksum in self.pending})
+        self.pending = []
+
+
+def _enter(rows: Rows, names: Names) -> None:
+    """The session in which everything but `account` runs."""
+    for statement in statements.statements(names):
+        if statement.phase == "schema" and statement.is_of_the_session:
+            rows(statement.text)
+
+
+def _look(rows: Rows, names: Names) -> _Known:
+    return _Known(
+        {(row["file"], row["statement"]): row["checksum"] for row in rows(_LATEST)},
+        _named(streams(rows, names)),
+        _named(dynamic_tables(rows, names)),
+    )
+
+
+def _named(objects: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {row["name"].upper(): row for row in objects}
+
+
+def _additions(rows: Rows, names: Names, statements: Iterable[Statement]) -> list[str]:
+    """What adds the columns that tables lack; `DeploymentError` where a table cannot become what the statement says."""
+    wanted = [one for one in statements if _CREATES_TABLE.match(one.plain)]
+    there: dict[str, dict[str, str]] = {}
+    if wanted:
+        for row in rows(_HAS_COLUMNS.format(database=names.database), [names.schema]):
+            there.setdefault(row["table_name"].upper(), {})[row["column_name"].upper()] = row["data_type"].upper()
+    additions = list[str]()
+    for statement in wanted:
+        table = sqlglot.parse_one(statement.text, dialect="snowflake").find_all(exp.ColumnDef)
+        name = statement.about.rpartition(" ")[2]
+        has = there.get(_bare(name))
+        if has is None:
+            continue
+        for column in table:
+            type_ = column.args["kind"].sql("snowflake")
+            family = _FAMILIES.get(type_.partition("(")[0], type_.partition("(")[0])
+            add = f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS {column.name} {type_}"
+            is_required = any(isinstance(one.kind, exp.NotNullColumnConstraint) for one in column.constraints)
+            if column.name.upper() not in has:
+                if is_required:
+                    raise DeploymentError(
+                        f"table {name} of {_path(statement)} lacks the column {column.name}, which may not be NULL; run {add};"
+                        f" UPDATE {name} SET {column.name} = …; ALTER TABLE {name} ALTER COLUMN {column.name} SET NOT NULL;"
+                        " and deploy again"
+                    )
+                additions.append(add)
+            elif family != _family(has[column.name.upper()]):
+                raise DeploymentError(
+                    f"column {column.name} of table {name} is {has[column.name.upper()]}, and {_path(statement)} says {type_};"
+                    f" put it right by hand: ALTER TABLE {name} RENAME COLUMN {column.name} TO {column.name}_before; {add};"
+                    f" UPDATE {name} SET {column.name} = {column.name}_before; and deploy again"
+                )
+    return additions
+
+
+def _family(type_: str) -> str:
+    return _FAMILIES.get(type_, type_)
+
+
+def _script(statements: list[Statement], known: _Known | None) -> Generator[str]:
+    for phase, said in PHASES.items():
+        of_phase = [one for one in statements if one.phase == phase]
+        if of_phase:
+            yield f"-- ==== {phase}: {said}"
+        for _, of_file in groupby(of_phase, key=lambda one: one.file):
+            together = list(of_file)
+            yield f"-- ---- {_path(together[0])}"
+            for one in together:
+                yield f"-- {known.mark(one) if known else 'history unknown'}\n{one.text};\n"
+
+
+def _summary(statements: list[Statement], known: _Known | None) -> str:
+    return _of(statements, _count(statements, known)) if known else f"{len(statements)} statements"
+
+
+def _count(statements: Iterable[Statement], known: _Known) -> dict[str, int]:
+    marks = [known.mark(one) for one in statements]
+    return {mark: marks.count(mark) for mark in ("new", "changed") if mark in marks}
+
+
+def _of(statements: list[Statement], counted: dict[str, int]) -> str:
+    found = ", ".join(f"{count} {mark}" for mark, count in counted.items()) or "nothing new or changed"
+    return f"{len(statements)} statement{'s' if len(statements) != 1 else ''}, {found}"
+
+
+def _path(statement: Statement) -> str:
+    return statement.file if statement.phase in {"functions", "dbt"} else f"sql/{statement.file}"
+
+
+def _is_opening(statement: Statement) -> bool:
+    """Whether it belongs to every phase's beginning."""
+    return statement.phase != "account" and (statement.is_of_the_session or statement.file == HISTORY)
+
+
+def _runs_each_time(statement: Statement) -> bool:
+    return _is_opening(statement) or statement.plain.startswith(("USE ", "ALTER TASK "))
+
+
+def _makes_up(statement: Statement) -> bool:
+    """Whether it queues those at risk of whom a stream that was just created does not tell."""
+    return statement.file == QUEUE_AT_RISK
+
+
+def _reads(statement: Statement) -> str:
+    return _bare(statement.about.rpartition(" ")[2])
+
+
+def _bare(name: str) -> str:
+    return name.rpartition(".")[2].strip('"').upper()

@@ -1,0 +1,167 @@
+"""dbt, run for both targets: it declares the dynamic tables and writes the manifest.
+
+Here belongs everything that starts dbt or reads what it wrote. What a whole deployment does is `lake` and `account`.
+"""
+
+import json
+import os
+from collections.abc import Generator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pydantic import SecretStr
+
+from churn_assets.errors import ChurnError
+from churn_assets.settings import PROJECT_ROOT, Settings
+from churn_assets.warehouse.snowflake_names import names_of
+
+DBT_PROJECT = PROJECT_ROOT / "dbt"
+
+
+class DeploymentError(ChurnError):
+    """A step of the deployment failed; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """One dynamic table as dbt declares it; `file` is relative to the project."""
+
+    name: str
+    file: str
+    query: str
+    target_lag: str
+    refresh_mode: str
+
+
+def declare(settings: Settings, models: Sequence[str] = (), rebuilt: Sequence[str] = ()) -> None:
+    """Let dbt declare the dynamic tables, only some `models` where they are named, and write the manifest.
+
+    On Snowflake dbt leaves the query of a dynamic table that exists as it is; the ones in `rebuilt` are created anew.
+    """
+    only = ["--select", *models] if models else []
+    again = ["--vars", json.dumps({"rebuilt": list(rebuilt)})] if rebuilt else []
+    with _dbt_environment(settings):
+        _dbt(_workshop(settings), "run", *only, *again)
+        # `compile` comes second because it writes the SQL of the tests, which become asset checks, into the manifest.
+        _dbt(_workshop(settings), "compile")
+    (_workshop(settings) / "manifest.json").replace(settings.dbt_target_path / "manifest.json")
+
+
+def compiled(settings: Settings) -> list[Model]:
+    """The dynamic tables with their queries, sources before readers; nothing is connected to."""
+    with TemporaryDirectory() as folder, _dbt_environment(settings):
+        _dbt(Path(folder), "compile", "--no-populate-cache", "--no-introspect")
+        manifest = json.loads(Path(folder, "manifest.json").read_text())
+    nodes = {
+        key: node for key, node in manifest["nodes"].items() if node["config"].get("materialized") == "dynamic_table"
+    }
+    order = TopologicalSorter({key: [p for p in manifest["parent_map"][key] if p in nodes] for key in nodes})
+    return [
+        Model(
+            nodes[key]["name"],
+            f"dbt/{nodes[key]['original_file_path']}",
+            nodes[key]["compiled_code"].strip(),
+            nodes[key]["config"]["target_lag"],
+            nodes[key]["config"]["refresh_mode"],
+        )
+        for key in order.static_order()
+    ]
+
+
+def manifest_path(settings: Settings) -> Path:
+    """Where the compiled dbt manifest lies; `DeploymentError` if nothing was deployed yet."""
+    path = settings.dbt_target_path / "manifest.json"
+    if not path.exists():
+        raise DeploymentError(f"there is no dbt manifest at {path}; run `churn deploy` first")
+    return path
+
+
+def deployed_score_source(settings: Settings) -> str:
+    """Which score makes the class in the predictions that were deployed last: `model` or `heuristic`."""
+    nodes = json.loads(manifest_path(settings).read_text())["nodes"].values()
+    (query,) = [node["compiled_code"] for node in nodes if node["name"] == "dyn_churn_predictions"]
+    return "model" if "coalesce(model_score, churn_score)" in query else "heuristic"
+
+
+def _dbt(folder: Path, command: str, *options: str) -> None:
+    from dbt.cli.main import dbtRunner  # noqa: PLC0415  # 3 s of imports that only a deployment needs
+
+    folders = [
+        "--project-dir", str(DBT_PROJECT),
+        "--profiles-dir", str(DBT_PROJECT),
+        "--target-path", str(folder),
+        "--log-path", str(folder / "logs"),
+        "--quiet",
+        "--log-level", "none",
+    ]  # fmt: skip
+    result = dbtRunner().invoke([command, *folders, *options])
+    if not result.success:
+        raise DeploymentError(f"dbt {command} failed: {_failure(result)}")
+
+
+def _workshop(settings: Settings) -> Path:
+    """Where dbt writes. Runs read the manifest at any time, and what `run` writes lacks the SQL of the tests."""
+    return settings.dbt_target_path / "workshop"
+
+
+def _dbt_environment(settings: Settings) -> AbstractContextManager[None]:
+    """What dbt/profiles.yml reads."""
+    values = {
+        "CHURN_TARGET": settings.target,
+        "CHURN_LAKE": str(settings.lake_path),
+        "CHURN_SCORE_SOURCE": settings.score_source,
+    }
+    if settings.target == "snowflake":
+        names, key = names_of(settings), settings.snowflake_private_key_path
+        secrets = ("private_key_passphrase", "token", "password")
+        found: dict[str, SecretStr | None] = {name: getattr(settings, f"snowflake_{name}") for name in secrets}
+        values |= {
+            f"SNOWFLAKE_{name.upper()}": value.get_secret_value() if value else "" for name, value in found.items()
+        }
+        values |= {
+            # dbt wants an account's name also where it connects to none.
+            "SNOWFLAKE_ACCOUNT": settings.snowflake_account or "none",
+            "SNOWFLAKE_USER": settings.snowflake_user or "none",
+            "SNOWFLAKE_PRIVATE_KEY_PATH": str(key.absolute()) if key else "",
+            "SNOWFLAKE_ROLE": names.engineer_role,
+            "SNOWFLAKE_WAREHOUSE": names.warehouse,
+            "SNOWFLAKE_DATABASE": names.database,
+            "SNOWFLAKE_SCHEMA": names.schema,
+            "SNOWFLAKE_HOST": settings.snowflake_host or "",
+            "SNOWFLAKE_PORT": str(settings.snowflake_port),
+            "SNOWFLAKE_PROTOCOL": settings.snowflake_protocol,
+        }
+    return _environment(values)
+
+
+def _failure(result: object) -> str:
+    exception = getattr(result, "exception", None)
+    if exception is not None:
+        return _one_line(exception)
+    return "; ".join(
+        f"{run.node.name}: {_one_line(run.message)}"
+        for run in getattr(result, "result", [])
+        if str(run.status) in {"error", "fail"}
+    )
+
+
+def _one_line(message: object) -> str:
+    """What dbt says, without the macros on the way there."""
+    return " ".join(str(message).split()).split(" > in macro ")[0]
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Generator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

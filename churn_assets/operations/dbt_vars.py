@@ -1,0 +1,17 @@
+"""`make dbt-vars`: write the rules of `settings` into the variables of the dbt project."""
+
+import yaml
+
+from churn_assets.operations.dbt import DBT_PROJECT
+from churn_assets.rules import dbt_vars
+
+
+def main() -> None:
+    """Replace everything from `vars:` on, which is the end of the file."""
+    file = DBT_PROJECT / "dbt_project.yml"
+    kept = file.read_text().split("\nvars:")[0]
+    file.write_text(kept + "\n" + yaml.safe_dump({"vars": dbt_vars()}, sort_keys=False))
+
+
+if __name__ == "__main__":
+    main()

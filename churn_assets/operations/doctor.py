@@ -1,0 +1,148 @@
+"""`churn doctor`: is everything there that the system needs, and if not, what to do. Secrets are never shown."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from churn_assets.clock import utc_now
+from churn_assets.errors import ChurnError
+from churn_assets.ingestion import kafka
+from churn_assets.ingestion.backlog import lags
+from churn_assets.model import registry
+from churn_assets.operations.dbt import deployed_score_source, manifest_path
+from churn_assets.retention.outbox.quiet_hours import quiet_hours
+from churn_assets.retention.outbox.smtp import smtp_of
+from churn_assets.settings import Settings
+from churn_assets.warehouse.protocol import Warehouse
+from churn_assets.wiring import make_desk, open_warehouse, place_of
+
+if TYPE_CHECKING:
+    from churn_assets.warehouse.snowflake_connection import Rows
+
+LEAST_FREE_BYTES = 1024**3
+# Only these are shown; whatever else a librdkafka property holds may be a secret.
+_SHOWN = {"security.protocol", "sasl.mechanism", "sasl.mechanisms", "ssl.ca.location"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: its state, or its problem and what to do."""
+
+    what: str
+    state: str
+    problem: str | None = None
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Look at everything, also after a problem was found."""
+    first = [_finding("settings", lambda: _settings(settings)), _finding("disk", lambda: _disk(settings))]
+    warehouse = open_warehouse(settings, read_only=True)
+    last = [
+        _finding("deployment", lambda: _deployment(settings)),
+        _finding("emails", lambda: _emails(settings, warehouse)),
+    ]
+    if settings.target == "snowflake":
+        of_account = examine_account(settings, utc_now)
+        if of_account[0].problem:  # all that asks the warehouse would say the same
+            return [*first, *of_account, *last]
+    else:
+        of_account = []
+    return [
+        *first,
+        *(of_account or [_finding("warehouse", lambda: _warehouse(settings, warehouse))]),
+        last[0],
+        _finding("model", lambda: _model(settings, warehouse)),
+        _finding("Kafka", lambda: _kafka(settings, warehouse)),
+        last[1],
+    ]
+
+
+def examine_account(
+    settings: Settings,
+    now: Callable[[], datetime],
+    connect: Callable[[Settings], AbstractContextManager[Rows]] | None = None,
+) -> list[Finding]:
+    """Look at a Snowflake account; only at the connection where there is none. `now` is UTC."""
+    # Snowflake's client takes seconds to import, which the lake's doctor would pay.
+    from churn_assets.operations import account_doctor  # noqa: PLC0415
+    from churn_assets.warehouse.snowflake_connection import signed_in  # noqa: PLC0415
+    from churn_assets.warehouse.snowflake_names import names_of  # noqa: PLC0415
+
+    try:
+        with (connect or signed_in)(settings) as rows:
+            checks = account_doctor.checks(settings, names_of(settings), rows, now)
+            return [_finding(what, look) for what, look in checks]
+    except ChurnError as error:
+        return [Finding("connection", "", str(error))]
+
+
+def _finding(what: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, look())
+    except ChurnError as error:
+        return Finding(what, "", str(error))
+
+
+def _settings(settings: Settings) -> str:
+    security = ", ".join(
+        f"{name}={secret.get_secret_value() if name in _SHOWN else 'set'}"
+        for name, secret in sorted(settings.kafka_security.items())
+    )
+    return (
+        f"CHURN_HOME={settings.home} CHURN_TARGET={settings.target} CHURN_TOPICS={','.join(settings.topics)}"
+        f" CHURN_ON_GAP={settings.on_gap} CHURN_REFRESH={settings.refresh}; Kafka security: {security or 'none'}"
+    )
+
+
+def _disk(settings: Settings) -> str:
+    there = next(folder for folder in (settings.home.absolute(), *settings.home.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(there).free
+    if free < LEAST_FREE_BYTES:
+        raise ChurnError(f"{free / 1024**2:,.0f} MB are free for {settings.home}; make room or move CHURN_HOME")
+    return f"{free / 1024**3:,.0f} GB free"
+
+
+def _warehouse(settings: Settings, warehouse: Warehouse) -> str:
+    tables = warehouse.dynamic_tables(utc_now())
+    if not tables:
+        raise ChurnError("no dynamic table is declared; run `churn deploy`")
+    return f"{place_of(settings).described}, {len(tables)} dynamic tables"
+
+
+def _deployment(settings: Settings) -> str:
+    return f"dbt manifest {manifest_path(settings)}"
+
+
+def _model(settings: Settings, warehouse: Warehouse) -> str:
+    found = registry.champion(warehouse)
+    serves = f"version {found[0]} serves" if found else "none serves yet"
+    deployed = deployed_score_source(settings)
+    if deployed != settings.score_source:
+        raise ChurnError(
+            f"{serves}, but CHURN_SCORE_SOURCE={settings.score_source} and the deployed predictions take the class from the"
+            f" {deployed}; run `churn deploy`"
+        )
+    return f"{serves}; the class is made by the {settings.score_source}"
+
+
+def _kafka(settings: Settings, warehouse: Warehouse) -> str:
+    cluster = kafka.connect(settings)
+    found = lags(warehouse, cluster, settings.topics)
+    if gaps := [lag.gap for lag in found if lag.is_blocked(settings.on_gap)]:
+        raise ChurnError("; ".join(map(str, gaps)) + "; CHURN_ON_GAP=skip goes on without what retention deleted")
+    waiting = sum(len(lag.waiting) for lag in found)
+    return f"{cluster.bootstrap_servers}, {len(found)} partitions, {waiting:,} messages wait"
+
+
+def _emails(settings: Settings, warehouse: Warehouse) -> str:
+    """What is set and what marketing wrote; neither a language model nor a mail server is called."""
+    writer = make_desk(settings, warehouse).writer
+    quiet_hours(settings)
+    smtp = smtp_of(settings) if settings.smtp_url else None
+    out = f"sent over {smtp.host}:{smtp.port}" if smtp else "not sent (CHURN_SMTP_URL is not set)"
+    return f"written by {writer.name}, wording {writer.prompt_version}; approved by {settings.approval}, {out}"

@@ -1,0 +1,28 @@
+"""Bringing the lake to the state that the code describes: tables from `sql/`, dynamic tables from `dbt/`.
+
+Every step can be repeated, and nothing that holds data is ever dropped. Snowflake's deployment is `account`.
+"""
+
+from collections.abc import Callable
+
+from churn_assets.clock import utc_now
+from churn_assets.dynamic_tables.engine import Refresh
+from churn_assets.operations.dbt import declare
+from churn_assets.settings import Settings
+from churn_assets.warehouse.protocol import Warehouse
+
+
+def deploy(settings: Settings, warehouse: Warehouse, report: Callable[[str], None]) -> None:
+    """Create what is missing, declare the dynamic tables and give new definitions their first refresh."""
+    report("tables")
+    warehouse.deploy()
+    report("dynamic tables (dbt)")
+    declare(settings)
+    for result in refresh_new(warehouse):
+        report(f"{result.name}: {result.rows_inserted:,} rows")
+
+
+def refresh_new(warehouse: Warehouse) -> list[Refresh]:
+    """The first refresh of every definition that asks for it at once, sources before readers."""
+    now = utc_now()
+    return warehouse.refresh((table.name for table in warehouse.dynamic_tables(now) if table.is_to_be_initialized), now)

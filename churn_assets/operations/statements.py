@@ -1,0 +1,217 @@
+"""Every object of Snowflake that dbt does not own, as statements in the order of deployment.
+
+Here belong the rendering of `sql/snowflake` and of the tables in `sql/*.sql`, and the splitting into statements. Nothing here
+connects: who runs them, and dbt before the last phase, is the deployment. The model's stage and functions, which come with
+the code that they run, are `model.snowflake_functions`.
+
+By documentation only: they have not met a live account.
+"""
+
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from churn_assets.analyst.semantic_model import for_snowflake, load_semantic_model
+from churn_assets.dashboard.files import APP_FILE, APP_FOLDER
+from churn_assets.retention.control import control_group_in_sql
+from churn_assets.retention.effect import outcomes_in_sql
+from churn_assets.retention.writing.addressee import addressee_in_sql
+from churn_assets.retention.writing.prompts import MAX_ANSWER_TOKENS, TEMPERATURE, Prompts, load_prompts
+from churn_assets.rules import (
+    ALERT_HOURS,
+    EMAIL_PAUSE_DAYS,
+    EMAILS_PER_RUN,
+    RISK_RULES,
+    SEARCH_TARGET_LAG,
+)
+from churn_assets.search.catalogue import load_case_categories, load_error_codes
+from churn_assets.settings import PROJECT_ROOT, Settings
+from churn_assets.warehouse.snowflake_names import Names, SnowflakeSqlError
+
+Phase = Literal["account", "schema", "functions", "dbt", "after_dbt"]
+# In the order of deployment. `functions` and `dbt` are not of this module.
+PHASES: dict[Phase, str] = {
+    "account": "by an administrator, once",
+    "schema": "the tables, by the engineer's role",
+    "functions": "the model's stage and functions, with their code, and the dashboard's files",
+    "dbt": "the dynamic tables, by `dbt run`",
+    "after_dbt": "what reads the dynamic tables",
+}
+_SQL = PROJECT_ROOT / "sql"
+_SESSION, HISTORY = "snowflake/session.sql", "snowflake/history.sql"
+QUEUE_AT_RISK = "snowflake/after_dbt/020_queue_who_is_at_risk.sql"  # what a stream that was just created does not tell
+_PLACEHOLDER = re.compile(r"\{\{ (\w+) \}\}")
+# What a semicolon does not end a statement in: comments, texts, quoted names and bodies.
+_OPAQUE = re.compile(r"--[^\n]*|//[^\n]*|/\*.*?\*/|'(?:[^'\\]|''|\\.)*'|\"(?:[^\"]|\"\")*\"|\$\$.*?\$\$", re.DOTALL)
+_COMMENTS = ("--", "//", "/*")
+_HERE = "\0"  # stands in no file
+# What a statement is about, and what of it comes first.
+_KIND = r"(?:(?:SECURE|DYNAMIC|SEMANTIC|CORTEX|SEARCH|MASKING|ROW|ACCESS|FILE) )*[A-Z]+"
+_ABOUT = (
+    re.compile(rf"CREATE (?:OR (?:REPLACE|ALTER) )?({_KIND}) (?:IF NOT EXISTS )?([\w.$]+)"),
+    re.compile(rf"(ALTER {_KIND}) (?:IF EXISTS )?([\w.$]+(?: [A-Z]+)?)"),
+    re.compile(r"(INSERT INTO [\w.$]+).*?( FROM \S+)"),
+    re.compile(r"(PUT) (\S+)"),
+)
+CREATES_STREAM = re.compile(r"CREATE STREAM IF NOT EXISTS (\S+) ON DYNAMIC TABLE (\S+)")
+_OF_THE_SESSION = re.compile(r"(USE|ALTER SESSION)\b")
+
+
+@dataclass(frozen=True)
+class Statement:
+    """One statement, without its semicolon, and the file of `sql/` that it is from."""
+
+    file: str
+    text: str
+    phase: Phase
+
+    @property
+    def plain(self) -> str:
+        """The text on one line, without comments."""
+        return " ".join(_without_comments(self.text).split())
+
+    @property
+    def about(self) -> str:
+        """What it creates or changes: the same for another version of it, and unlike what its file has beside it."""
+        for pattern in _ABOUT:
+            if found := pattern.match(self.plain):
+                create = "CREATE " if self.plain.startswith("CREATE") else ""
+                return f"{create}{found[1]} {found[2].strip()}"
+        return self.plain[:200]
+
+    @property
+    def is_of_the_session(self) -> bool:
+        """Whether it holds for a connection only."""
+        return bool(_OF_THE_SESSION.match(self.plain))
+
+
+def statements(names: Names) -> list[Statement]:
+    """All statements in the order of deployment; each can be repeated, and none drops or replaces what holds data.
+
+    `account` needs an administrator. `schema` and `after_dbt` each open with the session's role and schema. Before
+    `after_dbt`, the model's functions and then the dynamic tables (dbt) have to be there.
+    """
+    values = _values(names)
+    return [
+        Statement(file, text, phase)
+        for phase, files in _files().items()
+        for file in files
+        for text in split(render((_SQL / file).read_text(), values, file))
+        # The other statements of the tables' files tell the lake's own engine of streams.
+        if file.startswith("snowflake/") or _without_comments(text).startswith("CREATE TABLE IF NOT EXISTS")
+    ]
+
+
+def driver_statements(settings: Settings, names: Names) -> list[Statement]:
+    """What lets the driver of the settings, and no other, work: every task runs, or none does."""
+    change = "RESUME" if settings.driver == "native" else "SUSPEND"
+    if_exists = "" if settings.driver == "native" else "IF EXISTS "
+    return [
+        Statement(
+            one.file, f"ALTER TASK {if_exists}{found[1]} {change}", "after_dbt" if change == "RESUME" else "schema"
+        )
+        for one in statements(names)
+        if (found := re.match(r"CREATE TASK IF NOT EXISTS (\S+)", one.plain))
+    ]
+
+
+def render(text: str, values: dict[str, str], file: str) -> str:
+    """A text with `{{ name }}` filled in, all at once; `SnowflakeSqlError` for a name that has no value."""
+    if unknown := sorted(set(_PLACEHOLDER.findall(text)) - set(values)):
+        raise SnowflakeSqlError(
+            f"sql/{file} has the placeholder {unknown[0]}; the ones with a value are {sorted(values)}"
+        )
+    return _PLACEHOLDER.sub(lambda placeholder: values[placeholder[1]], text)
+
+
+def split(script: str) -> list[str]:
+    """The statements of a script, without their semicolons. What is only comment is none."""
+    found, start = [], 0
+    for end in _ends(script):
+        text = script[start:end].strip()
+        if _without_comments(text):
+            found.append(text)
+        start = end + 1
+    return found
+
+
+def _ends(script: str) -> Iterator[int]:
+    place = 0
+    for opaque in _OPAQUE.finditer(script):
+        yield from (place + end.start() for end in re.finditer(";", script[place : opaque.start()]))
+        place = opaque.end()
+    yield from (place + end.start() for end in re.finditer(";", script[place:]))
+    yield len(script)
+
+
+def _without_comments(text: str) -> str:
+    return _OPAQUE.sub(lambda found: " " if found[0].startswith(_COMMENTS) else found[0], text).strip()
+
+
+def _files() -> dict[Phase, list[str]]:
+    def files(pattern: str) -> list[str]:
+        return sorted(file.relative_to(_SQL).as_posix() for file in _SQL.glob(pattern))
+
+    return {
+        "account": files("snowflake/account/*.sql"),
+        "schema": [_SESSION, HISTORY, *files("*.sql"), *files("snowflake/schema/*.sql")],
+        "after_dbt": [_SESSION, *files("snowflake/after_dbt/*.sql")],
+    }
+
+
+def _values(names: Names) -> dict[str, str]:
+    prompts, model = load_prompts(), load_semantic_model()
+    (unhappy,) = [rule for rule in RISK_RULES if rule.feature == "avg_sentiment"]
+    before_customer, _, after_customer = prompts.wording.prompt.user.partition("{customer}")
+    return {
+        **names.identifiers(),
+        "writer_model": _literal(names.writer_model),
+        "addressee": addressee_in_sql(":full_name"),
+        "offers": _offers(prompts),
+        "email_rules": " || :offers || ".join(_literal(part) for part in prompts.rules(_HERE).split(_HERE)),
+        "before_customer": _literal(before_customer),
+        "after_customer": _literal(after_customer),
+        "prompt_version": _literal(prompts.prompt_version),
+        "temperature": str(TEMPERATURE),
+        "max_answer_tokens": str(MAX_ANSWER_TOKENS),
+        "emails_per_run": str(EMAILS_PER_RUN),
+        "emails_per_day": str(names.emails_per_day),
+        "tokens_per_day": str(names.tokens_per_day),
+        "email_pause_days": str(EMAIL_PAUSE_DAYS),
+        "alert_hours": f"{ALERT_HOURS:.0f}",
+        "is_control": control_group_in_sql("queue.customer_id"),
+        "uuid_namespace": _literal(str(uuid.NAMESPACE_URL)),
+        "error_codes": ", ".join(f"({', '.join(map(_literal, code))})" for code in load_error_codes()),
+        "case_categories": ", ".join(f"({', '.join(map(_literal, category))})" for category in load_case_categories()),
+        "outcomes": outcomes_in_sql(f"{names.database}.{names.schema}."),
+        "unhappy_below": str(unhappy.threshold),
+        "search_target_lag": SEARCH_TARGET_LAG,
+        "semantic_model": _within_dollars(for_snowflake(names.database, names.serving_schema)),
+        "semantic_view": model.name.upper(),
+        "sample_question": model.verified_queries[0].question,
+        "app_folder": APP_FOLDER,
+        "app_file": APP_FILE,
+    }
+
+
+def _offers(prompts: Prompts) -> str:
+    """What a customer may be promised, one to a line, by the reasons in the variable reason_codes."""
+    cases = [
+        f"IFF(CONTAINS('; ' || COALESCE(:reason_codes, '') || '; ', {_literal(f'; {offer.reason}; ')}),"
+        f" {_literal(f'- {offer.promise}')} || CHR(10), '')"
+        for offer in prompts.wording.offers
+    ]
+    return " || ".join([*cases, _literal(f"- {prompts.wording.general_offer.promise}")])
+
+
+def _within_dollars(text: str) -> str:
+    if "$$" in text:
+        raise SnowflakeSqlError(f"a text for Snowflake cannot have $$: {text[:60]!r}")
+    return text
+
+
+def _literal(text: str) -> str:
+    """A text as Snowflake reads it within a body between $$, which nothing in it can end."""
+    return "'" + _within_dollars(text).replace("\\", "\\\\").replace("'", "''") + "'"

@@ -1,0 +1,84 @@
+"""The state of the whole system as plain data, for `churn status`, the demo and scripts."""
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from churn_assets.errors import ChurnError
+from churn_assets.ingestion import kafka
+from churn_assets.ingestion.backlog import lags
+from churn_assets.ingestion.events import LEDGERS
+from churn_assets.rules import EMAIL_PAUSE_DAYS
+from churn_assets.settings import Settings
+from churn_assets.warehouse.protocol import Warehouse
+
+
+def status(settings: Settings, warehouse: Warehouse, now: datetime) -> dict[str, Any]:
+    """Rows, offsets, dynamic tables, risk classes, queue, emails and the model that serves at `now` (UTC); JSON-serializable.
+
+    Where Kafka does not answer, `offsets` is empty and `kafka` says why.
+    """
+    tables = warehouse.dynamic_tables(now)
+    if not tables:
+        raise ChurnError("no dynamic table is declared yet; run `churn deploy`")
+    counts = _one_row(
+        warehouse,
+        "SELECT "
+        + ", ".join(f"(SELECT count(*) FROM {table}) AS {table}" for table in [*LEDGERS, "event_rejects"])
+        + ", (SELECT count(*) FROM retention_queue WHERE left_at IS NULL) AS queue",
+    )
+    risk = warehouse.query("SELECT risk_class, count(*) AS customers FROM dyn_churn_predictions GROUP BY risk_class")
+    emails = _one_row(
+        warehouse,
+        "SELECT count(*) AS total, count(CASE WHEN created_at > ? THEN 1 END) AS last_7_days FROM agent_intervention_log"
+        " WHERE status NOT IN ('CONTROL', 'CLAIMED', 'CANCELLED')",
+        now - timedelta(days=EMAIL_PAUSE_DAYS),
+    )
+    offsets, problem = _offsets(settings, warehouse)
+    return {
+        "ledgers": {ledger: counts[ledger] for ledger in LEDGERS},
+        "rejects": counts["event_rejects"],
+        "kafka": problem,
+        "offsets": offsets,
+        "dynamic_tables": [
+            {
+                "name": table.name,
+                "target_lag_seconds": table.target_lag_seconds,
+                "lag_seconds": round(table.lag_seconds, 3),
+                "last_refresh": table.refreshed_at.isoformat() if table.refreshed_at else None,
+                "refresh_action": table.refresh_action,
+            }
+            for table in tables
+        ],
+        "risk": {"HIGH": 0, "MEDIUM": 0, "LOW": 0} | {row["risk_class"]: row["customers"] for row in risk.to_pylist()},
+        "queue": counts["queue"],
+        "emails": emails,
+        "model": _model(warehouse),
+    }
+
+
+def _model(warehouse: Warehouse) -> dict[str, Any] | None:
+    """The champion, or None where no model serves."""
+    rows = warehouse.query("SELECT version, trained_at FROM churn_models WHERE status = 'champion'").to_pylist()
+    return {"version": rows[0]["version"], "trained_at": str(rows[0]["trained_at"])} if rows else None
+
+
+def _one_row(warehouse: Warehouse, sql: str, *parameters: Any) -> dict[str, Any]:
+    return warehouse.query(sql, parameters).to_pylist()[0]
+
+
+def _offsets(settings: Settings, warehouse: Warehouse) -> tuple[list[dict[str, Any]], str | None]:
+    try:
+        found = lags(warehouse, kafka.connect(settings), settings.topics)
+    except kafka.KafkaUnavailableError as error:
+        return [], str(error)
+    return [
+        {
+            "topic": lag.partition.topic,
+            "partition": lag.partition.number,
+            "committed": lag.waiting.start,
+            "high_watermark": lag.watermarks.high,
+            "lag": len(lag.waiting),
+            "gap": lag.gap,
+        }
+        for lag in found
+    ], None

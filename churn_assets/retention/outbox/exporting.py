@@ -1,0 +1,125 @@
+"""Approved emails as a file for another system to send, each exported at most once.
+
+`export` writes a hidden draft, marks its emails as EXPORTED with a note that names the draft, and only then gives the file its
+name. A process that dies before the mark has exported nothing. One that dies after it leaves a draft, which the next `export`
+finishes. Renaming is atomic, so a file that was already taken away is never made again.
+"""
+
+import csv
+import os
+import re
+from collections.abc import Callable
+from dataclasses import astuple, dataclass
+from datetime import datetime
+from pathlib import Path
+
+from churn_assets.retention.outbox.leaving import Leaving, OutboxError, all_leaving, alone
+from churn_assets.retention.statuses import move
+from churn_assets.warehouse.protocol import Transaction, Warehouse
+
+EXPORTED_COLUMNS = ("intervention_id", "customer_id", "email", "full_name", "text", "approved_at")
+_UNFINISHED = "unfinished: "  # begins the note of an export whose file has no name yet; paths are absolute
+_FORMULA = re.compile(r"[=+\-@\t\r\n]")  # what makes a spreadsheet run a cell
+
+
+@dataclass(frozen=True)
+class Export:
+    """How many emails went which way in an `export`; without any to export there is no file."""
+
+    exported: int
+    cancelled: int
+
+
+def export(
+    warehouse: Warehouse, file: Path, folder: Path, by: str, now: datetime, say: Callable[[str], None]
+) -> Export:
+    """Write every approved email to a new CSV file (UTF-8, EXPORTED_COLUMNS, times UTC), and mark it as EXPORTED.
+
+    Exports that were interrupted are finished first, and `say` is told. Who may no longer be written to is cancelled instead. In
+    cells that a spreadsheet would run a ' comes first. `folder` is that of the emails. `OutboxError` where the file exists, its
+    folder does not, or another process takes from the outbox.
+    """
+    file = file.absolute()
+    with alone(folder):
+        _finish_exports(warehouse, say)
+        if file.exists():
+            raise OutboxError(f"{file} exists already; choose another name")
+        if not file.parent.is_dir():
+            raise OutboxError(f"there is no folder {file.parent}")
+        leaving, cancelled = warehouse.transact(lambda tx: all_leaving(tx, by, now))
+        if not leaving:
+            return Export(0, cancelled)
+        draft = _draft(file)
+        _write(draft, leaving)
+
+        def claim(tx: Transaction) -> None:
+            if all_leaving(tx, by, now) != (leaving, 0):
+                raise OutboxError("the outbox changed while it was written; nothing was exported, so try again")
+            move(tx, [email.intervention_id for email in leaving], "EXPORTED", now, by, f"{_UNFINISHED}{file}")
+
+        try:
+            warehouse.transact(claim)
+        except OutboxError:
+            draft.unlink()
+            raise
+        _publish(draft, file)
+        _note_finished(warehouse, file)
+    return Export(len(leaving), cancelled)
+
+
+def _draft(file: Path) -> Path:
+    return file.with_name(f".{file.name}.draft")
+
+
+def _write(draft: Path, leaving: list[Leaving]) -> None:
+    with draft.open("w", encoding="utf-8", newline="") as output:
+        rows = csv.writer(output)
+        rows.writerow(EXPORTED_COLUMNS)
+        rows.writerows([_cell(value) for value in astuple(email)[: len(EXPORTED_COLUMNS)]] for email in leaving)
+        output.flush()
+        os.fsync(output.fileno())
+    _sync_folder(draft.parent)
+
+
+def _cell(value: object) -> str:
+    text = "" if value is None else str(value)
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def _publish(draft: Path, file: Path) -> None:
+    if file.exists():
+        raise OutboxError(f"{file} was made while its export was under way; move it away and export again")
+    draft.rename(file)
+    _sync_folder(file.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _note_finished(warehouse: Warehouse, file: Path) -> None:
+    warehouse.transact(
+        lambda tx: tx.execute(
+            "UPDATE intervention_moves SET note = ? WHERE status_to = 'EXPORTED' AND note = ?",
+            [str(file), f"{_UNFINISHED}{file}"],
+        )
+    )
+
+
+def _finish_exports(warehouse: Warehouse, say: Callable[[str], None]) -> None:
+    """Give the drafts of interrupted exports their names. The lock must be held."""
+    notes = warehouse.query(
+        "SELECT DISTINCT note FROM intervention_moves WHERE status_to = 'EXPORTED' AND note LIKE ? ORDER BY note",
+        [f"{_UNFINISHED}%"],
+    )["note"].to_pylist()
+    for file in (Path(note.removeprefix(_UNFINISHED)) for note in notes):
+        if _draft(file).exists():
+            _publish(_draft(file), file)
+            say(f"the export to {file} that was interrupted is finished")
+        else:
+            say(f"the export to {file} was interrupted when its file was made; see that the file was not lost")
+        _note_finished(warehouse, file)

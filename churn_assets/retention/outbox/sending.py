@@ -1,0 +1,119 @@
+"""Approved emails over SMTP, each sent at most once. The mail server's protocol is `smtp`.
+
+`send` marks an email as SENDING, hands it over and marks it as SENT. A process that dies in between leaves it SENDING; the next
+`send` makes that UNCERTAIN, which only a person can end (`approval.resolve`).
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from churn_assets.retention.outbox.approval import masked
+from churn_assets.retention.outbox.leaving import APPROVALS, IN_TURN, LEAVING, Leaving, alone, cancel
+from churn_assets.retention.outbox.quiet_hours import QuietHours
+from churn_assets.retention.outbox.smtp import Line, Outcome, Smtp, is_address, message
+from churn_assets.retention.statuses import Status, move
+from churn_assets.warehouse.protocol import Transaction, Warehouse
+
+
+@dataclass(frozen=True)
+class Sending:
+    """How many emails went which way in a `send`, and how many are still approved.
+
+    `uncertain` counts those that an earlier sender left, too. `stopped` says why it did not go on, `quiet_until` (UTC) when it
+    may.
+    """
+
+    sent: int
+    failed: int
+    cancelled: int
+    uncertain: int
+    waiting: int
+    stopped: str | None = None
+    quiet_until: datetime | None = None
+
+
+def send(
+    warehouse: Warehouse, smtp: Smtp, folder: Path, quiet: QuietHours | None, by: str, clock: Callable[[], datetime]
+) -> Sending:
+    """Send the approved emails over SMTP, one after the other, in the order of their approval. `clock` is UTC.
+
+    Who may no longer be written to is cancelled instead. An email that the server refuses for good is FAILED. The first one that
+    the server does not want now stays approved, and sending stops there, as it does in the quiet hours and where an email becomes
+    UNCERTAIN. `folder` is that of the emails. `OutboxError` where another process takes from the outbox.
+    """
+    with alone(folder), Line(smtp) as line:
+        moved: Counter[Status] = Counter()
+        moved["UNCERTAIN"] = _doubt_who_was_left(warehouse, by, clock())
+        stopped: str | None = None
+        quiet_until: datetime | None = None
+        for intervention_id in _approved(warehouse):
+            if quiet and (quiet_until := quiet.until(clock())):
+                break
+            if stopped := line.open():
+                break
+            email = _claim(warehouse, intervention_id, by, clock())
+            if email is None:
+                continue
+            if email.obstacle:
+                moved["CANCELLED"] += 1
+                continue
+            outcome = _hand_over(line, smtp, email, clock())
+            _conclude(warehouse, email, outcome, by, clock())
+            moved[outcome.status] += 1
+            if outcome.is_last:
+                stopped = outcome.note
+                break
+        return Sending(
+            sent=moved["SENT"],
+            failed=moved["FAILED"],
+            cancelled=moved["CANCELLED"],
+            uncertain=moved["UNCERTAIN"],
+            waiting=len(_approved(warehouse)),
+            stopped=stopped,
+            quiet_until=quiet_until,
+        )
+
+
+def _approved(warehouse: Warehouse) -> list[str]:
+    rows = warehouse.query(
+        "SELECT log.intervention_id FROM agent_intervention_log AS log"
+        f" LEFT JOIN ({APPROVALS}) AS approvals ON log.intervention_id = approvals.intervention_id"
+        f" WHERE log.status = 'APPROVED' {IN_TURN}"
+    )
+    return rows["intervention_id"].to_pylist()
+
+
+def _claim(warehouse: Warehouse, intervention_id: str, by: str, now: datetime) -> Leaving | None:
+    """Move an approved email to SENDING, or to CANCELLED where it has an obstacle; None if it is no longer approved."""
+
+    def work(tx: Transaction) -> Leaving | None:
+        found = [Leaving(*row) for row in tx.rows(f"{LEAVING} AND log.intervention_id = ?", [now, intervention_id])]
+        cancel(tx, found, by, now)
+        move(tx, [email.intervention_id for email in found if not email.obstacle], "SENDING", now, by)
+        return found[0] if found else None
+
+    return warehouse.transact(work)
+
+
+def _hand_over(line: Line, smtp: Smtp, email: Leaving, now: datetime) -> Outcome:
+    if email.email is None or not is_address(email.email):
+        return Outcome("FAILED", f"no address that can be written to: {masked(email.email) or 'none'}")
+    return line.deliver(email.email, message(smtp, email.intervention_id, email.email, email.text, now))
+
+
+def _conclude(warehouse: Warehouse, email: Leaving, outcome: Outcome, by: str, now: datetime) -> None:
+    warehouse.transact(lambda tx: move(tx, [email.intervention_id], outcome.status, now, by, outcome.note))
+
+
+def _doubt_who_was_left(warehouse: Warehouse, by: str, now: datetime) -> int:
+    """Move to UNCERTAIN what is SENDING while nobody sends; how many."""
+
+    def work(tx: Transaction) -> int:
+        ids = [id_ for (id_,) in tx.rows("SELECT intervention_id FROM agent_intervention_log WHERE status = 'SENDING'")]
+        move(tx, ids, "UNCERTAIN", now, by, "the sender died; ask the mail server whether it was sent")
+        return len(ids)
+
+    return warehouse.transact(work)

@@ -1,0 +1,217 @@
+"""What each role sees through the serving views, and that nothing else can be read through them."""
+
+import json
+import re
+import sys
+from subprocess import run
+from typing import Any
+
+import duckdb
+import pytest
+import sqlglot
+
+from churn_assets.operations.statements import statements
+from churn_assets.rules import ANALYST_ROLE, ENGINEER_ROLE
+from churn_assets.serving.grants import grant_segments
+from churn_assets.serving.guard import RefusedSqlError
+from churn_assets.serving.reading import LakeServing, Serving, UnknownRoleError
+from churn_assets.serving.views import serving_views
+from churn_assets.settings import Settings
+from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.warehouse.protocol import QueryTimeoutError
+from churn_assets.warehouse.snowflake_names import Names
+from churn_assets.wiring import open_serving
+from churn_assets_tests.retention.bank import HIGH, LOW, MEDIUM, predict
+
+SEGMENTS = {"Ann": "MASS", "Bob": "SMB", "Cat": "STUDENT"}
+
+
+@pytest.fixture
+def three_customers(lake: LakeWarehouse) -> LakeWarehouse:
+    """Three customers of three segments, with names and addresses, one of them at high risk."""
+    predict(lake, {"Ann": HIGH, "Bob": LOW, "Cat": LOW})
+    for customer, segment in SEGMENTS.items():
+        change(
+            lake,
+            "UPDATE dim_customers SET segment = ?, full_name = ?, email = ? WHERE customer_id = ?",
+            [segment, f"{customer} van Dyke", f"{customer.lower()}@bank.example", customer],
+        )
+    return lake
+
+
+def change(lake: LakeWarehouse, sql: str, parameters: list[Any] | None = None) -> None:
+    lake.transact(lambda tx: tx.execute(sql, parameters or []))
+
+
+def grant(lake: LakeWarehouse, *granted: tuple[str, str]) -> None:
+    for role in {ANALYST_ROLE, *(role for role, _ in granted)}:
+        grant_segments(lake, role, [segment for to, segment in granted if to == role])
+
+
+def seen(lake: LakeWarehouse, role: str) -> list[dict[str, Any]]:
+    sql = "SELECT customer_id, full_name, email FROM customer_risk ORDER BY customer_id"
+    return LakeServing(lake, role).query(sql).to_pylist()
+
+
+def test_an_engineer_sees_everybody_with_name_and_address(three_customers: LakeWarehouse):
+    assert seen(three_customers, ENGINEER_ROLE)[0] == {
+        "customer_id": "Ann",
+        "full_name": "Ann van Dyke",
+        "email": "ann@bank.example",
+    }
+    grant(three_customers)
+    assert [row["customer_id"] for row in seen(three_customers, ENGINEER_ROLE)] == ["Ann", "Bob", "Cat"]
+
+
+@pytest.mark.parametrize(
+    ("granted", "customers"),
+    [
+        ([(ANALYST_ROLE, "*")], ["Ann", "Bob", "Cat"]),
+        ([(ANALYST_ROLE, "SMB")], ["Bob"]),
+        ([(ANALYST_ROLE, "SMB"), (ANALYST_ROLE, "MASS")], ["Ann", "Bob"]),
+        ([("BRANCH", "*")], []),
+        ([], []),
+    ],
+)
+def test_an_analyst_sees_initials_of_the_segments_that_are_granted(
+    three_customers: LakeWarehouse, granted: list[tuple[str, str]], customers: list[str]
+):
+    grant(three_customers, *granted)
+
+    found = seen(three_customers, ANALYST_ROLE)
+
+    assert [row["customer_id"] for row in found] == customers
+    assert {(row["full_name"], row["email"]) for row in found} <= {
+        ("A. v. D.", "***@bank.example"),
+        ("B. v. D.", "***@bank.example"),
+        ("C. v. D.", "***@bank.example"),
+    }
+
+
+def test_no_view_shows_a_role_without_grants_a_single_row(bank: LakeWarehouse):
+    unmasked, nothing = LakeServing(bank, ENGINEER_ROLE), LakeServing(bank, ANALYST_ROLE)
+    nothing.role = "NOBODY"  # whom nothing is granted
+    for view in serving_views():
+        assert nothing.query(f"SELECT * FROM {view}").num_rows == 0
+        assert (
+            nothing.query(f"SELECT * FROM {view}").column_names == unmasked.query(f"SELECT * FROM {view}").column_names
+        )
+
+
+def test_no_view_shows_an_analyst_a_name_or_an_address(bank: LakeWarehouse):
+    serving = LakeServing(bank, ANALYST_ROLE)
+    known = bank.query("SELECT full_name, email FROM dim_customers").to_pylist()
+    secrets = {value for row in known for value in row.values()}
+    for view in serving_views():
+        shown = json.dumps(serving.query(f"SELECT * FROM {view}").to_pylist(), default=str)
+        assert not [secret for secret in secrets if secret in shown]
+
+
+def test_a_role_of_its_own_is_made_by_a_grant_and_a_misspelt_one_is_named(three_customers: LakeWarehouse):
+    grant(three_customers, ("BRANCH_NORTH", "MASS"))
+
+    assert [row["full_name"] for row in seen(three_customers, "BRANCH_NORTH")] == ["A. v. D."]
+    assert LakeServing(three_customers, ENGINEER_ROLE).roles() == [ENGINEER_ROLE, ANALYST_ROLE, "BRANCH_NORTH"]
+    with pytest.raises(UnknownRoleError, match="'MARKETING'; those that there are: DATA_ENGINEER"):
+        LakeServing(three_customers, "MARKETING")
+
+
+def test_a_role_that_is_no_name_is_only_a_text(three_customers: LakeWarehouse):
+    grant(three_customers, ("' OR '1'='1", "SMB"))
+
+    assert [row["customer_id"] for row in seen(three_customers, "' OR '1'='1")] == ["Bob"]
+
+
+@pytest.mark.parametrize("role", [ENGINEER_ROLE, ANALYST_ROLE])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM dim_customers",
+        "SELECT * FROM lake.main.dim_customers",
+        "SELECT * FROM customer_risk, lake.main.dim_customers",
+        "SELECT customer_id FROM customer_risk UNION SELECT full_name FROM lake.main.dim_customers",
+        "WITH customer_risk AS (SELECT * FROM lake.main.dim_customers) SELECT * FROM customer_risk",
+        "SELECT (SELECT max(email) FROM dim_customers) FROM customer_risk",
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT * FROM '/etc/passwd'",
+        "SELECT getenv('HOME') FROM customer_risk",
+        "SELECT * FROM duckdb_settings()",
+        "UPDATE segment_grants SET segment = '*'",
+        "SELECT * FROM customer_risk; DELETE FROM segment_grants",
+        "SELECT * FROM segment_grants",
+        "SELECT * FROM customer_risk AT (VERSION => 1)",
+        "SELECT query('SELECT 1') FROM customer_risk",
+        "PRAGMA database_list",
+    ],
+)
+def test_sql_from_outside_reads_the_views_and_nothing_else(three_customers: LakeWarehouse, sql: str, role: str):
+    with pytest.raises(RefusedSqlError):
+        LakeServing(three_customers, role).query_from_outside(sql)
+
+
+def test_sql_from_outside_gives_every_row_that_the_role_sees(three_customers: LakeWarehouse):
+    serving = LakeServing(three_customers, ANALYST_ROLE)
+    predict(three_customers, {f"C{number}": LOW for number in range(2000)})
+
+    rows = serving.query_from_outside("SELECT full_name, COUNT(*) AS n FROM customer_risk GROUP BY 1 ORDER BY 2 DESC")
+    assert rows.to_pylist() == [{"full_name": "N. o. C.", "n": 2000}]
+    assert serving.query_from_outside("SELECT * FROM customer_risk").num_rows == 2000
+
+
+def test_a_query_that_takes_too_long_is_stopped(settings: Settings, three_customers: LakeWarehouse):
+    predict(three_customers, {f"C{number}": LOW for number in range(3000)})
+    serving = open_serving(settings, ANALYST_ROLE, timeout_seconds=0.05)
+
+    with pytest.raises(QueryTimeoutError):
+        serving.query(
+            "SELECT count(*) FROM customer_risk AS a, customer_risk AS b, customer_risk AS c, customer_risk AS d"
+        )
+
+
+def test_the_history_of_a_score_is_what_the_refreshes_wrote(three_customers: LakeWarehouse):
+    for score in (MEDIUM, LOW):
+        predict(three_customers, {"Ann": score, "Bob": LOW, "Cat": LOW})
+
+    history = LakeServing(three_customers, ANALYST_ROLE).score_history("Ann").to_pylist()
+
+    assert [row["risk_score"] for row in sorted(history, key=lambda row: -row["risk_score"])] == [HIGH, MEDIUM, LOW]
+    grant(three_customers, (ANALYST_ROLE, "SMB"))
+    assert LakeServing(three_customers, ANALYST_ROLE).score_history("Ann").num_rows == 0
+
+
+def test_the_lakes_masks_give_what_snowflakes_policies_say():
+    bodies = {
+        found[1]: found[2]
+        for one in statements(Names())
+        if (found := re.match(r"ALTER MASKING POLICY \S+\.(\w+) SET BODY -> (.*)", one.plain))
+    }
+    names = ["Ann van Dyke", "Åsa", "", "  two  spaces", "Jean-Luc O'Neill 3rd", None]
+    addresses = ["ann@bank.example", "a@b@c", "nobody", "", None]
+    with duckdb.connect() as connection:
+        connection.execute("CREATE MACRO is_role_in_session(name) AS FALSE")
+        for mask, column, values in (("mask_name", "full_name", names), ("mask_email", "email", addresses)):
+            policy = sqlglot.transpile(bodies[mask], read="snowflake", write="duckdb")[0]
+            (found,) = re.findall(
+                rf"(regexp_replace\({column}.*?\)) AS {column}\b", serving_views(ANALYST_ROLE)["customer_risk"]
+            )
+            for value in values:
+                row = connection.execute(f"SELECT {policy}, {found} FROM (SELECT ? AS {column})", [value]).fetchone()
+                assert row
+                assert row[0] == row[1]
+
+
+def test_churn_query_reads_as_a_role(three_customers: LakeWarehouse):
+    def query(*arguments: str) -> Any:
+        return run([sys.executable, "-m", "churn_assets.cli.app", "query", *arguments], capture_output=True, text=True)
+
+    sql = "SELECT full_name FROM customer_risk ORDER BY 1"
+    shown = query("--role", "marketing_analyst", "--json", sql)
+    assert json.loads(shown.stdout)[0] == {"full_name": "A. v. D."}
+    refused = query("--role", "MARKETING_ANALYST", "SELECT * FROM dim_customers")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "there is no table “dim_customers”; the tables are customer_activity," in refused.stderr
+
+
+def is_serving(serving: LakeServing) -> Serving:
+    """The type checker holds the lake's way to the protocol."""
+    return serving

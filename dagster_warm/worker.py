@@ -1,0 +1,87 @@
+"""What a forked process does: execute one run, or report that the process of one has died. Then it ends.
+
+It begins as a copy of a process that knows nothing of it, so what two processes must not share is renewed here.
+"""
+
+import atexit
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Never
+
+from dagster_warm.messages import WarmProcessGoneError, call
+
+# For a run to end by itself after it was interrupted because the warm process is gone, seconds.
+ORPHAN_SECONDS = 10.0
+
+
+def become(work: Callable[[], None], tether: int) -> Never:
+    """Do the work and end the process. When `tether` is closed at its other end, the work is interrupted, then killed."""
+    code = 1
+    try:
+        threading.Thread(target=_end_with, args=(tether,), daemon=True, name="tether").start()
+        if "numpy.random" in sys.modules:  # Python's own generator renews itself in a fork, NumPy's does not
+            sys.modules["numpy.random"].seed()
+        work()
+        code = 0
+    except SystemExit as error:
+        code = error.code if isinstance(error.code, int) else 1
+    except BaseException:  # noqa: BLE001  # nothing of the fork may go on in the code that forked
+        traceback.print_exc()
+    finally:
+        _end(code)
+
+
+def execute(arguments: str, parent: str) -> None:
+    """Execute a run as `dagster api execute_run` does, with its arguments; tell the parent what it had to import."""
+    from dagster._cli.api import api_cli  # noqa: PLC0415
+
+    before = set(sys.modules)
+    api_cli.main(["execute_run", arguments], standalone_mode=False)
+    imported = [name for name, module in sys.modules.items() if name not in before and module.__spec__]
+    if imported:
+        with suppress(WarmProcessGoneError, TimeoutError), call(parent) as line:
+            line.send({"do": "learn", "modules": imported})
+
+
+def report_death(arguments: str, exit_code: int) -> None:
+    """Mark a run as failed, or canceled where that was asked for, if its process ended before it did."""
+    from dagster import DagsterInstance, DagsterRunStatus  # noqa: PLC0415
+    from dagster._grpc.types import ExecuteRunArgs  # noqa: PLC0415
+    from dagster._serdes import deserialize_value  # noqa: PLC0415
+    from dagster._utils import get_run_crash_explanation  # noqa: PLC0415
+
+    execution = deserialize_value(arguments, ExecuteRunArgs)
+    assert execution.instance_ref is not None
+    with DagsterInstance.from_ref(execution.instance_ref) as instance:
+        run = instance.get_run_by_id(execution.run_id)
+        if run is None or run.is_finished:
+            return
+        message = get_run_crash_explanation(f"Run execution process for {run.run_id}", exit_code)
+        if run.status == DagsterRunStatus.CANCELING:
+            instance.report_run_canceled(run, message)
+        else:
+            instance.report_run_failed(run, message)
+
+
+def _end_with(tether: int) -> None:
+    os.read(tether, 1)
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(ORPHAN_SECONDS)
+    os.killpg(os.getpid(), signal.SIGKILL)
+
+
+def _end(code: int) -> Never:
+    """Leave as the interpreter would, but for taking its modules apart, which would copy the memory that forks share."""
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
