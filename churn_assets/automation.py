@@ -33,7 +33,7 @@ from churn_assets.ingestion.events import LEDGERS
 from churn_assets.ingestion.kafka import OffsetRange, Partition
 from churn_assets.model.challenge import is_training_due
 from churn_assets.model.registry import serving_since
-from churn_assets.retention.claims import oldest_drafted_day
+from churn_assets.retention.claims import latest_text
 from churn_assets.retention.emails import next_day
 from churn_assets.retention.outbox import approval
 from churn_assets.retention.outbox.quiet_hours import quiet_hours
@@ -443,10 +443,8 @@ def emails_sensor(
         if skip := _not_now(context, emails_job.name) or _blocked(context, (*BLOCKING_CHECKS, DRIVER_CHECK)):
             return skip
         if settings.driver == "native":
-            day = oldest_drafted_day(warehouse, utc_now())
-        else:
-            day = next_day(warehouse, limits_of(settings), utc_now())
-        if day:
+            return _look_at_new_texts(context, warehouse)
+        if day := next_day(warehouse, limits_of(settings), utc_now()):
             return dg.RunRequest(partition_key=day.isoformat())
         return dg.SkipReason("nobody waits who may be written to today")
 
@@ -454,6 +452,16 @@ def emails_sensor(
     if settings.refresh == "eager":
         return _watched(look, lambda: warehouse.version() not in (None, version), _WHOLE)
     return look()
+
+
+def _look_at_new_texts(context: dg.SensorEvaluationContext, warehouse: Warehouse) -> dg.RunRequest | dg.SkipReason:
+    """A run that only checks the day of the latest text of the warehouse's own tasks, once for each look that finds a new one."""
+    latest = latest_text(warehouse)
+    if latest is None or latest[0].isoformat() == context.cursor:
+        return dg.SkipReason("the warehouse's own tasks write the emails, and have written none since the last look")
+    written_at, day = latest
+    context.update_cursor(written_at.isoformat())
+    return dg.RunRequest(partition_key=day.isoformat())
 
 
 @dg.sensor(
