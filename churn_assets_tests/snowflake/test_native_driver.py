@@ -188,7 +188,8 @@ def test_the_native_tasks_and_dagster_leave_the_same_queue_log_and_alerts_over_t
     ]
     for warehouse in both:
         know(warehouse, list(calm), refuse=["refuses"])
-        suppress(warehouse, "suppressed", utc_now().date() + 3 * DAY, utc_now(), None, "test")
+        for customer in ("suppressed", "leaves"):
+            suppress(warehouse, customer, utc_now().date() + 3 * DAY, utc_now(), None, "test")
     for days, scores, critical in history:
         for warehouse in both:
             pass_days(warehouse, days)
@@ -196,6 +197,9 @@ def test_the_native_tasks_and_dagster_leave_the_same_queue_log_and_alerts_over_t
         drive_by_dagster(lake, desk)
         drive_by_tasks(emulator, account_with_tasks)
         assert left_by(account_with_tasks) == left_by(lake)
+        assert not any(account_with_tasks.stream_has_data(stream) for stream in (STREAM, ALERT_STREAM)), (
+            "it calls for ever"
+        )
 
     queue = account_with_tasks.query("SELECT customer_id, left_reason FROM retention_queue").to_pylist()
     assert {row["left_reason"] for row in queue} >= {
