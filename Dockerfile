@@ -2,7 +2,7 @@
 FROM python:3.12.12-slim-bookworm AS build
 RUN pip install --no-cache-dir uv==0.13.9
 WORKDIR /app
-COPY pyproject.toml uv.lock README.md LICENSE ./
+COPY pyproject.toml uv.lock README.md LICENSE dagster.yaml workspace.yaml ./
 # The project itself is installed as a link to /app, whose code comes later: a change of code installs nothing again.
 # Without a package to point at, the build would leave out the link.
 RUN mkdir churn_assets && touch churn_assets/__init__.py \

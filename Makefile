@@ -10,7 +10,7 @@ RUN := .venv/bin
 SYNCED := .venv/.synced
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dashboard test test-slow test-kafka test-snowflake check test-ui lint format dbt-vars event-docs screenshots benchmark-ingest benchmark-refresh benchmark-lag benchmark-latency benchmark-idle benchmark-effect benchmark-scoring benchmark-questions benchmark-dashboard benchmark-search clean
+.PHONY: help install demo dashboard test test-slow test-kafka test-snowflake test-wheel check test-ui lint check-lock format dbt-vars event-docs screenshots benchmark-ingest benchmark-refresh benchmark-lag benchmark-latency benchmark-idle benchmark-effect benchmark-scoring benchmark-questions benchmark-dashboard benchmark-search clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -52,6 +52,9 @@ test-kafka: $(SYNCED) .tools/kafka  ## Run the tests against Apache Kafka and th
 test-snowflake: $(SYNCED)  ## Run the tests of the Snowflake side, against an emulator on this machine
 	$(RUN)/pytest -n 2 --dist loadfile -m "emulator or not (slow or kafka or ui or snowflake)" churn_assets_tests/snowflake $(ARGS)
 
+test-wheel: $(SYNCED)  ## Install the wheel into an environment of its own and run it in an empty folder
+	$(RUN)/pytest -m wheel churn_assets_tests/test_wheel.py $(ARGS)
+
 test-ui: $(SYNCED)  ## Look at a running demo in headless Chromium (needs chromium)
 	$(RUN)/pytest -m ui $(ARGS)
 
@@ -87,10 +90,14 @@ benchmark-search: $(SYNCED)  ## Measure the search: what it finds, how fast, and
 lint: $(SYNCED)  ## Check style and types
 	$(RUN)/ruff format --check .
 	$(RUN)/ruff check .
+	$(RUN)/lint-imports
 	$(RUN)/pyright
 	CHURN_LAKE=$$(mktemp -d) $(RUN)/sqlfluff lint dbt/models
 	$(RUN)/sqlfluff lint --templater raw --config sql/.sqlfluff sql/*.sql churn_assets/dynamic_tables/schema.sql
 	$(RUN)/sqlfluff lint --templater jinja --config sql/snowflake/.sqlfluff sql/snowflake
+
+check-lock: | $(filter .tools/bin/uv,$(UV))  ## Check that uv.lock fits pyproject.toml
+	$(UV) lock --check
 
 format: $(SYNCED)  ## Format the code
 	$(RUN)/ruff format .

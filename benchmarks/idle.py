@@ -20,7 +20,7 @@ from pathlib import Path
 
 from dagster import DagsterInstance
 
-from churn_assets.settings import PROJECT_ROOT
+from churn_assets.project_files import PROJECT_FILES
 
 QUIET_SECONDS, PATIENCE_SECONDS = 120, 900
 
@@ -37,7 +37,7 @@ def main() -> None:
         home = Path(folder)
         dagster_home = home / "dagster"
         dagster_home.mkdir()
-        (dagster_home / "dagster.yaml").write_text((PROJECT_ROOT / "dagster.yaml").read_text())
+        (dagster_home / "dagster.yaml").write_text((PROJECT_FILES / "dagster.yaml").read_text())
         os.environ["DAGSTER_HOME"] = str(dagster_home)
         environment = {**os.environ, "CHURN_HOME": folder}
         environment.pop("KAFKA_BOOTSTRAP_SERVERS", None)
@@ -73,7 +73,7 @@ def running(command: list[str], environment: dict[str, str]) -> subprocess.Popen
     return subprocess.Popen(
         command,
         env=environment,
-        cwd=PROJECT_ROOT,
+        cwd=PROJECT_FILES,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

@@ -30,11 +30,12 @@ import yaml
 from dagster import DagsterInstance, RunsFilter
 
 from benchmarks.idle import churn, cpu_seconds, running, stop
-from churn_assets.automation import UNDER_WAY
+from churn_assets.automation.gates import UNDER_WAY
 from churn_assets.clock import utc_now
 from churn_assets.ingestion import kafka
+from churn_assets.project_files import PROJECT_FILES
 from churn_assets.rules import EVENTS_TOPIC
-from churn_assets.settings import PROJECT_ROOT, load_settings
+from churn_assets.settings import load_settings
 from churn_assets.wiring import open_lake
 
 QUIET_SECONDS, PATIENCE_SECONDS = 25.0, 900.0
@@ -81,7 +82,7 @@ class Bench:
         settings = load_settings(CHURN_HOME=folder)
         self.lake = open_lake(settings.lake_path)
         settings.dagster_home.mkdir()
-        config = yaml.safe_load((PROJECT_ROOT / "dagster.yaml").read_text())
+        config = yaml.safe_load((PROJECT_FILES / "dagster.yaml").read_text())
         if launcher == "default":
             del config["run_launcher"], config["run_coordinator"]
         (settings.dagster_home / "dagster.yaml").write_text(yaml.dump(config))

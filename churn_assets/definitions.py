@@ -19,14 +19,21 @@ from churn_assets.assets.outbox import email_outbox
 from churn_assets.assets.resources import connections, query_tag
 from churn_assets.assets.risk_trend import risk_by_segment
 from churn_assets.assets.serving import log_search_index
-from churn_assets.automation import JOBS, SENSORS
+from churn_assets.automation.jobs import JOBS
+from churn_assets.automation.sensors import all_sensors
+from churn_assets.clock import Clock
 from churn_assets.operations.dbt import manifest_path
 from churn_assets.settings import Settings, load_settings
 from churn_assets.wiring import Place, make_desk, open_warehouse, place_of
 
 
-def build_defs(settings: Settings, resource_overrides: dict[str, Any] | None = None) -> dg.Definitions:
-    """The whole graph for `settings`; tests replace resources (`settings`, `warehouse`, `desk`) by name."""
+def build_defs(
+    settings: Settings, resource_overrides: dict[str, Any] | None = None, clock: Clock | None = None
+) -> dg.Definitions:
+    """The whole graph for `settings`; tests replace resources (`settings`, `warehouse`, `desk`) by name.
+
+    The sensors read the time from `clock`: the machine's, unless a test passes another.
+    """
     place = place_of(settings)
     warehouse = open_warehouse(settings, tag=query_tag, connect=connections)
     assets = [
@@ -52,7 +59,7 @@ def build_defs(settings: Settings, resource_overrides: dict[str, Any] | None = N
         assets=dg.map_asset_specs(lambda spec: _placed(spec, place), assets),
         asset_checks=ledger_checks(),
         jobs=JOBS,
-        sensors=SENSORS,
+        sensors=all_sensors(clock or Clock()),
         # A step of this graph takes less than the start of a process of its own.
         executor=dg.in_process_executor,
         resources={

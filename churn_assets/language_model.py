@@ -152,8 +152,13 @@ class LanguageModel:
 
 
 def _address(url: str) -> str:
-    if not re.fullmatch(r"https?://(\[[\da-fA-F:]+\](:\d+)?|[^\s/?#\[\]]+)(/\S*)?", url):
-        raise SettingsError("wrong setting: OPENAI_BASE_URL must be an address such as http://localhost:11434/v1")
+    # An @ anywhere else belongs to a password with a special character, the rest of which would be taken for a path.
+    host = r"(\[[\da-fA-F:]+\]|[^\s/?#@:\[\]]+)(:\d{1,5})?"
+    if not re.fullmatch(rf"https?://([^\s/?#@\[\]]*@)?{host}(/[^\s@]*)?", url):
+        raise SettingsError(
+            "wrong setting: OPENAI_BASE_URL must be an address such as http://localhost:11434/v1; special characters of"
+            " user and password are written as %XX"
+        )
     return url
 
 

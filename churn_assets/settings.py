@@ -6,31 +6,35 @@ Nothing is read from the environment at import: call `load_settings`.
 import os
 import re
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 from zoneinfo import available_timezones
 
 from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from churn_assets.errors import ChurnError
 from churn_assets.rules import EVENTS_TOPIC, SCORES_TOPIC
 
 ENV_FILE = ".env"  # in the folder that a command runs in
-PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 OnGap: TypeAlias = Literal["fail", "skip"]
 
 DEFAULT_MODELS = {"openai": "llama3", "cortex": "llama3.1-8b"}  # of the writer, unless CHURN_WRITER_MODEL names another
 
 
+# The most that a message shows of a wrong value. Anything longer, or with an @, may be a key or an address with a password.
+_SHOWN_IN_MESSAGES = re.compile(r"[ -?A-~]{0,40}")
 _KAFKA_SECURITY = ("KAFKA_SECURITY_", "KAFKA_SASL_", "KAFKA_SSL_", "KAFKA_ENABLE_SSL_", "KAFKA_ENABLE_SASL_")
 
 
 class Settings(BaseSettings):
-    """What a user may set, by environment variable or in `.env`. Immutable."""
+    """What a user may set, by environment variable or in `.env`. Immutable. What may hold a secret is a `SecretStr`."""
 
-    model_config = SettingsConfigDict(env_file=ENV_FILE, env_ignore_empty=True, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_file=ENV_FILE, env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
+    )
 
     home: Path = Field(Path(".churn"), alias="CHURN_HOME", description="Folder of all state.")
     target: Literal["local", "snowflake"] = Field("local", alias="CHURN_TARGET", description="Which warehouse.")
@@ -86,7 +90,8 @@ class Settings(BaseSettings):
         alias="CHURN_KAFKA_GROUP",
         description="Consumer group that is told what has been stored, for lag exporters. It decides nothing.",
     )
-    kafka_security: dict[str, SecretStr] = Field(
+    # Without NoDecode, a variable KAFKA_SECURITY of another program would be read as JSON.
+    kafka_security: Annotated[dict[str, SecretStr], NoDecode] = Field(
         default_factory=dict[str, SecretStr],
         description="librdkafka properties from KAFKA_SECURITY_*, KAFKA_SASL_*, KAFKA_SSL_* and KAFKA_ENABLE_*.",
     )
@@ -119,10 +124,10 @@ class Settings(BaseSettings):
     analyst_model: str = Field(
         "llama3", alias="CHURN_ANALYST_MODEL", description="The language model of CHURN_ANALYST=openai."
     )
-    openai_base_url: str = Field(
-        "http://localhost:11434/v1",
+    openai_base_url: SecretStr = Field(
+        SecretStr("http://localhost:11434/v1"),
         alias="OPENAI_BASE_URL",
-        description="Any server that speaks OpenAI's protocol; Ollama on this machine when unset.",
+        description="Any server that speaks OpenAI's protocol, also with user:password@; Ollama on this machine when unset.",
     )
     openai_api_key: SecretStr = Field(SecretStr("none"), alias="OPENAI_API_KEY", description="The server's key.")
     emails_per_day: int = Field(
@@ -158,6 +163,13 @@ class Settings(BaseSettings):
             raise ValueError("CHURN_DRIVER=native needs CHURN_TARGET=snowflake, whose tasks it means")
         return self
 
+    @field_validator("snowflake_private_key_path")
+    @classmethod
+    def _is_no_key_itself(cls, path: Path | None) -> Path | None:
+        if path is not None and ("\n" in str(path) or "PRIVATE KEY" in str(path)):
+            raise ValueError("must be the path of a PEM file, not the key itself")
+        return path
+
     @field_validator("quiet_hours")
     @classmethod
     def _is_a_span_of_hours(cls, hours: str) -> str:
@@ -182,7 +194,7 @@ class Settings(BaseSettings):
     @field_validator("kafka_bootstrap_servers")
     @classmethod
     def _names_host_and_port(cls, servers: str | None) -> str | None:
-        if servers is not None and not re.fullmatch(r"[^\s:,]+:\d+(,[^\s:,]+:\d+)*", servers):
+        if servers is not None and not re.fullmatch(r"[^\s:,@]+:\d+(,[^\s:,@]+:\d+)*", servers):
             raise ValueError("must be host:port, several of them comma-separated")
         return servers
 
@@ -217,13 +229,18 @@ class Settings(BaseSettings):
         return self.home.absolute() / "dbt"
 
     @property
+    def alerts_file(self) -> Path:
+        """Failed runs and checks, a line of JSON each."""
+        return self.home.absolute() / "alerts.jsonl"
+
+    @property
     def broker_file(self) -> Path:
         """Where the running embedded broker says its address and epoch."""
         return self.home.absolute() / "broker.json"
 
 
 class SettingsError(ChurnError):
-    """A setting is wrong; the message is one line that names it and says what is allowed."""
+    """A setting is wrong; the message is one line that names it, says what is allowed and shows no secret."""
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -231,11 +248,23 @@ def load_settings(**overrides: Any) -> Settings:
     try:
         return Settings(kafka_security=_kafka_security(), **overrides)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(str(part) for part in problem['loc'])}: {problem['msg']} (got {problem['input']!r})"
-            for problem in error.errors()
-        )
-        raise SettingsError(f"wrong setting: {problems}; see .env.example") from error
+        problems = "; ".join(map(_problem, error.errors()))
+    # Raised out here so that pydantic's error, which holds every raw value, is not chained: Dagster and tracebacks print chains.
+    raise SettingsError(f"wrong setting: {problems}; see .env.example")
+
+
+def _problem(problem: ErrorDetails) -> str:
+    """One problem in words, with the wrong value only where that cannot be a secret.
+
+    The input of a model validator is a dict of all values, and that of a secret is the secret.
+    """
+    secret = {
+        field.alias or name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)
+    }
+    where, value = problem["loc"], problem["input"]
+    is_shown = isinstance(value, str) and secret.isdisjoint(where) and _SHOWN_IN_MESSAGES.fullmatch(value)
+    said = f"{problem['msg']} (got {value!r})" if is_shown else problem["msg"]
+    return ": ".join([*map(str, where), said])
 
 
 def _kafka_security() -> dict[str, SecretStr]:

@@ -112,7 +112,7 @@ def _author(settings: Settings, model: SemanticModel, serving: Serving) -> Autho
             from churn_assets.language_model import LanguageModel  # noqa: PLC0415
 
             language_model = LanguageModel(
-                settings.openai_base_url,
+                settings.openai_base_url.get_secret_value(),
                 settings.openai_api_key.get_secret_value(),
                 settings.analyst_model,
                 setting="CHURN_ANALYST_MODEL",
@@ -169,7 +169,7 @@ def make_writer(settings: Settings, prompts: Prompts, warehouse: Warehouse) -> W
             from churn_assets.retention.writing.openai import OpenAIWriter  # noqa: PLC0415
 
             return OpenAIWriter(
-                base_url=settings.openai_base_url,
+                base_url=settings.openai_base_url.get_secret_value(),
                 api_key=settings.openai_api_key.get_secret_value(),
                 model=settings.writer_model or DEFAULT_MODELS[settings.writer],
                 prompts=prompts,

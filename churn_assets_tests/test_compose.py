@@ -26,14 +26,14 @@ import yaml
 
 from churn_assets.ingestion.kafka import Cluster
 from churn_assets.rules import EVENTS_TOPIC
-from churn_assets.settings import PROJECT_ROOT
 from churn_assets_tests.ports import free_port
+from churn_assets_tests.repository import REPOSITORY
 
 pytestmark = pytest.mark.kafka
 
 KAFKA_SENSORS = ("kafka_sensor", "kafka_relief_sensor")
-COMPOSE_FILE = PROJECT_ROOT / "docker-compose.yml"
-DOCKERFILE = PROJECT_ROOT / "Dockerfile"
+COMPOSE_FILE = REPOSITORY / "docker-compose.yml"
+DOCKERFILE = REPOSITORY / "Dockerfile"
 PATIENCE_SECONDS = 300.0
 STOP_SECONDS = 100.0  # as the longest stop_grace_period of the file
 PORTS = ("3000", "4000", "5432", "9092", "19092", "29093")
@@ -70,7 +70,7 @@ def validator() -> list[str]:
 
 def test_the_compose_file_is_valid():
     found = subprocess.run(
-        [*validator(), "-f", str(COMPOSE_FILE), "config", "-q"], capture_output=True, text=True, cwd=PROJECT_ROOT
+        [*validator(), "-f", str(COMPOSE_FILE), "config", "-q"], capture_output=True, text=True, cwd=REPOSITORY
     )
     assert found.returncode == 0, found.stderr
 
@@ -125,8 +125,8 @@ def test_no_variable_of_a_churn_container_is_taken_for_kafka_security():
 
 
 def test_dagster_is_set_up_in_containers_as_everywhere_else():
-    common = yaml.safe_load((PROJECT_ROOT / "dagster.yaml").read_text())
-    here = yaml.safe_load((PROJECT_ROOT / "docker/dagster.yaml").read_text())
+    common = yaml.safe_load((REPOSITORY / "dagster.yaml").read_text())
+    here = yaml.safe_load((REPOSITORY / "docker/dagster.yaml").read_text())
     # The code is in another container than the daemon, and Dagster's tables are in PostgreSQL.
     for name in ("run_launcher", "run_coordinator", "storage"):
         del common[name]
@@ -282,7 +282,7 @@ class Processes:
         app = self.root / "app"
         last_stage = DOCKERFILE.read_text().rpartition("\nFROM ")[2]
         for source, target in re.findall(r"^COPY (\w\S*) (\S+)$", last_stage, re.MULTILINE):
-            shutil.copytree(PROJECT_ROOT / source, app / target, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(REPOSITORY / source, app / target, ignore=shutil.ignore_patterns("__pycache__"))
         for file in (app / "docker").iterdir():
             file.write_text(self._here(file.read_text()))
         for folder in ("home", "state", "opt/kafka/bin"):

@@ -72,11 +72,12 @@ class Demo:
     def processes_left(self) -> list[str]:
         """Command lines of processes that work on this home and do not end within a moment."""
         end = time.monotonic() + 5
-        while (left := self._processes()) and time.monotonic() < end:
+        while (left := self.processes()) and time.monotonic() < end:
             time.sleep(0.2)
         return left
 
-    def _processes(self) -> list[str]:
+    def processes(self) -> list[str]:
+        """Command lines of the processes that work on this home."""
         found: list[str] = []
         for process in Path("/proc").glob("[0-9]*"):
             try:
@@ -94,14 +95,24 @@ def committed(state: dict[str, Any]) -> int:
 def test_events_become_emails_by_runs_that_the_daemon_launches(tmp_path, monkeypatch):
     home = tmp_path / "home"
     monkeypatch.setenv("DAGSTER_HOME", str(home / "dagster"))
+    for name in ("OPENAI_API_KEY", "SNOWFLAKE_PASSWORD", "SNOWFLAKE_TOKEN"):
+        monkeypatch.setenv(name, "s3cret")
 
     demo = Demo(home)
     try:
         demo.wait_until(lambda s: s["emails"]["total"] > 0 and committed(s) > 0)
+        running = demo.processes()
         assert demo.stop() == 0, demo.output()
     finally:
         demo.kill()
     assert demo.processes_left() == []
+    if sys.platform == "linux":
+        assert {"demo", "dev", "produce", "churn_assets.dashboard.serve"} <= {
+            word for line in running for word in line.split()
+        }
+    assert not [line for line in running if "s3cret" in line]
+    assert "s3cret" not in demo.output()
+    assert not [path for path in home.rglob("*") if path.is_file() and b"s3cret" in path.read_bytes()]
     monkeypatch.setenv("DAGSTER_HOME", str(home / "dagster"))
     runs = dg.DagsterInstance.get().get_runs()
     assert [run.status for run in runs if not run.is_success] == []

@@ -5,7 +5,8 @@ import pytest
 from dotenv import dotenv_values
 
 from churn_assets.rules import RISK_RULES
-from churn_assets.settings import PROJECT_ROOT, Settings, SettingsError, load_settings
+from churn_assets.settings import Settings, SettingsError, load_settings
+from churn_assets_tests.repository import REPOSITORY
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def test_settings_are_read_from_the_env_file(env_file: Path):
 
 
 def test_the_example_names_every_setting_and_what_it_sets_are_the_defaults(monkeypatch: pytest.MonkeyPatch):
-    example = PROJECT_ROOT / ".env.example"
+    example = REPOSITORY / ".env.example"
     named = re.findall(r"^#?([A-Z_]+)=", example.read_text(), re.MULTILINE)
     defaults = load_settings(CHURN_HOME=".churn")
 

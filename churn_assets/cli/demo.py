@@ -23,9 +23,10 @@ from churn_assets.ingestion.backlog import ingest, lags
 from churn_assets.ingestion.broker import embedded_broker
 from churn_assets.operations.lake import deploy
 from churn_assets.operations.status import status
+from churn_assets.project_files import PROJECT_FILES
 from churn_assets.retention.emails import next_day
 from churn_assets.retention.queue import ALERT_STREAM, STREAM
-from churn_assets.settings import PROJECT_ROOT, Settings
+from churn_assets.settings import Settings
 from churn_assets.simulator import seeding
 from churn_assets.warehouse.protocol import Warehouse
 from churn_assets.wiring import limits_of, must_be_here, warehouse_to_write
@@ -85,7 +86,7 @@ def run_demo(
             say(f"Kafka      {cluster.bootstrap_servers} (embedded)")
         else:
             say(f"Kafka      {settings.kafka_bootstrap_servers}")
-        dagster = [sys.executable, "-m", "dagster", "dev", "-w", str(PROJECT_ROOT / "workspace.yaml"), "-p", str(port)]
+        dagster = [sys.executable, "-m", "dagster", "dev", "-w", str(PROJECT_FILES / "workspace.yaml"), "-p", str(port)]
         processes = [stack.enter_context(_process("dagster", dagster, settings, group=True))]
         processes.append(stack.enter_context(_process("dashboard", dashboard_command(dashboard_port), settings)))
         # Leaving the stack goes backwards: the producer ends first, then what it sent is stored and worked off, then
@@ -134,7 +135,7 @@ def _work_off(settings: Settings, warehouse: Warehouse, stop: StopSignal, say: C
     """Wait until no run is under way and no sensor has a reason to start one."""
     from dagster import DagsterInstance, RunsFilter  # a second of imports, needed only here
 
-    from churn_assets.automation import UNDER_WAY
+    from churn_assets.automation.gates import UNDER_WAY
 
     stopped_before = stop.count
     end = time.monotonic() + WORK_OFF_SECONDS
@@ -153,7 +154,8 @@ def _work_off(settings: Settings, warehouse: Warehouse, stop: StopSignal, say: C
 
 def _prepare_dagster_home(settings: Settings) -> None:
     settings.dagster_home.mkdir(parents=True, exist_ok=True)
-    shutil.copy(PROJECT_ROOT / "dagster.yaml", settings.dagster_home)
+    # The content without its mode: from a read-only site-packages the copy would be read-only, and the next start fail.
+    shutil.copyfile(PROJECT_FILES / "dagster.yaml", settings.dagster_home / "dagster.yaml")
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home.absolute())
     _logs(settings).mkdir(exist_ok=True)
 
@@ -184,7 +186,6 @@ def _process(
             stdout=log,
             stderr=log,
             env=environment,
-            cwd=PROJECT_ROOT,
             start_new_session=True,
         )
     try:

@@ -11,7 +11,7 @@ import streamlit as st
 
 from churn_assets.dashboard import ask, customers, interventions, looks, overview
 from churn_assets.dashboard.shown import Shown
-from churn_assets.dashboard.source import SessionSource, Source, WarehouseSource
+from churn_assets.dashboard.source import SessionSource, Source
 from churn_assets.errors import ChurnError
 from churn_assets.rules import ENGINEER_ROLE
 from churn_assets.settings import load_settings
@@ -35,6 +35,9 @@ def source_of(role: str) -> Source:
         from snowflake.snowpark.context import get_active_session  # noqa: PLC0415
 
         return SessionSource(get_active_session())
+    # Only here, as there is no DuckDB in Snowflake.
+    from churn_assets.dashboard.warehouse_source import WarehouseSource  # noqa: PLC0415
+
     return WarehouseSource(load_settings(), role)
 
 

@@ -105,7 +105,8 @@ def _list(shown: Shown) -> None:
         key=key,
     )
     if pages > 1:
-        st.pagination(pages, key=_PAGE)
+        st.session_state[_PAGE] = number  # a filter may have left fewer pages than were turned
+        st.number_input(f"Page of {pages:,}", 1, pages, key=_PAGE, width=160)
 
 
 def _open(table: str, ids: list[str]) -> None:
@@ -176,7 +177,7 @@ def _customer(shown: Shown, customer_id: str) -> None:
         if history.empty:
             st.caption("Time travel gives nothing for this customer.")
         else:
-            st.altair_chart(looks.score_over_time(_until_now(history), *limits), alt="The customer's score over time")
+            looks.draw(looks.score_over_time(_until_now(history), *limits), "The customer's score over time")
     _ledgers(shown, customer_id)
 
 

@@ -1,10 +1,9 @@
 """The files of the app, as the deployment puts them on the stage DASHBOARD_FILES before it creates the Streamlit app."""
 
-from modulefinder import ModuleFinder
 from pathlib import Path
 
 from churn_assets.model.artefact import zipped
-from churn_assets.settings import PROJECT_ROOT
+from churn_assets.project_files import contents, modules_behind
 
 APP_STAGE = "dashboard_files"  # in the serving schema
 APP_FOLDER = "app"  # on that stage
@@ -26,9 +25,6 @@ def app_files() -> dict[str, bytes]:
 
 def _code() -> bytes:
     """The modules that the app may import, with the data beside them; the same code gives the same bytes."""
-    finder = ModuleFinder(path=[str(PROJECT_ROOT)])
-    finder.import_hook("churn_assets.dashboard.app")
-    modules = [Path(path) for module in finder.modules.values() if (path := vars(module)["__file__"])]
+    modules = modules_behind("churn_assets.dashboard.app")
     data = [file for folder in {module.parent for module in modules} for kind in _DATA for file in folder.glob(kind)]
-    files = sorted({*modules, *data})
-    return zipped({file.relative_to(PROJECT_ROOT).as_posix(): file.read_bytes() for file in files})
+    return zipped(contents([*modules, *data]))

@@ -5,6 +5,7 @@ from typing import Any
 
 import altair as alt
 import pandas as pd
+import streamlit as st
 
 # Told apart in grey, too; text on the page has Streamlit's own colours.
 CLASS_COLOURS = {"HIGH": "#d1495b", "MEDIUM": "#edae49", "LOW": "#5b8e9e"}
@@ -35,6 +36,11 @@ def plain(text: str) -> str:
 def picked(chosen: Any) -> list[int]:
     """The rows that a person has chosen of a table, by their place."""
     return list(chosen["selection"]["rows"])
+
+
+def draw(chart: alt.Chart | alt.LayerChart | alt.FacetChart, description: str) -> None:
+    """Draw a chart; `description` is what a screen reader says of it."""
+    st.altair_chart(chart.properties(description=description))
 
 
 def bars_by_class(rows: pd.DataFrame) -> alt.LayerChart | alt.FacetChart:

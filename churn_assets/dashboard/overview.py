@@ -1,30 +1,34 @@
 """The tab Overview: how many customers are at risk, where, whether that changes, how fresh it is, and what the emails do."""
 
+from datetime import timedelta
+
 import pandas as pd
 import streamlit as st
 
+from churn_assets.clock import utc_now
 from churn_assets.dashboard import looks
 from churn_assets.dashboard.shown import Shown
 from churn_assets.retention.effect import Effect, Group, estimate
 from churn_assets.rules import EFFECT_DAYS, TREND_DAYS, TREND_SECONDS
 
+_EMAIL_DAYS = 30
 COUNTS = """
 SELECT segment, risk_class, COUNT(*) AS customers, SUM(risk_score) AS score_sum FROM customer_risk
 GROUP BY segment, risk_class
 """
-_TREND = f"""
+_TREND = """
 SELECT counted_at, CAST(SUM(high_count) AS BIGINT) AS high_count, CAST(SUM(medium_count) AS BIGINT) AS medium_count
 FROM risk_trend
-WHERE counted_at > CURRENT_DATE - INTERVAL '{TREND_DAYS} days' GROUP BY counted_at ORDER BY counted_at
+WHERE counted_at > CAST(? AS DATE) GROUP BY counted_at ORDER BY counted_at
 """
 _WAITING = "SELECT COUNT(*) AS waiting FROM waiting_customers"
 _EMAILS = """
 SELECT status, COUNT(*) AS interventions FROM customer_interventions
-WHERE created_at > CURRENT_DATE - INTERVAL '30 days' GROUP BY status
+WHERE created_at > CAST(? AS DATE) GROUP BY status
 """
-_OUTCOMES = f"""
+_OUTCOMES = """
 SELECT is_control, COUNT(*) AS customers, SUM(CASE WHEN has_left THEN 1 ELSE 0 END) AS customers_left
-FROM intervention_outcomes WHERE created_at <= CURRENT_DATE - INTERVAL '{EFFECT_DAYS} days' GROUP BY is_control
+FROM intervention_outcomes WHERE created_at <= CAST(? AS DATE) GROUP BY is_control
 """
 
 
@@ -42,10 +46,10 @@ def page(shown: Shown) -> None:
     with left:
         st.subheader("Customers by class of risk")
         by_class = counts.groupby("risk_class", as_index=False)[["customers"]].sum()
-        st.altair_chart(looks.bars_by_class(by_class), alt="Customers by class of risk")
+        looks.draw(looks.bars_by_class(by_class), "Customers by class of risk")
     with right:
         st.subheader("Where they are")
-        st.altair_chart(looks.shares_by_segment(_shares_at_risk(counts)), alt="Share of each segment at risk")
+        looks.draw(looks.shares_by_segment(_shares_at_risk(counts)), "Share of each segment at risk")
     left, right = st.columns(2)
     with left:
         st.subheader("Trend")
@@ -55,25 +59,33 @@ def page(shown: Shown) -> None:
         _freshness(shown)
     left, right = st.columns(2)
     with left:
-        st.subheader("Emails of the last 30 days")
-        emails = shown.rows(_EMAILS)
+        st.subheader(f"Emails of the last {_EMAIL_DAYS} days")
+        emails = shown.rows(_EMAILS, [_days_ago(_EMAIL_DAYS)])
         if emails.empty:
             st.caption("None yet.")
         else:
-            st.altair_chart(looks.bars(emails, "status", "interventions"), alt="Interventions by status")
+            looks.draw(looks.bars(emails, "status", "interventions"), "Interventions by status")
     with right:
         st.subheader("Do emails keep customers?")
         effect(shown)
 
 
+def _days_ago(days: int) -> str:
+    """A day (UTC) as a parameter: today in SQL is that of a session's time zone, which in Snowflake is not ours to set."""
+    return (utc_now().date() - timedelta(days=days)).isoformat()
+
+
 def effect(shown: Shown) -> None:
     """Draw churn with and without emails, and what may be concluded."""
-    outcomes = {row["is_control"]: (row["customers"], int(row["customers_left"])) for row in shown.records(_OUTCOMES)}
+    outcomes = {
+        row["is_control"]: (row["customers"], int(row["customers_left"]))
+        for row in shown.records(_OUTCOMES, [_days_ago(EFFECT_DAYS)])
+    }
     found = estimate(*outcomes.get(False, (0, 0)), *outcomes.get(True, (0, 0)))
     st.write(found.conclusion)
     if found.interval is not None:
         chart = looks.shares_with_intervals(_groups(found), f"left within {EFFECT_DAYS} days, with 95 % intervals")
-        st.altair_chart(chart, alt=found.conclusion)
+        looks.draw(chart, found.conclusion)
 
 
 def _groups(found: Effect) -> pd.DataFrame:
@@ -108,13 +120,13 @@ def _shares_at_risk(counts: pd.DataFrame) -> pd.DataFrame:
 
 
 def _trend(shown: Shown) -> None:
-    trend = shown.rows(_TREND)
+    trend = shown.rows(_TREND, [_days_ago(TREND_DAYS)])
     if len(trend) < 2:
         st.caption(f"It begins now: the customers at risk are counted every {TREND_SECONDS / 60:g} minutes.")
         return
     long = trend.melt("counted_at", ["high_count", "medium_count"], "risk_class", "customers")
     named = long.replace({"high_count": "HIGH", "medium_count": "MEDIUM"})
-    st.altair_chart(looks.trend_of_risk(named), alt="Customers at risk over time")
+    looks.draw(looks.trend_of_risk(named), "Customers at risk over time")
 
 
 def _freshness(shown: Shown) -> None:

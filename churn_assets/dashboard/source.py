@@ -3,7 +3,6 @@
 Here belongs what differs between this machine and Snowflake beyond the serving views, and nothing that is drawn.
 """
 
-import getpass
 from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
@@ -13,18 +12,14 @@ from churn_assets.analyst.agent import Agent
 from churn_assets.analyst.semantic_model import load_semantic_model
 from churn_assets.clock import utc_now
 from churn_assets.errors import ChurnError
-from churn_assets.retention.outbox import approval
 from churn_assets.retention.statuses import StatusError
 from churn_assets.rules import ANALYST_ROLE
 from churn_assets.search.cortex import CortexSearch
 from churn_assets.search.grants import SeenInViews
 from churn_assets.serving.reading import Serving, SnowflakeServing
-from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import WarehouseError
 from churn_assets.warehouse.snowflake_names import Names
-from churn_assets.wiring import open_agent, open_serving, open_warehouse
 
-TIMEOUT_SECONDS = 20.0
 Decision = Literal["approve", "reject"]
 _DECIDE = "CALL decide_email(?, ?, ?, ?)"
 READY = "SELECT intervention_id FROM written_emails WHERE status = 'READY'"
@@ -50,23 +45,6 @@ class Source(Protocol):
     def decide(self, decision: Decision, ids: Sequence[str], note: str | None = None) -> None:
         """Let READY emails leave, or never; `ChurnError` where that cannot be, and then nothing has changed."""
         ...
-
-
-class WarehouseSource:
-    """The warehouse of the settings, over connections of its own. Implements `Source`."""
-
-    def __init__(self, settings: Settings, role: str) -> None:
-        self._settings = settings
-        self.serving = open_serving(settings, role, TIMEOUT_SECONDS)
-        self.agent = open_agent(settings, role)
-
-    def decide(self, decision: Decision, ids: Sequence[str], note: str | None = None) -> None:
-        must_be_seen(self.serving, ids)
-        warehouse, by, now = open_warehouse(self._settings), f"{getpass.getuser()} as {self.serving.role}", utc_now()
-        if decision == "approve":
-            approval.approve(warehouse, ids, by, now)
-        else:
-            approval.reject(warehouse, ids, by, now, note)
 
 
 def must_be_seen(serving: Serving, ids: Sequence[str]) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 import yaml
 
 from churn_assets.ingestion.events import EVENT_TYPES, EXTRA_FIELDS, STORED_COLUMNS, EventType, Field
+from churn_assets.project_files import PROJECT_FILES
 from churn_assets.rules import EARLIEST_EVENT, EVENTS_TOPIC, FUTURE_TOLERANCE_HOURS, SCORES_TOPIC
-from churn_assets.settings import PROJECT_ROOT
 
-DOCS = PROJECT_ROOT / "docs"
+DOCS = PROJECT_FILES / "docs"
 MARKDOWN, JSON_SCHEMA = DOCS / "events.md", DOCS / "events.schema.json"
-DBT_SOURCES = PROJECT_ROOT / "dbt" / "models" / "staging" / "sources.yml"
+DBT_SOURCES = PROJECT_FILES / "dbt" / "models" / "staging" / "sources.yml"
 
 _EXAMPLES = {"VARCHAR": "...", "DOUBLE": 0.5, "TIMESTAMP": "2026-03-01T10:00:00Z", "DATE": "2026-03-01"}
 

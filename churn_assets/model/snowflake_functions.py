@@ -8,13 +8,11 @@ https://docs.snowflake.com/en/developer-guide/udf/python/udf-python-packages
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from modulefinder import ModuleFinder
-from pathlib import Path
 
 from churn_assets.model.artefact import digest, zipped
 from churn_assets.model.by_digest import PREDICT, REASONS
+from churn_assets.project_files import contents, modules_behind
 from churn_assets.rules import FEATURES
-from churn_assets.settings import PROJECT_ROOT
 
 REPOSITORY = "snowflake.snowpark.pypi_shared_repository"  # PyPI, so that there is what is here
 SCORING_PACKAGES = ("numpy", "onnx", "pandas", "pydantic-settings", "snowflake-snowpark-python")
@@ -51,12 +49,12 @@ def upload(schema: str, code: bytes, folder: str = "") -> str:
 
 def package_zip(modules: Sequence[str] = (_SCORING, _TRAINING)) -> bytes:
     """These modules and all that they need, as a zip to import them from; the same code gives the same bytes."""
-    finder = ModuleFinder(path=[str(PROJECT_ROOT)])
-    for module in modules:
-        finder.import_hook(module)
-    found = [vars(module)["__file__"] for module in finder.modules.values()]
-    files = sorted(Path(path) for path in found if path)  # what is built into Python has no file
-    return zipped({file.relative_to(PROJECT_ROOT).as_posix(): file.read_bytes() for file in files})
+    return zipped(contents(modules_behind(*modules)))
+
+
+def imports(schema: str, code: bytes) -> str:
+    """What of a function or procedure names the code on the stage."""
+    return f"IMPORTS = ('{_place(schema, code)}')"
 
 
 def imports(schema: str, code: bytes) -> str:

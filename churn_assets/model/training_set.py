@@ -34,7 +34,7 @@ def features_as_of(sql: str, day: date, dialect: str = "duckdb") -> str:
     reads no accounts.
     """
     tree = sqlglot.parse_one(sql, dialect=dialect)
-    clocks = [node for node in tree.find_all(exp.CurrentDate, exp.Anonymous) if _is_clock(node)]
+    clocks = [node for node in tree.find_all(exp.ConvertTimezone, exp.Anonymous) if _is_clock(node)]
     accounts = [table for table in tree.find_all(exp.Table) if table.name.lower() == _ACCOUNTS]
     if not clocks or not accounts:
         raise TrainingSetError(
@@ -126,6 +126,7 @@ def _add(tx: Transaction, features: str, cut_off: date, now: datetime) -> int:
 
 
 def _is_clock(node: exp.Expr) -> bool:
-    if isinstance(node, exp.CurrentDate):
-        return True
+    """What dbt's macro as_of_day makes of today for Snowflake or for the lake, without the cast to a date."""
+    if isinstance(node, exp.ConvertTimezone):
+        return isinstance(node.args["timestamp"], exp.CurrentTimestamp)
     return node.name.lower() == "getvariable" and [arg.name for arg in node.expressions] == ["as_of_day"]

@@ -15,55 +15,34 @@ A table that exists gets the columns it lacks where they may be NULL. Nothing is
 By documentation and against an emulator; it has not met a live account.
 """
 
-import hashlib
 import re
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
-
-import sqlglot
-from sqlglot import exp
 
 from churn_assets.dashboard.files import APP_FOLDER, APP_STAGE, app_files
 from churn_assets.operations import dbt, statements
-from churn_assets.operations.account_doctor import dynamic_tables, is_unreadable, missing_grants, streams, warehouses
+from churn_assets.operations.account_doctor import dynamic_tables, missing_grants, streams, warehouses
+from churn_assets.operations.columns import additions
 from churn_assets.operations.cost import estimate
 from churn_assets.operations.dbt import DeploymentError, Model
-from churn_assets.operations.statements import CREATES_STREAM, HISTORY, PHASES, QUEUE_AT_RISK, Phase, Statement
+from churn_assets.operations.history import Known, count_marks, is_opening, look, makes_up, named
+from churn_assets.operations.statements import CREATES_STREAM, HISTORY, PHASES, Phase, Statement
 from churn_assets.settings import Settings, SettingsError
 from churn_assets.warehouse.snowflake_connection import Rows, SnowflakeError, known_fix, signed_in
 from churn_assets.warehouse.snowflake_names import Names, names_of
 
-Mark = Literal["new", "changed", "unchanged", "each time", "history unknown"]
 Report = Callable[[str], None]
-
 _FUNCTIONS = "churn_assets/model/snowflake_functions.py"
 _PROCEDURES = "churn_assets/operations/procedures.py"
 _CREATES_IF_MISSING = re.compile(r"CREATE (?!TABLE )[A-Z ]+ IF NOT EXISTS ")
-_CREATES_TABLE = re.compile(r"CREATE TABLE IF NOT EXISTS ")
 _IS_NOT_THERE = {2003, 2043, 3013, 390189}  # or may not be seen, or used
 _NUMBER = re.compile(r"\b(\d{6}) \(\w{5}\)")  # of an error in dbt's messages
-_LATEST = """
-    SELECT file, statement, checksum FROM churn_deployments
-    QUALIFY ROW_NUMBER() OVER (PARTITION BY file, statement ORDER BY deployed_at DESC) = 1
-"""
-_HAS_COLUMNS = """
-    SELECT table_name, column_name, data_type FROM {database}.INFORMATION_SCHEMA.COLUMNS WHERE table_schema = ?
-"""
-# Types that information_schema calls otherwise than they are declared.
-_FAMILIES = {
-    **dict.fromkeys(("VARCHAR", "TEXT", "STRING", "CHAR"), "TEXT"),
-    **dict.fromkeys(("DOUBLE", "FLOAT"), "FLOAT"),
-    **dict.fromkeys(("INT", "INTEGER", "BIGINT", "SMALLINT", "DECIMAL", "NUMBER"), "NUMBER"),
-    **dict.fromkeys(("TIMESTAMP", "TIMESTAMPNTZ", "TIMESTAMP_NTZ", "DATETIME"), "TIMESTAMP_NTZ"),
-    **dict.fromkeys(("BINARY", "VARBINARY"), "BINARY"),
-}
 
 
 @dataclass
@@ -73,44 +52,6 @@ class _Plan:
     statements: list[Statement]
     models: list[Model]
     files: dict[str, bytes]
-
-
-@dataclass
-class _Known:
-    """What an account has. `history`: the checksum of each statement by file and what it is about."""
-
-    history: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
-    streams: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
-    tables: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
-
-    def life(self, statement: Statement) -> str:
-        """When the streams on the table were created that a statement makes up for."""
-        return str(
-            sorted(
-                str(stream["created_on"])
-                for stream in self.streams.values()
-                if _reads(statement) == _bare(stream["table_name"])
-            )
-        )
-
-    def is_unreadable(self, stream: str, table: str) -> bool:
-        """Whether a stream is stale, or on a table that was since created anew."""
-        there = self.streams.get(_bare(stream))
-        return there is not None and is_unreadable(there, self.tables.get(_bare(table)))
-
-    def mark(self, statement: Statement) -> Mark:
-        """What the history says of a statement."""
-        if _runs_each_time(statement):
-            return "each time"
-        recorded = self.history.get((statement.file, statement.about))
-        if recorded is None:
-            return "new"
-        return "unchanged" if recorded == self.checksum(statement) else "changed"
-
-    def checksum(self, statement: Statement) -> str:
-        """SHA-256 of a statement's text; of one that makes up for what streams do not tell, with their lives."""
-        life = self.life(statement) if _makes_up(statement) else ""
-        return hashlib.sha256((statement.text + life).encode()).hexdigest()
 
 
 def deploy(
@@ -141,10 +82,10 @@ def preview(
         with connect(settings) as rows:
             try:
                 _enter(rows, names)
-                known = _look(rows, names)
-                notes = [f"would add a column: {sql}" for sql in _additions(rows, names, chosen)]
+                known = look(rows, names)
+                notes = [f"would add a column: {sql}" for sql in additions(rows, names, chosen)]
             except SnowflakeError as error:
-                known = _Known() if error.number in _IS_NOT_THERE else None
+                known = Known() if error.number in _IS_NOT_THERE else None
                 notes = [f"the deployment's history cannot be read: {error}"]
             warehouse |= next(iter(warehouses(rows, names)), {})
     except (SettingsError, SnowflakeError) as error:
@@ -218,7 +159,7 @@ def _select(statements: list[Statement], only: Sequence[str]) -> list[Statement]
     def is_chosen(one: Statement, wanted: str) -> bool:
         if wanted in PHASES:
             return one.phase == wanted
-        return any(fnmatch(name, wanted) for name in (one.file, _path(one), Path(one.file).name))
+        return any(fnmatch(name, wanted) for name in (one.file, one.path, Path(one.file).name))
 
     for wanted in only:
         if not any(is_chosen(one, wanted) for one in statements):
@@ -228,7 +169,7 @@ def _select(statements: list[Statement], only: Sequence[str]) -> list[Statement]
             )
     chosen = [one for one in statements if any(is_chosen(one, wanted) for wanted in only)]
     phases = {one.phase for one in chosen if not one.is_of_the_session}
-    return [one for one in statements if one in chosen or (one.phase in phases and _is_opening(one))]
+    return [one for one in statements if one in chosen or (one.phase in phases and is_opening(one))]
 
 
 class _Run:
@@ -245,7 +186,7 @@ class _Run:
     ) -> None:
         self.settings, self.names, self.plan, self.rows, self.report = settings, names, plan, rows, report
         self.declare = declare
-        self.known = _Known()
+        self.known = Known()
         self.pending: list[tuple[str, str, str]] = []  # file, about and checksum of what ran and is not recorded yet
         self.is_open = False  # the session of the engineer, with the history
         self.shut_by = ""
@@ -270,7 +211,7 @@ class _Run:
         self._add_columns(rest)
         rest = [one for one in rest if one not in at_once]
         for (phase, _), group in groupby(rest, key=lambda one: (one.phase, one.file if one.phase != "dbt" else "")):
-            together = [one for one in group if not _is_opening(one)]
+            together = [one for one in group if not is_opening(one)]
             if together:
                 self._dbt(together) if phase == "dbt" else self._file(together)
 
@@ -280,12 +221,12 @@ class _Run:
         if not self.is_open:
             history = next(one for one in self.plan.statements if one.file == HISTORY)
             self.rows(history.text)
-            self.known = _look(self.rows, self.names)
+            self.known = look(self.rows, self.names)
             self.is_open = True
         self._record()
 
     def _account(self, statements: list[Statement], *, forced: bool) -> None:
-        counted = _count(statements, self.known)
+        counted = count_marks(statements, self.known)
         if self.is_open and not forced and not counted:
             self.report("account: unchanged")
             return
@@ -321,7 +262,7 @@ class _Run:
 
     def _file(self, statements: list[Statement]) -> None:
         """Run the statements of one file."""
-        before = _count(statements, self.known)
+        before = count_marks(statements, self.known)
         left = []
         for statement in statements:
             if _CREATES_IF_MISSING.match(statement.plain) and self.known.mark(statement) == "changed":
@@ -332,19 +273,19 @@ class _Run:
             done = "resumed" if self.settings.driver == "native" else "suspended"
             self.report(f"tasks: {done}, as CHURN_DRIVER={self.settings.driver}")
         else:
-            self.report(f"{statements[0].phase}: {_path(statements[0])}, {_of(statements, before)}")
+            self.report(f"{statements[0].phase}: {statements[0].path}, {_in_words(statements, before)}")
         for one in left:
             self.report(f"  {one} has changed in the code; the one that exists was left as it is")
 
     def _run(self, statement: Statement) -> None:
         text = statement.text
         if found := CREATES_STREAM.match(statement.plain):
-            self.known = replace(self.known, streams=_named(streams(self.rows, self.names)))
+            self.known = replace(self.known, streams=named(streams(self.rows, self.names)))
             if self.known.is_unreadable(found[1], found[2]):
                 text = text.replace("CREATE STREAM IF NOT EXISTS", "CREATE OR REPLACE STREAM", 1)
                 self.report(f"  {found[1]} could not be read any more and was created again")
-        if _makes_up(statement):
-            self.known = replace(self.known, streams=_named(streams(self.rows, self.names)))
+        if makes_up(statement):
+            self.known = replace(self.known, streams=named(streams(self.rows, self.names)))
             if self.known.mark(statement) == "unchanged":
                 return
         try:
@@ -356,7 +297,7 @@ class _Run:
             with suppress(SnowflakeError):  # what ran and is not recorded is new once more, which does no harm
                 self._record()
             raise DeploymentError(
-                f"{statement.about} of {_path(statement)} failed: {error}; what came before it stays, and the next"
+                f"{statement.about} of {statement.path} failed: {error}; what came before it stays, and the next"
                 " `churn deploy` goes on"
             ) from error
         if self.known.mark(statement) in {"new", "changed"}:
@@ -370,7 +311,7 @@ class _Run:
 
     def _dbt(self, statements: list[Statement]) -> None:
         names = {one.file: model.name for one in statements for model in self.plan.models if model.file == one.file}
-        before = _count(statements, self.known)
+        before = count_marks(statements, self.known)
         # dbt leaves the query of one that exists; one that is not in the history may have any.
         rebuilt = [
             names[one.file]
@@ -390,15 +331,15 @@ class _Run:
             if self.known.mark(one) in {"new", "changed"}
         ]
         self._record()
-        self.known = replace(self.known, tables=_named(dynamic_tables(self.rows, self.names)))
-        self.report(f"dbt: {_of(statements, before)}")
+        self.known = replace(self.known, tables=named(dynamic_tables(self.rows, self.names)))
+        self.report(f"dbt: {_in_words(statements, before)}")
         if rebuilt:
             self.report(
                 f"  created anew, as the query has changed: {', '.join(rebuilt)}; after_dbt mends their streams"
             )
 
     def _add_columns(self, statements: Iterable[Statement]) -> None:
-        for sql in _additions(self.rows, self.names, statements):
+        for sql in additions(self.rows, self.names, statements):
             self.rows(sql)
             self.report(f"schema: {sql}")
 
@@ -423,105 +364,22 @@ def _enter(rows: Rows, names: Names) -> None:
             rows(statement.text)
 
 
-def _look(rows: Rows, names: Names) -> _Known:
-    return _Known(
-        {(row["file"], row["statement"]): row["checksum"] for row in rows(_LATEST)},
-        _named(streams(rows, names)),
-        _named(dynamic_tables(rows, names)),
-    )
-
-
-def _named(objects: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {row["name"].upper(): row for row in objects}
-
-
-def _additions(rows: Rows, names: Names, statements: Iterable[Statement]) -> list[str]:
-    """What adds the columns that tables lack; `DeploymentError` where a table cannot become what the statement says."""
-    wanted = [one for one in statements if _CREATES_TABLE.match(one.plain)]
-    there: dict[str, dict[str, str]] = {}
-    if wanted:
-        for row in rows(_HAS_COLUMNS.format(database=names.database), [names.schema]):
-            there.setdefault(row["table_name"].upper(), {})[row["column_name"].upper()] = row["data_type"].upper()
-    additions = list[str]()
-    for statement in wanted:
-        table = sqlglot.parse_one(statement.text, dialect="snowflake").find_all(exp.ColumnDef)
-        name = statement.about.rpartition(" ")[2]
-        has = there.get(_bare(name))
-        if has is None:
-            continue
-        for column in table:
-            type_ = column.args["kind"].sql("snowflake")
-            family = _FAMILIES.get(type_.partition("(")[0], type_.partition("(")[0])
-            add = f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS {column.name} {type_}"
-            is_required = any(isinstance(one.kind, exp.NotNullColumnConstraint) for one in column.constraints)
-            if column.name.upper() not in has:
-                if is_required:
-                    raise DeploymentError(
-                        f"table {name} of {_path(statement)} lacks the column {column.name}, which may not be NULL; run {add};"
-                        f" UPDATE {name} SET {column.name} = …; ALTER TABLE {name} ALTER COLUMN {column.name} SET NOT NULL;"
-                        " and deploy again"
-                    )
-                additions.append(add)
-            elif family != _family(has[column.name.upper()]):
-                raise DeploymentError(
-                    f"column {column.name} of table {name} is {has[column.name.upper()]}, and {_path(statement)} says {type_};"
-                    f" put it right by hand: ALTER TABLE {name} RENAME COLUMN {column.name} TO {column.name}_before; {add};"
-                    f" UPDATE {name} SET {column.name} = {column.name}_before; and deploy again"
-                )
-    return additions
-
-
-def _family(type_: str) -> str:
-    return _FAMILIES.get(type_, type_)
-
-
-def _script(statements: list[Statement], known: _Known | None) -> Generator[str]:
+def _script(statements: list[Statement], known: Known | None) -> Generator[str]:
     for phase, said in PHASES.items():
         of_phase = [one for one in statements if one.phase == phase]
         if of_phase:
             yield f"-- ==== {phase}: {said}"
         for _, of_file in groupby(of_phase, key=lambda one: one.file):
             together = list(of_file)
-            yield f"-- ---- {_path(together[0])}"
+            yield f"-- ---- {together[0].path}"
             for one in together:
                 yield f"-- {known.mark(one) if known else 'history unknown'}\n{one.text};\n"
 
 
-def _summary(statements: list[Statement], known: _Known | None) -> str:
-    return _of(statements, _count(statements, known)) if known else f"{len(statements)} statements"
+def _summary(statements: list[Statement], known: Known | None) -> str:
+    return _in_words(statements, count_marks(statements, known)) if known else f"{len(statements)} statements"
 
 
-def _count(statements: Iterable[Statement], known: _Known) -> dict[str, int]:
-    marks = [known.mark(one) for one in statements]
-    return {mark: marks.count(mark) for mark in ("new", "changed") if mark in marks}
-
-
-def _of(statements: list[Statement], counted: dict[str, int]) -> str:
+def _in_words(statements: list[Statement], counted: dict[str, int]) -> str:
     found = ", ".join(f"{count} {mark}" for mark, count in counted.items()) or "nothing new or changed"
     return f"{len(statements)} statement{'s' if len(statements) != 1 else ''}, {found}"
-
-
-def _path(statement: Statement) -> str:
-    return statement.file if statement.phase in {"functions", "dbt"} else f"sql/{statement.file}"
-
-
-def _is_opening(statement: Statement) -> bool:
-    """Whether it belongs to every phase's beginning."""
-    return statement.phase != "account" and (statement.is_of_the_session or statement.file == HISTORY)
-
-
-def _runs_each_time(statement: Statement) -> bool:
-    return _is_opening(statement) or statement.plain.startswith(("USE ", "ALTER TASK "))
-
-
-def _makes_up(statement: Statement) -> bool:
-    """Whether it queues those at risk of whom a stream that was just created does not tell."""
-    return statement.file == QUEUE_AT_RISK
-
-
-def _reads(statement: Statement) -> str:
-    return _bare(statement.about.rpartition(" ")[2])
-
-
-def _bare(name: str) -> str:
-    return name.rpartition(".")[2].strip('"').upper()

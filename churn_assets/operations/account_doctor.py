@@ -18,6 +18,7 @@ from churn_assets.operations import statements
 from churn_assets.operations.cost import CREDITS_PER_HOUR
 from churn_assets.operations.dbt import DBT_PROJECT
 from churn_assets.operations.statements import Statement
+from churn_assets.project_files import files_in
 from churn_assets.settings import Settings
 from churn_assets.warehouse.snowflake_connection import Rows, known_fix
 from churn_assets.warehouse.snowflake_names import Names
@@ -221,7 +222,7 @@ def _versions(rows: Rows) -> str:
 
 def _models() -> list[str]:
     return sorted(
-        path.stem for folder in ("features", "predictions") for path in DBT_PROJECT.glob(f"models/{folder}/*.sql")
+        path.stem for folder in ("features", "predictions") for path in files_in(DBT_PROJECT, f"models/{folder}/*.sql")
     )
 
 

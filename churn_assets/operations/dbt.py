@@ -12,13 +12,22 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pydantic import SecretStr
+import yaml
 
 from churn_assets.errors import ChurnError
-from churn_assets.settings import PROJECT_ROOT, Settings
+from churn_assets.project_files import PROJECT_FILES, files_in
+from churn_assets.settings import Settings
 from churn_assets.warehouse.snowflake_names import names_of
 
-DBT_PROJECT = PROJECT_ROOT / "dbt"
+DBT_PROJECT = PROJECT_FILES / "dbt"
+# What dbt's profile calls the parameters of the connector that sign in.
+_DBT_CALLS = {
+    "private_key_file": "private_key_path",
+    "private_key_file_pwd": "private_key_passphrase",
+    "authenticator": "authenticator",
+    "token": "token",
+    "password": "password",
+}
 
 
 class DeploymentError(ChurnError):
@@ -43,17 +52,17 @@ def declare(settings: Settings, models: Sequence[str] = (), rebuilt: Sequence[st
     """
     only = ["--select", *models] if models else []
     again = ["--vars", json.dumps({"rebuilt": list(rebuilt)})] if rebuilt else []
-    with _dbt_environment(settings):
-        _dbt(_workshop(settings), "run", *only, *again)
+    with _dbt_environment(settings), _profiles(settings) as profiles:
+        _dbt(profiles, _workshop(settings), "run", *only, *again)
         # `compile` comes second because it writes the SQL of the tests, which become asset checks, into the manifest.
-        _dbt(_workshop(settings), "compile")
+        _dbt(profiles, _workshop(settings), "compile")
     (_workshop(settings) / "manifest.json").replace(settings.dbt_target_path / "manifest.json")
 
 
 def compiled(settings: Settings) -> list[Model]:
     """The dynamic tables with their queries, sources before readers; nothing is connected to."""
     with TemporaryDirectory() as folder, _dbt_environment(settings):
-        _dbt(Path(folder), "compile", "--no-populate-cache", "--no-introspect")
+        _dbt(DBT_PROJECT, Path(folder), "compile", "--no-populate-cache", "--no-introspect")
         manifest = json.loads(Path(folder, "manifest.json").read_text())
     nodes = {
         key: node for key, node in manifest["nodes"].items() if node["config"].get("materialized") == "dynamic_table"
@@ -86,12 +95,13 @@ def deployed_score_source(settings: Settings) -> str:
     return "model" if "coalesce(model_score, churn_score)" in query else "heuristic"
 
 
-def _dbt(folder: Path, command: str, *options: str) -> None:
+def _dbt(profiles: Path, folder: Path, command: str, *options: str) -> None:
+    files_in(DBT_PROJECT, "models/**/*.sql")  # without a model dbt has nothing to do and succeeds
     from dbt.cli.main import dbtRunner  # noqa: PLC0415  # 3 s of imports that only a deployment needs
 
     folders = [
         "--project-dir", str(DBT_PROJECT),
-        "--profiles-dir", str(DBT_PROJECT),
+        "--profiles-dir", str(profiles),
         "--target-path", str(folder),
         "--log-path", str(folder / "logs"),
         "--quiet",
@@ -107,25 +117,55 @@ def _workshop(settings: Settings) -> Path:
     return settings.dbt_target_path / "workshop"
 
 
+@contextmanager
+def _profiles(settings: Settings) -> Generator[Path]:
+    """The folder of the profile that dbt connects with: dbt/profiles.yml, completed by what signs in to Snowflake.
+
+    dbt takes a secret from its environment, its command line or its profile. The environment would be this whole process's and
+    that of every child which another thread starts meanwhile, and the command line is kept in run_results.json. So it is a
+    file that only this user can read, and which is gone as soon as dbt has ended; dbt keeps nothing of it.
+    """
+    if settings.target != "snowflake":
+        yield DBT_PROJECT
+        return
+    profile = yaml.safe_load((DBT_PROJECT / "profiles.yml").read_text())
+    account = profile["churn_assets"]["outputs"]["snowflake"]
+    account |= dict.fromkeys(_DBT_CALLS.values(), "") | _sign_in(settings)
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "profiles.yml")
+        path.touch(0o600)
+        path.write_text(yaml.safe_dump(profile))
+        yield Path(folder)
+
+
+def _sign_in(settings: Settings) -> dict[str, str]:
+    """The fields of dbt's profile that sign in, as text that dbt's templates leave as it is."""
+    # Snowflake's client takes a second to import, which a deployment on the lake would pay.
+    from churn_assets.warehouse.snowflake_connection import connection_parameters  # noqa: PLC0415
+
+    given = connection_parameters(settings)
+    if key := given.get("private_key_file"):
+        given["private_key_file"] = str(Path(key).absolute())  # dbt works in the folder of its project
+    return {
+        field: f"{{{{ {json.dumps(given[name], ensure_ascii=False)} }}}}"
+        for name, field in _DBT_CALLS.items()
+        if name in given
+    }
+
+
 def _dbt_environment(settings: Settings) -> AbstractContextManager[None]:
-    """What dbt/profiles.yml reads."""
+    """What the project and dbt/profiles.yml read. No secrets: see `_profiles`."""
     values = {
         "CHURN_TARGET": settings.target,
         "CHURN_LAKE": str(settings.lake_path),
         "CHURN_SCORE_SOURCE": settings.score_source,
     }
     if settings.target == "snowflake":
-        names, key = names_of(settings), settings.snowflake_private_key_path
-        secrets = ("private_key_passphrase", "token", "password")
-        found: dict[str, SecretStr | None] = {name: getattr(settings, f"snowflake_{name}") for name in secrets}
-        values |= {
-            f"SNOWFLAKE_{name.upper()}": value.get_secret_value() if value else "" for name, value in found.items()
-        }
+        names = names_of(settings)
         values |= {
             # dbt wants an account's name also where it connects to none.
             "SNOWFLAKE_ACCOUNT": settings.snowflake_account or "none",
             "SNOWFLAKE_USER": settings.snowflake_user or "none",
-            "SNOWFLAKE_PRIVATE_KEY_PATH": str(key.absolute()) if key else "",
             "SNOWFLAKE_ROLE": names.engineer_role,
             "SNOWFLAKE_WAREHOUSE": names.warehouse,
             "SNOWFLAKE_DATABASE": names.database,

@@ -14,6 +14,7 @@ from typing import Literal
 
 from churn_assets.analyst.semantic_model import for_snowflake, load_semantic_model
 from churn_assets.dashboard.files import APP_FILE, APP_FOLDER
+from churn_assets.project_files import PROJECT_FILES, files_in
 from churn_assets.retention.effect import outcomes_in_sql
 from churn_assets.rules import (
     ALERT_HOURS,
@@ -22,7 +23,7 @@ from churn_assets.rules import (
     SEARCH_TARGET_LAG,
 )
 from churn_assets.search.catalogue import load_case_categories, load_error_codes
-from churn_assets.settings import PROJECT_ROOT, Settings
+from churn_assets.settings import Settings
 from churn_assets.warehouse.snowflake_names import Names, SnowflakeSqlError
 
 Phase = Literal["account", "schema", "functions", "dbt", "after_dbt"]
@@ -34,7 +35,7 @@ PHASES: dict[Phase, str] = {
     "dbt": "the dynamic tables, by `dbt run`",
     "after_dbt": "what reads the dynamic tables",
 }
-_SQL = PROJECT_ROOT / "sql"
+_SQL = PROJECT_FILES / "sql"
 _SESSION, HISTORY = "snowflake/session.sql", "snowflake/history.sql"
 QUEUE_AT_RISK = "snowflake/after_dbt/020_queue_who_is_at_risk.sql"  # what a stream that was just created does not tell
 _PLACEHOLDER = re.compile(r"\{\{ (\w+) \}\}")
@@ -65,6 +66,11 @@ class Statement:
     def plain(self) -> str:
         """The text on one line, without comments."""
         return " ".join(_without_comments(self.text).split())
+
+    @property
+    def path(self) -> str:
+        """The file, from the project's root."""
+        return self.file if self.phase in {"functions", "dbt"} else f"sql/{self.file}"
 
     @property
     def about(self) -> str:
@@ -146,7 +152,7 @@ def _without_comments(text: str) -> str:
 
 def _files() -> dict[Phase, list[str]]:
     def files(pattern: str) -> list[str]:
-        return sorted(file.relative_to(_SQL).as_posix() for file in _SQL.glob(pattern))
+        return [file.relative_to(_SQL).as_posix() for file in files_in(_SQL, pattern)]
 
     return {
         "account": files("snowflake/account/*.sql"),

@@ -1,5 +1,6 @@
 """The state of the whole system as plain data, for `churn status`, the demo and scripts."""
 
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -7,14 +8,19 @@ from churn_assets.errors import ChurnError
 from churn_assets.ingestion import kafka
 from churn_assets.ingestion.backlog import lags
 from churn_assets.ingestion.events import LEDGERS
+from churn_assets.operations.alerts import alerts_since
 from churn_assets.rules import EMAIL_PAUSE_DAYS
 from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse
 
+ALERTS_HOURS = 24  # of the failures that are counted
+_ALERTS_SHOWN = 5
+
 
 def status(settings: Settings, warehouse: Warehouse, now: datetime) -> dict[str, Any]:
-    """Rows, offsets, dynamic tables, risk classes, queue, emails and the model that serves at `now` (UTC); JSON-serializable.
+    """Rows, offsets, dynamic tables, risk classes, queue, emails, the model that serves and failures; JSON-serializable.
 
+    `now` is UTC. Failures are those of the last 24 hours, of which the newest are listed.
     Where Kafka does not answer, `offsets` is empty and `kafka` says why.
     """
     tables = warehouse.dynamic_tables(now)
@@ -53,6 +59,17 @@ def status(settings: Settings, warehouse: Warehouse, now: datetime) -> dict[str,
         "queue": counts["queue"],
         "emails": emails,
         "model": _model(warehouse),
+        "failures": _failures(settings, now),
+    }
+
+
+def _failures(settings: Settings, now: datetime) -> dict[str, Any]:
+    """How many runs and checks have failed, and the newest of them."""
+    alerts = alerts_since(settings, now - timedelta(hours=ALERTS_HOURS))
+    return {
+        "errors": sum(alert.severity == "error" for alert in alerts),
+        "warnings": sum(alert.severity == "warning" for alert in alerts),
+        "newest": [asdict(alert) for alert in alerts[:_ALERTS_SHOWN]],
     }
 
 

@@ -9,12 +9,12 @@ On the lake this is an order among programs, no wall: who may read its files can
 import re
 from functools import cache
 
+from churn_assets.project_files import PROJECT_FILES, files_in
 from churn_assets.retention.effect import outcomes_in_sql
 from churn_assets.rules import ENGINEER_ROLE
-from churn_assets.settings import PROJECT_ROOT
 
 LAKE = "lake.main."
-_FOLDER = PROJECT_ROOT / "sql" / "snowflake" / "after_dbt"
+_FOLDER = PROJECT_FILES / "sql" / "snowflake" / "after_dbt"
 _VIEW = re.compile(r"^CREATE OR REPLACE SECURE VIEW .+\.(\w+) \($", re.MULTILINE)
 _COLUMN = re.compile(r"^    (\w+)(?: WITH MASKING POLICY .+\.(\w+)(?: USING .+)?)?,?$", re.MULTILINE)
 _SEGMENT_RULE = re.compile(r"^WITH ROW ACCESS POLICY .+\.granted_segments ON \((\w+)\)$", re.MULTILINE)
@@ -29,7 +29,7 @@ _MASKS = {
 @cache
 def serving_views(role: str = ENGINEER_ROLE) -> dict[str, str]:
     """The query over the lake that gives what a role sees of each serving view, by the view's name."""
-    texts = (file.read_text() for file in sorted(_FOLDER.glob("*.sql")))
+    texts = (file.read_text() for file in files_in(_FOLDER, "*.sql"))
     return {found[1]: _as_seen_by(role, text) for text in texts if (found := _VIEW.search(text))}
 
 

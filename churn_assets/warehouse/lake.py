@@ -26,6 +26,7 @@ import pyarrow as pa
 from churn_assets.dynamic_tables import engine
 from churn_assets.dynamic_tables.engine import DynamicTable, LakeTransaction, Refresh
 from churn_assets.errors import ChurnError, ModelFileError
+from churn_assets.project_files import PROJECT_FILES, files_in
 from churn_assets.rules import (
     ANALYST_ROLE,
     FILE_BYTES,
@@ -34,7 +35,6 @@ from churn_assets.rules import (
     REWRITTEN_DELETE_SHARE,
     SNAPSHOT_RETENTION_HOURS,
 )
-from churn_assets.settings import PROJECT_ROOT
 from churn_assets.warehouse.protocol import (
     Column,
     Credits,
@@ -209,7 +209,7 @@ class LakeWarehouse:
     def deploy(self) -> None:
         scripts = [
             file.read_text().replace("{{ analyst_role }}", ANALYST_ROLE)
-            for file in sorted((PROJECT_ROOT / "sql").glob("*.sql"))
+            for file in files_in(PROJECT_FILES / "sql", "*.sql")
         ]
 
         def create(tx: Transaction) -> None:

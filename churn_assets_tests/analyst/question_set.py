@@ -12,9 +12,9 @@ from pydantic import BaseModel, ConfigDict
 from churn_assets.analyst.agent import Agent
 from churn_assets.analyst.answer import Answer
 from churn_assets.search.hits import Filters, Hit
-from churn_assets.settings import PROJECT_ROOT
+from churn_assets_tests.repository import REPOSITORY
 
-QUESTIONS_FILE = PROJECT_ROOT / "benchmarks" / "questions.yaml"
+QUESTIONS_FILE = REPOSITORY / "benchmarks" / "questions.yaml"
 NOW = datetime(2026, 11, 30, 12)  # of the questions under `searched`
 
 Verdict = Literal["right", "refused", "wrong"]

@@ -1,13 +1,15 @@
 """The graph over a small bank with events waiting on the embedded broker."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
 
 import dagster as dg
 import pytest
 from dagster._core.definitions.sensor_definition import SensorExecutionData
 
-from churn_assets.clock import utc_now
+from churn_assets.clock import Clock, utc_now
 from churn_assets.definitions import build_defs
 from churn_assets.ingestion.kafka import Cluster
 from churn_assets.ingestion.publisher import Publisher
@@ -19,6 +21,35 @@ from churn_assets.simulator.seeding import new_bank, seed
 from churn_assets.warehouse.lake import LakeWarehouse
 
 
+class SteeredClock(Clock):
+    """A clock that is put forward: waiting takes no time, and what is planned for the meantime happens."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0  # of the machine's clock, in seconds
+        self._planned: list[tuple[float, Callable[[], object]]] = []
+
+    def now(self) -> datetime:
+        return utc_now() + timedelta(seconds=self.ahead)
+
+    def monotonic(self) -> float:
+        return self.ahead
+
+    def sleep(self, seconds: float) -> None:
+        self.forward(seconds)
+
+    def forward(self, seconds: float) -> None:
+        """Let time pass."""
+        self.ahead += seconds
+        due = [happens for at, happens in self._planned if at <= self.ahead]
+        self._planned = [(at, happens) for at, happens in self._planned if at > self.ahead]
+        for happens in due:
+            happens()
+
+    def plan(self, at: float, happens: Callable[[], object]) -> None:
+        """Let something happen once the clock is `at` seconds ahead."""
+        self._planned.append((at, happens))
+
+
 @dataclass
 class Graph:
     """The definitions, what they run on, and a way to run a job or a sensor as the daemon would."""
@@ -27,6 +58,7 @@ class Graph:
     instance: dg.DagsterInstance
     lake: LakeWarehouse
     settings: Settings
+    clock: SteeredClock = field(default_factory=SteeredClock)  # which the definitions' sensors read
 
     def run(self, job: str, request: dg.RunRequest | None = None) -> dg.ExecuteInProcessResult:
         """Run a job, as a sensor requested it."""
@@ -37,10 +69,10 @@ class Graph:
             raise_on_error=False,
         )
 
-    def allow_gaps(self) -> None:
-        """Set CHURN_ON_GAP=skip, as an operator would."""
-        self.settings = self.settings.model_copy(update={"on_gap": "skip"})
-        self.definitions = build_defs(self.settings)
+    def set(self, **settings: Any) -> None:
+        """Change settings by field name and start again, as an operator would."""
+        self.settings = self.settings.model_copy(update=settings)
+        self.definitions = build_defs(self.settings, clock=self.clock)
 
     def tick(self, sensor: str, cursor: str | None = None) -> SensorExecutionData:
         """Evaluate a sensor once."""
@@ -54,10 +86,23 @@ class Graph:
         return repository.get_sensor_def(sensor).evaluate_tick(context)
 
 
+def skip_reason(tick: SensorExecutionData) -> str:
+    """Why a tick requested no run."""
+    assert not tick.run_requests
+    return tick.skip_message or ""
+
+
+def the_request(tick: SensorExecutionData) -> dg.RunRequest:
+    """The first run that a tick requested."""
+    assert tick.run_requests
+    return tick.run_requests[0]
+
+
 @pytest.fixture
 def graph(settings: Settings, lake: LakeWarehouse) -> Iterator[Graph]:
+    clock = SteeredClock()
     with dg.DagsterInstance.ephemeral() as instance:
-        yield Graph(build_defs(settings), instance, lake, settings)
+        yield Graph(build_defs(settings, clock=clock), instance, lake, settings, clock)
 
 
 @pytest.fixture

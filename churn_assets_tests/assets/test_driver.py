@@ -17,8 +17,7 @@ from churn_assets.retention.writing.writer import EmailRequest
 from churn_assets.settings import SettingsError, load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.protocol import Transaction
-from churn_assets_tests.assets.conftest import Graph
-from churn_assets_tests.assets.test_automation import skip_reason, the_request
+from churn_assets_tests.assets.conftest import Graph, skip_reason, the_request
 from churn_assets_tests.retention.bank import HIGH, NOW, fill, interventions, predict, waiting
 
 TASKS = {"process_alerts_task": True, "task_generate_emails": True}

@@ -13,13 +13,16 @@ from typing import NamedTuple
 
 import pytest
 
-from churn_assets import operations
 from churn_assets.cli import app as cli
+from churn_assets.cli import bank as bank_commands
+from churn_assets.cli import questions
 from churn_assets.clock import utc_now
 from churn_assets.ingestion import kafka
 from churn_assets.ingestion.backlog import ingest, lags
 from churn_assets.ingestion.broker import embedded_broker
 from churn_assets.ingestion.events import LEDGERS
+from churn_assets.operations import account as deployment
+from churn_assets.operations import dbt
 from churn_assets.rules import EVENTS_TOPIC
 from churn_assets.settings import Settings, load_settings
 from churn_assets.simulator import seeding
@@ -114,7 +117,7 @@ def test_query_prints_a_table_json_or_csv(churn: Churn):
 def test_query_says_that_a_long_table_is_cut(churn: Churn):
     outcome = churn("query", "SELECT * FROM range(1500)")
 
-    assert len(outcome.out.splitlines()) == 1 + cli.QUERY_ROWS + 1
+    assert len(outcome.out.splitlines()) == 1 + questions.QUERY_ROWS + 1
     assert "1,000 of 1,500 rows" in outcome.out
     assert len(churn("query", "--csv", "SELECT * FROM range(1500)").out.splitlines()) == 1501
 
@@ -390,7 +393,7 @@ def test_produce_after_an_interrupted_seeding_says_to_seed_to_the_end(
         def is_set(self) -> bool:
             return True
 
-    monkeypatch.setattr(cli, "StopSignal", Stopped)
+    monkeypatch.setattr(bank_commands, "StopSignal", Stopped)
     with embedded_broker(bank_without_history.broker_file):
         assert fails_in_one_line(churn("produce"), "churn seed")
 
@@ -564,11 +567,11 @@ def test_what_keeps_a_deployment_on_snowflake_from_beginning_is_one_line(
 
 def test_a_deployment_goes_where_the_settings_say_and_reports_each_file(churn: Churn, monkeypatch: pytest.MonkeyPatch):
     account = ScriptedAccount("ACCOUNTADMIN")
-    monkeypatch.setattr(operations.dbt, "compiled", lambda settings: [])
-    monkeypatch.setattr(operations.dbt, "declare", account.declare)
-    deploy = operations.account.deploy
+    monkeypatch.setattr(dbt, "compiled", lambda settings: [])
+    monkeypatch.setattr(dbt, "declare", account.declare)
+    deploy = deployment.deploy
     monkeypatch.setattr(
-        operations.account,
+        deployment,
         "deploy",
         lambda settings, only, report: deploy(settings, only, report, account.connect, account.declare),
     )

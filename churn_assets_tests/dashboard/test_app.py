@@ -157,6 +157,21 @@ def test_filters_narrow_and_pages_go_on(home: Path):
     assert page.caption[0].value.startswith("1 customers")
 
 
+def test_a_page_of_customers_is_turned_and_a_filter_that_leaves_fewer_pages_turns_back(home: Path):
+    page = tab("Customers")
+    first = set(page.dataframe[0].value["customer_id"])
+    page.number_input[0].set_value(2).run()
+    second = set(page.dataframe[0].value["customer_id"])
+    page.number_input[0].set_value(page.number_input[0].max).run()
+    page.multiselect[0].set_value(["MEDIUM"]).run()
+
+    assert first
+    assert second
+    assert not first & second
+    assert not page.exception
+    assert set(page.dataframe[0].value["risk_class"]) == {"MEDIUM"}
+
+
 def test_a_decision_moves_the_email_and_says_who_decided(own_home: Path):
     lake = lake_of(own_home)
     source = app.source_of(ANALYST_ROLE)

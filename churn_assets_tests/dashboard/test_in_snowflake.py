@@ -20,10 +20,11 @@ from churn_assets.dashboard.source import NotVisibleError, SessionSource
 from churn_assets.retention.statuses import StatusError
 from churn_assets.rules import ANALYST_ROLE
 from churn_assets.serving.reading import LakeServing
-from churn_assets.settings import PROJECT_ROOT, load_settings
+from churn_assets.settings import load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.wiring import open_lake
 from churn_assets_tests.dashboard.test_app import tab, words
+from churn_assets_tests.repository import REPOSITORY
 
 # What the project has beside what environment.yml asks of Snowflake's channel.
 NOT_THERE = (
@@ -157,7 +158,7 @@ def test_the_same_code_gives_the_same_bytes():
 
 
 def test_the_snow_cli_takes_the_same_files_as_the_deployment():
-    entity = yaml.safe_load((PROJECT_ROOT / "snowflake.yml").read_text())["entities"]["churn_dashboard"]
+    entity = yaml.safe_load((REPOSITORY / "snowflake.yml").read_text())["entities"]["churn_dashboard"]
     sources = {artifact["src"] for artifact in entity["artifacts"]}
 
     assert entity["main_file"] == APP_FILE
@@ -166,12 +167,12 @@ def test_the_snow_cli_takes_the_same_files_as_the_deployment():
         f"churn_assets/dashboard/{ENVIRONMENT_FILE}",
         "churn_assets",
     }
-    assert all((PROJECT_ROOT / source).exists() for source in sources)
+    assert all((REPOSITORY / source).exists() for source in sources)
 
 
 def test_the_environment_names_what_the_project_pins():
     wanted = yaml.safe_load(app_files()[ENVIRONMENT_FILE])["dependencies"]
-    project = (PROJECT_ROOT / "pyproject.toml").read_text()
+    project = (REPOSITORY / "pyproject.toml").read_text()
 
     names = {text.partition(">")[0] for text in wanted}
     assert not names & set(NOT_THERE)

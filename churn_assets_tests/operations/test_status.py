@@ -1,5 +1,6 @@
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Literal
 
 import pytest
 from confluent_kafka import Producer
@@ -7,6 +8,7 @@ from confluent_kafka import Producer
 from churn_assets.clock import utc_now
 from churn_assets.ingestion.backlog import ingest
 from churn_assets.ingestion.kafka import Cluster, OffsetRange
+from churn_assets.operations.alerts import FILE_BYTES, Alert, alerts_since, send
 from churn_assets.operations.status import status
 from churn_assets.rules import EVENTS_TOPIC
 from churn_assets.settings import Settings
@@ -51,11 +53,13 @@ def test_the_state_of_an_empty_deployed_lake_is_complete_and_json(settings: Sett
     assert json.loads(json.dumps(state)) == state
     assert set(state) == {
         "ledgers", "rejects", "kafka", "offsets", "dynamic_tables", "risk", "queue", "emails", "model",
+        "failures",
     }  # fmt: skip
     assert state["ledgers"] == dict.fromkeys(LEDGERS, 0)
     assert (state["rejects"], state["queue"], state["model"]) == (0, 0, None)
     assert state["risk"] == {"HIGH": 0, "MEDIUM": 0, "LOW": 0}
     assert state["emails"] == {"total": 0, "last_7_days": 0}
+    assert state["failures"] == {"errors": 0, "warnings": 0, "newest": []}
 
 
 def test_offsets_rows_and_rejects_say_what_is_stored_and_what_waits(
@@ -148,3 +152,35 @@ def test_risk_queue_and_emails_count_customers(settings: Settings, lake: LakeWar
     assert state["risk"] == {"HIGH": 2, "MEDIUM": 1, "LOW": 0}
     assert state["queue"] == 1
     assert state["emails"] == {"total": 2, "last_7_days": 1}
+
+
+def alert(when: datetime, severity: Literal["error", "warning"] = "error") -> Alert:
+    return Alert(when.isoformat(), "run", severity, "ingest_events", None, "r1", "ingest_events failed", "/runs/r1")
+
+
+def test_failures_of_the_last_day_are_counted_and_the_newest_come_first(settings: Settings, lake: LakeWarehouse):
+    now = utc_now().replace(microsecond=0)
+    hours_ago = [now - timedelta(hours=hours) for hours in (25, 7, 6, 5, 4, 3, 2, 1)]
+    for when in hours_ago[:-1]:
+        send(settings, alert(when))
+    send(settings, alert(hours_ago[-1], "warning"))
+    with settings.alerts_file.open("a") as file:
+        file.write('{"when": "2026-')  # what a killed process leaves
+
+    failures = status(settings, lake, now)["failures"]
+
+    assert (failures["errors"], failures["warnings"]) == (6, 1)
+    assert [each["when"] for each in failures["newest"]] == [when.isoformat() for when in reversed(hours_ago[-5:])]
+
+
+def test_a_full_file_of_alerts_is_kept_beside_a_new_one(settings: Settings):
+    now = utc_now().replace(microsecond=0)
+    send(settings, alert(now - timedelta(minutes=1)))
+    with settings.alerts_file.open("a") as file:
+        file.write("x" * FILE_BYTES + "\n")
+
+    send(settings, alert(now))
+
+    assert settings.alerts_file.stat().st_size < 1000
+    found = [each.when for each in alerts_since(settings, now - timedelta(hours=1))]
+    assert found == [now.isoformat(), (now - timedelta(minutes=1)).isoformat()]

@@ -265,7 +265,8 @@ def test_what_is_allowed_gives_the_rows_of_the_tables(sql: str, same: str, bank:
 
 @pytest.mark.parametrize("query", MODEL.verified_queries, ids=lambda query: query.name)
 def test_a_verified_query_passes_and_means_the_same(query, bank: LakeWarehouse):
-    assert bank.query(guarded(query.sql)) == bank.query(with_serving_views(on_views(MODEL, query.sql)))
+    (of_the_lake,) = sqlglot.transpile(on_views(MODEL, query.sql), read="snowflake", write="duckdb")
+    assert bank.query(guarded(query.sql)) == bank.query(with_serving_views(of_the_lake))
 
 
 @pytest.mark.parametrize(
@@ -358,6 +359,23 @@ def test_any_text_passes_or_is_refused_and_nothing_else(text: str):
 
 def answers(bank: LakeWarehouse, sql: str) -> list[dict[str, Any]]:
     return bank.query(guarded(sql)).to_pylist()
+
+
+def test_the_day_of_utc_is_asked_for_as_snowflake_has_it_and_no_other_zone_is(bank: LakeWarehouse):
+    (row,) = answers(
+        bank, "SELECT MAX(CAST(CONVERT_TIMEZONE('UTC', CURRENT_TIMESTAMP) AS DATE)) AS today FROM customers"
+    )
+
+    assert abs((row["today"] - datetime.now(UTC).date()).days) <= 1
+    for other in (
+        "CONVERT_TIMEZONE('Asia/Tokyo', CURRENT_TIMESTAMP)",
+        "CONVERT_TIMEZONE('UTC', 'Asia/Tokyo', CURRENT_TIMESTAMP)",
+        "CONVERT_TIMEZONE('UTC', last_email_at)",
+        "CURRENT_TIMESTAMP AT TIME ZONE 'Asia/Tokyo'",
+    ):
+        for dialect in ("duckdb", "snowflake"):
+            with pytest.raises(RefusedSqlError, match="only"):
+                checked(f"SELECT MAX({other}) FROM customers", TABLES, dialect=dialect)
 
 
 def test_the_clock_of_a_query_is_that_of_the_warehouse(bank: LakeWarehouse):

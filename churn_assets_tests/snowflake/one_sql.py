@@ -11,7 +11,7 @@ import sqlglot
 from sqlfluff.core import Linter
 from sqlglot import exp
 
-from churn_assets.settings import PROJECT_ROOT
+from churn_assets_tests.repository import REPOSITORY
 
 FUNCTIONS = {
     "AVG",
@@ -99,7 +99,7 @@ _LINTER = Linter(dialect="snowflake")
 
 def _time_columns() -> set[str]:
     """The columns of the ledgers and other tables that hold a time or a day."""
-    scripts = [path.read_text() for path in (PROJECT_ROOT / "sql").glob("*.sql")]
+    scripts = [path.read_text() for path in (REPOSITORY / "sql").glob("*.sql")]
     return {name for script in scripts for name in re.findall(r"^    (\w+) (?:TIMESTAMP|DATE)\b", script, re.MULTILINE)}
 
 

@@ -38,9 +38,9 @@ from churn_assets.model.snowflake_scoring import explainer, predictor
 from churn_assets.model.snowflake_training import STAGE, SnowparkTables, train_and_keep, training_rows
 from churn_assets.model.training import TrainingError
 from churn_assets.rules import FEATURES
-from churn_assets.settings import PROJECT_ROOT
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.wiring import open_lake
+from churn_assets_tests.repository import REPOSITORY
 from churn_assets_tests.snowflake.packages import ONLY_PACKAGES, OWNERS, importable, with_dependencies
 
 NOW = datetime.fromisoformat("2026-06-30T12:00:00")
@@ -387,7 +387,7 @@ def test_the_body_of_a_function_makes_its_handler_over_the_stage(function: str, 
 def test_packages_are_pinned_to_the_versions_of_the_lock_which_have_wheels_for_snowflakes_machines():
     locked = {
         package["name"]: package
-        for package in tomllib.loads((PROJECT_ROOT / "uv.lock").read_text())["package"]
+        for package in tomllib.loads((REPOSITORY / "uv.lock").read_text())["package"]
         if any(Marker(marker).evaluate() for marker in package.get("resolution-markers", ["python_version > '3'"]))
     }
     _, train, predict, explain = statements("CHURN.MAIN", b"code")

@@ -23,7 +23,7 @@ from churn_assets.rules import FEATURES
 from churn_assets.settings import load_settings
 from churn_assets.warehouse.snowflake import PAST_REFRESHES
 from churn_assets_tests.model.customers import training_rows
-from churn_assets_tests.snowflake.emulator.process import RunningEmulator, running
+from churn_assets_tests.snowflake.emulator.process import PASSWORD, RunningEmulator, running
 
 pytestmark = pytest.mark.emulator
 
@@ -101,6 +101,13 @@ def test_the_analysts_view_shows_the_predictions_and_all_views_are_secure(cursor
         ("C2", "LOW"),
     ]
     assert all("true" in view for view in rows(cursor, "SHOW VIEWS IN SCHEMA churn.serving")), "a view is not secure"
+
+
+def test_a_deployment_leaves_the_password_in_no_file_of_dbt_or_of_its_own(deployed: RunningEmulator, folder: Path):
+    written = {path.name for path in folder.rglob("*") if path.is_file()}
+
+    assert {"manifest.json", "run_results.json", "partial_parse.msgpack"} <= written
+    assert [path for path in folder.rglob("*") if path.is_file() and PASSWORD.encode() in path.read_bytes()] == []
 
 
 def test_dbt_test_passes(deployed: RunningEmulator, folder: Path):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from churn_assets import operations
+from churn_assets.operations import account as deployment
+from churn_assets.operations import dbt, history
 from churn_assets.operations.cost import estimate
 from churn_assets.operations.dbt import DeploymentError, Model
 from churn_assets.operations.statements import CREATES_STREAM, statements
@@ -29,7 +30,7 @@ def models(query: str = "SELECT 1") -> list[Model]:
 @pytest.fixture(autouse=True)
 def compiled_by_dbt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the seconds that dbt takes."""
-    monkeypatch.setattr(operations.dbt, "compiled", lambda settings: models())
+    monkeypatch.setattr(dbt, "compiled", lambda settings: models())
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def deploy(account: ScriptedAccount) -> Deploy:
     def run(*only: str, **settings: str) -> list[str]:
         account.ran = []
         said: list[str] = []
-        operations.account.deploy(of(**settings), only, said.append, account.connect, account.declare)
+        deployment.deploy(of(**settings), only, said.append, account.connect, account.declare)
         return said
 
     return run
@@ -64,7 +65,7 @@ def failing_at(start: str, error: BaseException) -> Callable[[str], BaseExceptio
 
 
 def show(account: ScriptedAccount, *only: str, **settings: str) -> str:
-    return operations.account.preview(of(**settings), only, account.connect)
+    return deployment.preview(of(**settings), only, account.connect)
 
 
 def test_the_first_deployment_runs_everything_in_order_and_dbt_between(account: ScriptedAccount, deploy: Deploy):
@@ -254,7 +255,7 @@ def test_a_stream_whose_table_was_created_anew_is_created_again_and_those_at_ris
 
 
 def test_only_what_queues_those_at_risk_makes_up_for_a_stream():
-    making_up = [one for one in statements(Names()) if operations.account._makes_up(one)]
+    making_up = [one for one in statements(Names()) if history.makes_up(one)]
 
     on = {found[2] for one in statements(Names()) if (found := CREATES_STREAM.match(one.plain))}
     assert {one.plain.split()[2] for one in making_up} == {"retention_queue", "high_risk_history"}
@@ -292,7 +293,7 @@ def test_a_dynamic_table_whose_query_has_changed_is_created_anew_and_its_stream_
 ):
     deploy()
     changed = [*models()[:2], models("SELECT 2")[2], models()[3]]
-    monkeypatch.setattr(operations.dbt, "compiled", lambda settings: changed)
+    monkeypatch.setattr(dbt, "compiled", lambda settings: changed)
 
     said = deploy()
 
@@ -334,7 +335,7 @@ def test_who_is_no_administrator_is_told_whom_to_ask_for_what():
     account = ScriptedAccount()
 
     with pytest.raises(DeploymentError) as failure:
-        operations.account.deploy(of(), [], print, account.connect, account.declare)
+        deployment.deploy(of(), [], print, account.connect, account.declare)
 
     said = str(failure.value)
     assert "\n" not in said
@@ -359,7 +360,7 @@ def test_after_an_administrator_ran_the_phase_by_hand_the_deployment_goes_on():
     account = ScriptedAccount().made_by_an_administrator()
     said: list[str] = []
 
-    operations.account.deploy(of(), [], said.append, account.connect, account.declare)
+    deployment.deploy(of(), [], said.append, account.connect, account.declare)
 
     assert said[0] == "account: ANN is no administrator, but all that it grants is there"
     assert account.tasks
@@ -370,7 +371,7 @@ def test_a_grant_that_is_missing_is_named_when_nobody_here_can_give_it():
     account.grants = [one for one in account.grants if one["privilege"] not in {"CREATE STREAM", "EXECUTE TASK"}]
 
     with pytest.raises(DeploymentError) as failure:
-        operations.account.deploy(of(), [], print, account.connect, account.declare)
+        deployment.deploy(of(), [], print, account.connect, account.declare)
 
     assert (
         "missing: GRANT CREATE STREAM ON SCHEMA CHURN.MAIN TO ROLE DATA_ENGINEER; GRANT EXECUTE TASK ON ACCOUNT"
@@ -448,7 +449,7 @@ def test_a_preview_marks_what_is_new_or_changed_and_changes_nothing(account: Scr
 
 
 def test_a_preview_without_credentials_shows_everything_and_says_why(monkeypatch: pytest.MonkeyPatch):
-    shown = operations.account.preview(load_settings(CHURN_TARGET="snowflake"), [])
+    shown = deployment.preview(load_settings(CHURN_TARGET="snowflake"), [])
 
     assert "-- history unknown\nCREATE SCHEMA IF NOT EXISTS CHURN.MAIN" in shown
     assert "history unknown, so all statements are shown: CHURN_TARGET=snowflake needs SNOWFLAKE_ACCOUNT" in shown
@@ -485,4 +486,4 @@ def test_the_estimate_says_what_keeps_the_warehouse_awake_and_what_it_assumes():
 
 def test_the_settings_of_a_connection_that_is_missing_stop_a_deployment_in_one_line(tmp_path: Path):
     with pytest.raises(SettingsError, match="SNOWFLAKE_ACCOUNT"):
-        operations.account.deploy(load_settings(CHURN_TARGET="snowflake"), [], print)
+        deployment.deploy(load_settings(CHURN_TARGET="snowflake"), [], print)

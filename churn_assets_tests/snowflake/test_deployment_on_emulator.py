@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from churn_assets import operations
 from churn_assets.clock import utc_now
+from churn_assets.operations import account as deployment
 from churn_assets.operations.dbt import DeploymentError
 from churn_assets.operations.doctor import examine_account
 from churn_assets.settings import Settings
@@ -28,7 +28,7 @@ def deploy(empty_account: Settings) -> Deploy:
 
     def run(*only: str, **settings: Any) -> list[str]:
         said: list[str] = []
-        operations.account.deploy(empty_account.model_copy(update=settings), only, said.append)
+        deployment.deploy(empty_account.model_copy(update=settings), only, said.append)
         return said
 
     return run
@@ -57,7 +57,7 @@ def test_an_empty_account_is_deployed_and_the_doctor_finds_it_well_and_a_second_
     assert not [line for line in second if " new" in line and "nothing new" not in line]
     found = examine_account(empty_account, utc_now)
     assert [(one.what, one.problem) for one in found if one.problem] == []
-    shown = operations.account.preview(empty_account, [])
+    shown = deployment.preview(empty_account, [])
     assert "statements, nothing new or changed" in shown
 
 

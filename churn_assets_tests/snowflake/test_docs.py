@@ -6,11 +6,11 @@ import pytest
 
 from churn_assets.model.snowflake_functions import statements as model_statements
 from churn_assets.operations import procedures
-from churn_assets.settings import PROJECT_ROOT
 from churn_assets.warehouse.snowflake_names import Names
+from churn_assets_tests.repository import REPOSITORY
 from churn_assets_tests.snowflake.test_objects import ALL, DYNAMIC_TABLES, UNKNOWN_TO_SQLFLUFF, made_by, plain
 
-PAGE = (PROJECT_ROOT / "docs" / "snowflake.md").read_text()
+PAGE = (REPOSITORY / "docs" / "snowflake.md").read_text()
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
 KIND = re.compile(r"CREATE (?:OR REPLACE (PROCEDURE|SECURE VIEW|AGENT|STREAMLIT)|([A-Z ]+) IF NOT EXISTS) ")
 # Of others that sqlfluff does not know, their query, rule or specification is read.

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from churn_assets import operations
 from churn_assets.analyst.semantic_model import for_snowflake
 from churn_assets.clock import utc_now
 from churn_assets.model import artefact, registry
 from churn_assets.model.gate import Gate, Verdict
 from churn_assets.model.scoring import score_matrix
 from churn_assets.model.training import fit
+from churn_assets.operations import account as deployment
 from churn_assets.operations.dbt import declare
 from churn_assets.operations.doctor import examine_account
 from churn_assets.retention.queue import STREAM, fill_queue
@@ -57,7 +57,7 @@ def warehouse(settings: Settings) -> SnowflakeWarehouse:
 
 def deploy(settings: Settings, **changes: Any) -> list[str]:
     said: list[str] = []
-    operations.account.deploy(settings.model_copy(update=changes), [], said.append)
+    deployment.deploy(settings.model_copy(update=changes), [], said.append)
     return said
 
 
@@ -116,7 +116,7 @@ def test_a_second_deployment_changes_nothing_and_the_doctor_finds_nothing(
 
 def test_every_dynamic_table_refreshes_incrementally(warehouse: SnowflakeWarehouse, settings: Settings):
     with signed_in(settings) as rows:
-        operations.account._enter(rows, names_of(settings))
+        deployment._enter(rows, names_of(settings))
         shown = {row["name"].lower(): row["refresh_mode"] for row in rows("SHOW DYNAMIC TABLES")}
     assert shown == dict.fromkeys(INCREMENTAL, "INCREMENTAL")
 
@@ -216,7 +216,7 @@ def test_a_promoted_model_scores_every_customer_as_it_does_here(warehouse: Snowf
 
 def test_the_procedure_trains_and_says_what_is_missing_without_rows(settings: Settings, warehouse: SnowflakeWarehouse):
     with signed_in(settings) as rows:
-        operations.account._enter(rows, names_of(settings))
+        deployment._enter(rows, names_of(settings))
         with pytest.raises(Exception, match="the training set is empty"):
             rows("CALL train_churn_model()")
 
@@ -263,7 +263,7 @@ def test_search_semantic_view_agent_and_dashboard_are_there_and_answer(
     names = names_of(settings)
     place = f"{names.database}.{names.serving_schema}"
     with signed_in(settings) as rows:
-        operations.account._enter(rows, names)
+        deployment._enter(rows, names)
         yaml = for_snowflake(names.database, names.serving_schema)
         verified = rows(f"CALL SYSTEM$CREATE_SEMANTIC_VIEW_FROM_YAML('{place}', $${yaml}$$, TRUE)")
         assert "valid" in str(verified).lower()

@@ -5,6 +5,7 @@ Verified by parsing only; nothing here has run on Snowflake.
 
 import json
 import os
+import re
 import subprocess
 import sys
 from datetime import date
@@ -24,6 +25,7 @@ from sqlfluff.core import Linter
 
 from churn_assets.model.training_set import features_as_of
 from churn_assets.operations.dbt import DBT_PROJECT
+from churn_assets.project_files import CODE_ROOT
 from churn_assets_tests.snowflake.incremental_form import broken_rules
 
 BREAKING = {
@@ -87,7 +89,7 @@ def test_a_window_that_moves_reads_snowflakes_clock_and_no_variable_of_the_lake(
     features = dynamic_tables["dyn_customer_features"]["compiled_code"].lower()
     metrics = dynamic_tables["churn_metrics_live"]["compiled_code"].lower()
 
-    assert "current_date" in features
+    assert "cast(convert_timezone('utc', current_timestamp) as date)" in features
     assert "current_timestamp" in metrics
     assert not any("getvariable" in node["compiled_code"] for node in dynamic_tables.values())
 
@@ -96,8 +98,18 @@ def test_what_the_training_set_makes_of_the_features_is_sql_that_snowflake_takes
     compiled = dynamic_tables["dyn_customer_features"]["compiled_code"]
     then = features_as_of(compiled, date(2026, 3, 1), "snowflake")
 
-    assert "CURRENT_DATE" not in then.upper()
+    assert "CURRENT_TIMESTAMP" not in then.upper()
+    assert "CAST(CAST('2026-03-01' AS DATE) AS DATE)" in then
     assert not Linter(dialect="snowflake").parse_string(then).violations
+
+
+def test_a_day_is_a_day_of_utc_and_never_of_a_sessions_time_zone():
+    files = [path for folder in ("churn_assets", "dbt", "sql") for path in (CODE_ROOT / folder).rglob("*")]
+    statements = {path: path.read_text() for path in files if path.suffix in {".sql", ".py", ".yaml", ".yml"}}
+
+    of_a_session = re.compile(r"\bcurrent_date\b|\b(today|getdate)\(\)", re.IGNORECASE)
+    assert len(statements) > 100
+    assert [path.name for path, text in statements.items() if of_a_session.search(text)] == []
 
 
 @pytest.mark.parametrize(("sql", "rule"), BREAKING.items())

@@ -28,16 +28,16 @@ from churn_assets.retention.writing.prompts import PROMPTS_FILE, load_prompts, p
 from churn_assets.search.catalogue import load_case_categories, load_error_codes
 from churn_assets.search.hits import Filters
 from churn_assets.search.index import LogIndex
-from churn_assets.settings import PROJECT_ROOT, Settings
+from churn_assets.settings import Settings
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.snowflake_names import Names, SnowflakeSqlError
 from churn_assets.wiring import open_search
+from churn_assets_tests.repository import REPOSITORY
 
 # Valid by Snowflake's documentation, but unknown to sqlfluff.
 UNKNOWN_TO_SQLFLUFF = (
     "GRANT CREATE CORTEX SEARCH SERVICE, CREATE SEMANTIC VIEW, CREATE AGENT ON SCHEMA",
     "GRANT USE AI FUNCTIONS ON ACCOUNT",  # a privilege since February 2026
-    "GRANT DATABASE ROLE SNOWFLAKE.SNOWPARK.",  # a database role of a schema
     "GRANT USAGE ON FUTURE CORTEX SEARCH SERVICES",
     "GRANT USAGE ON FUTURE AGENTS",
     "GRANT READ SESSION ON ACCOUNT",
@@ -156,7 +156,7 @@ def test_the_rule_of_repeatable_statements_refuses_what_loses_data(text: str):
 def test_the_tables_of_the_lake_are_reused_all_of_them_and_nothing_else_of_their_files():
     declared = {
         name
-        for file in (PROJECT_ROOT / "sql").glob("*.sql")
+        for file in (REPOSITORY / "sql").glob("*.sql")
         for name in re.findall(r"CREATE TABLE IF NOT EXISTS (\w+)", file.read_text())
     }
     created = {re.findall(r"EXISTS (\w+)", one.text)[0] for one in ALL if re.fullmatch(r"\d+_\w+\.sql", one.file)}
@@ -519,7 +519,7 @@ def test_a_placeholder_without_a_value_is_an_error_that_names_it():
 
 def test_no_placeholder_is_left_and_every_file_is_used():
     assert not any("{{" in one.text for one in ALL)
-    files = {path.relative_to(PROJECT_ROOT / "sql").as_posix() for path in (PROJECT_ROOT / "sql").rglob("*.sql")}
+    files = {path.relative_to(REPOSITORY / "sql").as_posix() for path in (REPOSITORY / "sql").rglob("*.sql")}
     assert {one.file for one in ALL} == files - {"080_search.sql"}  # it has only streams of the lake's own engine
 
 

@@ -19,7 +19,6 @@ import dagster as dg
 import pytest
 
 from churn_assets.assets.ledgers import ingest_config
-from churn_assets.automation import STREAM
 from churn_assets.cli import check as rehearsal
 from churn_assets.clock import utc_now
 from churn_assets.definitions import build_defs
@@ -36,9 +35,10 @@ from churn_assets.operations.status import status
 from churn_assets.retention import claims, effect, emails, suppressions
 from churn_assets.retention.outbox import approval, exporting, sending
 from churn_assets.retention.outbox.smtp import smtp_of
+from churn_assets.retention.queue import STREAM
 from churn_assets.rules import EVENTS_TOPIC
 from churn_assets.serving.grants import grant_segments
-from churn_assets.settings import PROJECT_ROOT, Settings, load_settings
+from churn_assets.settings import Settings, load_settings
 from churn_assets.simulator import seeding
 from churn_assets.simulator.live import LiveBank
 from churn_assets.simulator.producer import produce_at_once
@@ -48,6 +48,7 @@ from churn_assets.wiring import open_lake
 from churn_assets_tests.assets.conftest import Graph
 from churn_assets_tests.ingestion.messages import message
 from churn_assets_tests.model.customers import training_rows
+from churn_assets_tests.repository import REPOSITORY
 from churn_assets_tests.retention.bank import DAY, HIGH, LOW, MINUTE, NOW, TODAY, rescore
 from churn_assets_tests.retention.desk import FailingWriter, SayingWriter, desk_of, write
 from churn_assets_tests.retention.post import Mailbox, approved_emails, mail_server, write_emails
@@ -159,7 +160,7 @@ class Record:
             self.sent.setdefault(sql, set()).add(place)
 
 
-_PACKAGE = PROJECT_ROOT / "churn_assets"
+_PACKAGE = REPOSITORY / "churn_assets"
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,12 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
 
 from churn_assets.errors import ChurnError
+from churn_assets.project_files import PROJECT_FILES
 from churn_assets.retention.writing.addressee import addressee
 from churn_assets.retention.writing.writer import EmailRequest
 from churn_assets.rules import MAX_EMAIL_SENTENCES, RISK_RULES
-from churn_assets.settings import PROJECT_ROOT
 
-PROMPTS_FILE = PROJECT_ROOT / "marketing" / "retention_email.yaml"
+PROMPTS_FILE = PROJECT_FILES / "marketing" / "retention_email.yaml"
 TEMPERATURE = 0.3  # some variety, few inventions
 MAX_ANSWER_TOKENS = 300  # an email of the greatest length has about 250
 

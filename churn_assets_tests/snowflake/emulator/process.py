@@ -17,6 +17,7 @@ from snowflake.connector import SnowflakeConnection
 from churn_assets_tests.ports import free_port
 
 _START_SECONDS = 60
+PASSWORD = "s3cret of the emulator"  # it takes any; a test looks for this one in what dbt writes
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class RunningEmulator:
             "CHURN_TARGET": "snowflake",
             "SNOWFLAKE_ACCOUNT": "emulator",
             "SNOWFLAKE_USER": "emulator",
-            "SNOWFLAKE_PASSWORD": "emulator",
+            "SNOWFLAKE_PASSWORD": PASSWORD,
             "SNOWFLAKE_HOST": self.host,
             "SNOWFLAKE_PORT": str(self.port),
             "SNOWFLAKE_PROTOCOL": "http",

@@ -20,7 +20,7 @@ GRANT SELECT ON FUTURE VIEWS IN SCHEMA {{ database }}.{{ serving_schema }} TO RO
 GRANT EXECUTE TASK ON ACCOUNT TO ROLE {{ engineer_role }};
 GRANT USE AI FUNCTIONS ON ACCOUNT TO ROLE {{ engineer_role }}; -- noqa: PRS
 GRANT DATABASE ROLE SNOWFLAKE.CORTEX_USER TO ROLE {{ engineer_role }};
-GRANT DATABASE ROLE SNOWFLAKE.SNOWPARK.PYPI_REPOSITORY_USER TO ROLE {{ engineer_role }}; -- noqa: PRS
+GRANT DATABASE ROLE SNOWFLAKE.PYPI_REPOSITORY_USER TO ROLE {{ engineer_role }};
 
 -- What credits went into, for the asset daily_cost. The whole of SNOWFLAKE (IMPORTED PRIVILEGES) is not needed.
 GRANT DATABASE ROLE SNOWFLAKE.USAGE_VIEWER TO ROLE {{ engineer_role }};

@@ -1,0 +1,144 @@
+"""Failed runs and failed asset checks, reported once each to a person (`operations.alerts`).
+
+Dagster's own run-failure sensor sees no checks, because a check may fail in a run that succeeds. So this one sensor reads
+both from the event log, and keeps in its cursor how far it has read, as Dagster's does. A tick that is killed midway is
+repeated, so an alert may then come twice, but none is lost.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from textwrap import shorten
+
+import dagster as dg
+
+from churn_assets.operations.alerts import Alert, send
+from churn_assets.settings import Settings
+
+_ENDS = (dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_SUCCESS, dg.DagsterEventType.RUN_CANCELED)
+_OUTSIDE = ""  # Dagster's id of the run that events outside of any run belong to
+_EVENTS_PER_TICK = 200  # of each kind, so that a tick stays short; the next tick reads what is left
+
+
+@dg.sensor(
+    minimum_interval_seconds=10,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=(
+        "Reports each failed run and each failed asset check once, to the log and to CHURN_HOME/alerts.jsonl, which"
+        " `churn status` shows. The checks of a run are reported when it has ended. It requests no run."
+    ),
+)
+def failure_reports(context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]) -> dg.SkipReason:
+    """Report what has failed since the last tick. The first tick only notes where the event log ends."""
+    if not context.cursor:
+        context.update_cursor(json.dumps(_end_of_log(context.instance)))
+        return dg.SkipReason("what fails from now on is reported")
+    read_until: dict[str, str] = json.loads(context.cursor)
+    alerts = [*_alerts_of_runs(context, read_until), *_alerts_outside_of_runs(context, read_until)]
+    for alert in alerts:
+        send(settings, alert)
+    context.update_cursor(json.dumps(read_until))
+    return dg.SkipReason(f"{len(alerts)} reported" if alerts else "nothing has failed")
+
+
+def _end_of_log(instance: dg.DagsterInstance) -> dict[str, str]:
+    """Dagster's cursor after the last event of each kind."""
+    outside = instance.get_records_for_run(
+        _OUTSIDE, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION, limit=1, ascending=False
+    )
+    return {
+        _OUTSIDE: outside.cursor,
+        **{end.value: instance.fetch_run_status_changes(end, limit=1).cursor for end in _ENDS},
+    }
+
+
+def _alerts_of_runs(context: dg.SensorEvaluationContext, read_until: dict[str, str]) -> Iterator[Alert]:
+    """What failed in runs that ended after `read_until`, which is moved on."""
+    for end in _ENDS:
+        ended = context.instance.fetch_run_status_changes(
+            end, limit=_EVENTS_PER_TICK, cursor=read_until[end.value], ascending=True
+        )
+        read_until[end.value] = ended.cursor
+        for record in ended.records:
+            run_id = record.event_log_entry.run_id
+            checks = context.instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+            yield from _alerts_of_checks(context, checks.records)
+            if end == dg.DagsterEventType.RUN_FAILURE:
+                yield _alert_of_run(record)
+
+
+def _alerts_outside_of_runs(context: dg.SensorEvaluationContext, read_until: dict[str, str]) -> Iterator[Alert]:
+    """Checks that failed outside of runs after `read_until`, which is moved on."""
+    checks = context.instance.get_records_for_run(
+        _OUTSIDE,
+        cursor=read_until[_OUTSIDE],
+        of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION,
+        limit=_EVENTS_PER_TICK,
+    )
+    read_until[_OUTSIDE] = checks.cursor
+    yield from _alerts_of_checks(context, checks.records)
+
+
+def _alerts_of_checks(context: dg.SensorEvaluationContext, evaluations: Sequence[dg.EventLogRecord]) -> Iterator[Alert]:
+    for record in evaluations:
+        entry = record.event_log_entry
+        assert entry.dagster_event is not None
+        check = entry.dagster_event.asset_check_evaluation_data
+        if check.passed:
+            continue
+        asset = check.asset_key.to_user_string()
+        yield Alert(
+            when=_utc(record.timestamp),
+            kind="check",
+            severity="warning" if check.severity == dg.AssetCheckSeverity.WARN else "error",
+            job=entry.job_name or None,
+            asset=asset,
+            run_id=entry.run_id or None,
+            message=f"check {check.check_name} of {asset} failed{_meaning(context, check.asset_check_key)}",
+            link=f"/runs/{entry.run_id}" if entry.run_id else f"/assets/{'/'.join(check.asset_key.path)}?view=checks",
+        )
+
+
+def _meaning(context: dg.SensorEvaluationContext, key: dg.AssetCheckKey) -> str:
+    """What the check demands, as its definition says. What an evaluation says itself may name customers."""
+    graph = context.repository_def.asset_graph if context.repository_def else None
+    if graph is None or key not in graph.asset_check_keys:
+        return ""
+    description = graph.get_check_spec(key).description
+    return f": {_one_line(description)}" if description else ""
+
+
+def _alert_of_run(record: dg.EventLogRecord) -> Alert:
+    entry = record.event_log_entry
+    assert entry.dagster_event is not None
+    return Alert(
+        when=_utc(record.timestamp),
+        kind="run",
+        severity="error",
+        job=entry.job_name,
+        asset=None,
+        run_id=entry.run_id,
+        message=f"{entry.job_name} failed{_reason(entry.dagster_event)}",
+        link=f"/runs/{entry.run_id}",
+    )
+
+
+def _reason(failure: dg.DagsterEvent) -> str:
+    """The step and the class of the exception, whose text may hold a row or a password.
+
+    Where there was no exception, Dagster says what became of the run's process.
+    """
+    data = failure.job_failure_data if failure.event_specific_data else None
+    if data is None or data.error is None:
+        return f": {_one_line(failure.message)}" if failure.message else ""
+    step = data.first_step_failure_event.step_key if data.first_step_failure_event else None
+    error = data.error.cause or data.error  # Dagster wraps what a step raises
+    return f"{f' in step {step}' if step else ''}: {error.cls_name}"
+
+
+def _one_line(text: str) -> str:
+    return shorten(text, 200, placeholder=" …")
+
+
+def _utc(timestamp: float) -> str:
+    return datetime.fromtimestamp(timestamp, UTC).replace(tzinfo=None).isoformat(timespec="seconds")

@@ -1,0 +1,52 @@
+"""The jobs, which is what a run can do. When each is requested stands in the other modules of this package.
+
+The jobs here are those on the way from an event to an email. Periodic jobs are entered in `upkeep`.
+"""
+
+import dagster as dg
+
+from churn_assets.assets.interventions import ALERTS
+from churn_assets.assets.ledgers import INGEST_CHECKS, REJECTS
+from churn_assets.automation.upkeep import UPKEEP
+from churn_assets.ingestion.events import LEDGERS
+from churn_assets.retention.queue import STREAM
+
+# Runs that an event waits for go first; after a restart everything is due at once.
+_FIRST = {"dagster/priority": "1"}
+
+ingest_job = dg.define_asset_job(
+    "ingest_events",
+    dg.AssetSelection.assets(*LEDGERS, REJECTS).without_checks() | dg.AssetSelection.checks(*INGEST_CHECKS),
+    description="Store an offset range of Kafka messages in the ledgers.",
+    tags=_FIRST,
+)
+refresh_job = dg.define_asset_job(
+    "refresh_dynamic_tables",
+    dg.AssetSelection.groups("features", "predictions") | dg.AssetSelection.assets(STREAM, ALERTS),
+    description="Refresh features and predictions, then put customers who became HIGH or CRITICAL into the retention queue.",
+    tags=_FIRST,
+)
+score_job = dg.define_asset_job(
+    "score_events",
+    ingest_job.selection | refresh_job.selection,
+    description="Store an offset range of Kafka messages, refresh what they change and fill the retention queue, in one run.",
+    tags=_FIRST,
+)
+emails_job = dg.define_asset_job(
+    "write_retention_emails",
+    dg.AssetSelection.assets("retention_emails"),
+    description="Write the emails of one day.",
+    tags=_FIRST,
+)
+outbox_job = dg.define_asset_job(
+    "send_emails", dg.AssetSelection.assets("email_outbox"), description="Approve and send what the settings allow."
+)
+
+JOBS = [
+    ingest_job,
+    refresh_job,
+    score_job,
+    emails_job,
+    outbox_job,
+    *(dg.define_asset_job(each.job, each.selection, description=each.description) for each in UPKEEP),
+]

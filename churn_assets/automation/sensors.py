@@ -1,0 +1,30 @@
+"""Every sensor: what starts runs, and what reports the failed ones. Nothing in this package does the work itself.
+
+A sensor compares states that the warehouse keeps: high watermark and committed offset, change and refresh, queue and
+log. What is still to be done is never kept in a cursor or a run key. So a later tick takes up a failed or lost run, no
+update is lost between two ticks, and an idle system starts no run. A sensor requests nothing while a run of its job is
+queued or started.
+
+With CHURN_REFRESH=eager events go from Kafka to the retention queue in one run, and the sensors on this way watch during
+their ticks (`watching`).
+"""
+
+import dagster as dg
+
+from churn_assets.automation.failure_reports import failure_reports
+from churn_assets.automation.ingestion import ingestion_sensors
+from churn_assets.automation.interventions import intervention_sensors
+from churn_assets.automation.refreshes import refresh_sensors
+from churn_assets.automation.upkeep import upkeep_sensors
+from churn_assets.clock import Clock
+
+
+def all_sensors(clock: Clock) -> list[dg.SensorDefinition]:
+    """The sensors of the project, which read the time from `clock`."""
+    return [
+        *ingestion_sensors(clock),
+        *refresh_sensors(clock),
+        *intervention_sensors(clock),
+        *upkeep_sensors(clock),
+        failure_reports,
+    ]

@@ -1,0 +1,223 @@
+"""Periodic jobs. A new one is one entry in `UPKEEP`; its job and its sensor are made from that."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TypeAlias
+
+import dagster as dg
+
+from churn_assets.assets.model_drift import DRIFT_CHECKS
+from churn_assets.automation.gates import has_failed, not_now, ran_at
+from churn_assets.automation.watching import TICK_SECONDS
+from churn_assets.clock import Clock
+from churn_assets.ingestion.events import LEDGERS
+from churn_assets.model.challenge import is_training_due
+from churn_assets.model.registry import serving_since
+from churn_assets.rules import (
+    COST_SECONDS,
+    DRIFT_SECONDS,
+    EFFECT_SECONDS,
+    LEDGER_CHECK_SECONDS,
+    MAINTENANCE_SECONDS,
+    SEARCH_POSITION_SECONDS,
+    SEARCH_SECONDS,
+    TRAINING_SET_SECONDS,
+    TREND_SECONDS,
+)
+from churn_assets.settings import Settings
+from churn_assets.warehouse.protocol import Warehouse
+from churn_assets.wiring import open_log_index
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a sensor sees in one tick, at `now` (UTC)."""
+
+    job: str
+    instance: dg.DagsterInstance
+    warehouse: Warehouse
+    settings: Settings
+    now: datetime
+
+    def ran_within(self, seconds: float) -> bool:
+        """Whether the last run of the job was requested less than `seconds` ago."""
+        return ran_at(self.instance, self.job) + timedelta(seconds=seconds) > self.now
+
+
+When: TypeAlias = Callable[[Look], dg.RunRequest | dg.SkipReason]
+
+
+@dataclass(frozen=True)
+class Upkeep:
+    """A periodic job and the sensor that requests it."""
+
+    job: str
+    selection: dg.AssetSelection
+    description: str  # of what the job does
+    sensor: str
+    requests: str  # the sensor's description: when it requests the job
+    tick_seconds: int  # between two looks
+    when: When
+
+
+def every(seconds: float, sooner_after: Callable[[Warehouse], datetime | None] = lambda _: None) -> When:
+    """A run `seconds` after the last one, if something was written since.
+
+    A run is also requested at once if `sooner_after` gives a time (UTC) after the last run.
+    """
+
+    def when(look: Look) -> dg.RunRequest | dg.SkipReason:
+        last = ran_at(look.instance, look.job)
+        happened_at = sooner_after(look.warehouse)
+        if happened_at is not None and happened_at > last:
+            return dg.RunRequest()
+        if look.ran_within(seconds):
+            return dg.SkipReason(f"{look.job} ran a short while ago")
+        stored = look.warehouse.query("SELECT max(stored_at) AS newest FROM ingest_ranges")["newest"][0].as_py()
+        if (stored is None or stored < last) and all(
+            refresh.action == "NO_DATA" for refresh in look.warehouse.past_refreshes(last)
+        ):
+            return dg.SkipReason(f"nothing was written since the last run of {look.job}")
+        return dg.RunRequest()
+
+    return when
+
+
+def _when_there_is_something_to_learn(look: Look) -> dg.RunRequest | dg.SkipReason:
+    if look.ran_within(TRAINING_SET_SECONDS):
+        return dg.SkipReason("the last training is less than a day ago")
+    drifted = [key.name for key in DRIFT_CHECKS if has_failed(look.instance, key)]
+    is_due, why = is_training_due(look.warehouse, drifted, look.now)
+    return dg.RunRequest(tags={"churn/why": why}) if is_due else dg.SkipReason(why)
+
+
+def _when_the_index_is_behind(look: Look) -> dg.RunRequest | dg.SkipReason:
+    index = open_log_index(look.settings, look.warehouse)
+    if index is None:
+        return dg.SkipReason("the warehouse's own search service keeps itself up to date")
+    if look.ran_within(SEARCH_SECONDS):
+        return dg.SkipReason(f"{look.job} ran a short while ago")
+    if index.is_behind():
+        return dg.RunRequest()
+    # The index holds on to the snapshot of its last run. It must move on also while only other tables are written,
+    # or old snapshots could never be deleted.
+    return every(SEARCH_POSITION_SECONDS)(look)
+
+
+UPKEEP = (
+    Upkeep(
+        job="check_ledgers",
+        selection=dg.AssetSelection.checks_for_assets(*LEDGERS),
+        description="Check keys over whole ledgers.",
+        sensor="ledger_checks_sensor",
+        requests=f"Checks the ledgers every {LEDGER_CHECK_SECONDS / 60:g} minutes while rows arrive.",
+        tick_seconds=TICK_SECONDS,
+        when=every(LEDGER_CHECK_SECONDS),
+    ),
+    Upkeep(
+        job="extend_training_set",
+        selection=dg.AssetSelection.assets("churn_training_set"),
+        description="Add the cut-offs whose label is known by now.",
+        sensor="training_set_sensor",
+        requests="Adds to the training set once a day while something is written.",
+        tick_seconds=600,
+        when=every(TRAINING_SET_SECONDS),
+    ),
+    Upkeep(
+        job="train_churn_model",
+        selection=dg.AssetSelection.assets("churn_model", "churn_champion"),
+        description="Train a challenger, judge it, and let it serve if it passes.",
+        sensor="training_sensor",
+        requests=(
+            "Trains a challenger when a cut-off has come in since the last training: every week, or as soon as a check"
+            " says that the customers have drifted."
+        ),
+        tick_seconds=60,
+        when=_when_there_is_something_to_learn,
+    ),
+    Upkeep(
+        job="measure_drift",
+        selection=dg.AssetSelection.assets("model_drift"),
+        description="Compare the champion with the customers of now and with who left since.",
+        sensor="drift_sensor",
+        requests="Measures the champion's drift once a day while something is written, and when another one serves.",
+        tick_seconds=60,
+        when=every(DRIFT_SECONDS, sooner_after=serving_since),
+    ),
+    Upkeep(
+        job="measure_effect",
+        selection=dg.AssetSelection.assets("intervention_effect"),
+        description="Compare who got an email with who did not.",
+        sensor="effect_sensor",
+        requests="Measures the emails' effect once a day while something is written.",
+        tick_seconds=600,
+        when=every(EFFECT_SECONDS),
+    ),
+    Upkeep(
+        job="count_cost",
+        selection=dg.AssetSelection.assets("daily_cost"),
+        description="Count tokens and credits by day.",
+        sensor="cost_sensor",
+        requests="Counts what the days cost once a day while something is written.",
+        tick_seconds=600,
+        when=every(COST_SECONDS),
+    ),
+    Upkeep(
+        job="index_log_search",
+        selection=dg.AssetSelection.assets("log_search_index"),
+        description="Add to the search index what has changed in the ledgers.",
+        sensor="search_sensor",
+        requests=(
+            "Requests a run when errors, cases or customers were written that the search index does not have, at most"
+            f" every {SEARCH_SECONDS:g} s; and when there is no index."
+        ),
+        tick_seconds=TICK_SECONDS,
+        when=_when_the_index_is_behind,
+    ),
+    Upkeep(
+        job="count_risk",
+        selection=dg.AssetSelection.assets("risk_by_segment", "event_latency"),
+        description="Write down how many customers are at risk, and how long events took.",
+        sensor="trend_sensor",
+        requests=f"Counts the customers at risk every {TREND_SECONDS / 60:g} minutes while something is written.",
+        tick_seconds=30,
+        when=every(TREND_SECONDS),
+    ),
+    Upkeep(
+        job="maintain_tables",
+        selection=dg.AssetSelection.assets("table_maintenance"),
+        description="Merge small files, expire snapshots.",
+        sensor="maintenance_sensor",
+        requests=f"Maintains the tables every {MAINTENANCE_SECONDS / 60:g} minutes while something is written.",
+        tick_seconds=60,
+        when=every(MAINTENANCE_SECONDS),
+    ),
+)
+
+
+def upkeep_sensors(clock: Clock) -> list[dg.SensorDefinition]:
+    """A sensor for every periodic job."""
+    return [_sensor_of(upkeep, clock) for upkeep in UPKEEP]
+
+
+def _sensor_of(upkeep: Upkeep, clock: Clock) -> dg.SensorDefinition:
+    @dg.sensor(
+        name=upkeep.sensor,
+        job_name=upkeep.job,
+        minimum_interval_seconds=upkeep.tick_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=upkeep.requests,
+    )
+    def sensor(
+        context: dg.SensorEvaluationContext,
+        warehouse: dg.ResourceParam[Warehouse],
+        settings: dg.ResourceParam[Settings],
+    ) -> dg.RunRequest | dg.SkipReason:
+        """Look once whether the job is due."""
+        now = clock.now()
+        if skip := not_now(context.instance, now, upkeep.job):
+            return skip
+        return upkeep.when(Look(upkeep.job, context.instance, warehouse, settings, now))
+
+    return sensor

@@ -1,0 +1,152 @@
+"""The commands that set the system up and look after it."""
+
+import json
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from churn_assets.cli.shown import console, say
+from churn_assets.clock import utc_now
+from churn_assets.errors import ChurnError
+from churn_assets.rules import LATENCY_HOURS
+from churn_assets.settings import load_settings
+from churn_assets.wiring import open_warehouse, place_of
+
+app = typer.Typer()
+
+
+class DeployTarget(StrEnum):
+    """Which warehouse a deployment is for."""
+
+    LOCAL = "local"
+    SNOWFLAKE = "snowflake"
+
+
+@app.command(rich_help_panel="System")
+def deploy(
+    target: Annotated[DeployTarget | None, typer.Option(help="Which warehouse, instead of CHURN_TARGET's.")] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Snowflake: show what would run, what is new and what it costs; run nothing."),
+    ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Snowflake: a phase (account, schema, functions, dbt, after_dbt) or a file or pattern such as"
+            " 'sql/snowflake/after_dbt/*'; repeat it for several."
+        ),
+    ] = None,
+) -> None:
+    """Create the tables and declare the dynamic tables; safe to repeat, also after it was interrupted.
+
+    The lake is one transaction a table and has nothing to preview, so it takes neither --dry-run nor --only.
+    """
+    settings = load_settings(**({"CHURN_TARGET": target.value} if target else {}))
+    if settings.target == "snowflake":
+        from churn_assets.operations import account
+
+        if dry_run:
+            typer.echo(account.preview(settings, only or []))
+            return
+        account.deploy(settings, only or [], say)
+        say(f"deployed to {settings.snowflake_database}.{settings.snowflake_schema} of {settings.snowflake_account}")
+        return
+    if dry_run or only:
+        raise typer.BadParameter("--dry-run and --only are for --target snowflake")
+    from churn_assets.operations import lake
+
+    lake.deploy(settings, open_warehouse(settings), say)
+    say(f"deployed to {place_of(settings).described}")
+
+
+@app.command(rich_help_panel="System")
+def doctor() -> None:
+    """Check the settings, the warehouse, the deployment and Kafka, and say what to do about each problem."""
+    from churn_assets.operations.doctor import examine
+
+    findings = examine(load_settings())
+    for finding in findings:
+        console.print(
+            f"{'ok  ' if finding.problem is None else 'FAIL'}  {finding.what}: {finding.problem or finding.state}",
+            style=None if finding.problem is None else "red",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    if problems := sum(finding.problem is not None for finding in findings):
+        raise ChurnError(f"{problems} of {len(findings)} checks failed")
+
+
+@app.command(rich_help_panel="System")
+def status(as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False) -> None:
+    """Show rows, lags, risk classes, queue, emails and what has failed."""
+    from churn_assets.operations.status import ALERTS_HOURS
+    from churn_assets.operations.status import status as read_status
+
+    settings = load_settings()
+    state = read_status(settings, open_warehouse(settings, read_only=True), utc_now())
+    if as_json:
+        print(json.dumps(state, indent=2))  # noqa: T201
+        return
+    table = Table("what", "state", box=None)
+    for ledger, rows in state["ledgers"].items():
+        table.add_row(ledger, f"{rows:,} rows")
+    table.add_row("event_rejects", f"{state['rejects']:,} rows")
+    table.add_row("kafka", state["kafka"] or f"{sum(o['lag'] for o in state['offsets']):,} messages wait")
+    for gap in sorted({offset["gap"] for offset in state["offsets"] if offset["gap"]}):
+        table.add_row("gap", escape(gap))
+    for dynamic_table in state["dynamic_tables"]:
+        lag, target = dynamic_table["lag_seconds"], dynamic_table["target_lag_seconds"]
+        table.add_row(
+            dynamic_table["name"],
+            f"{lag:.0f} s behind (target {target} s){', ' + action if (action := dynamic_table['refresh_action']) else ''}",
+        )
+    model = state["model"]
+    table.add_row(
+        "model", f"version {model['version']}, trained {model['trained_at'][:16]} UTC" if model else "none serves yet"
+    )
+    table.add_row("risk", ", ".join(f"{name} {count:,}" for name, count in state["risk"].items()))
+    table.add_row("queue", f"{state['queue']:,} customers wait")
+    table.add_row("emails", f"{state['emails']['total']:,}, {state['emails']['last_7_days']:,} in the last 7 days")
+    failures = state["failures"]
+    table.add_row(
+        "failures", f"errors {failures['errors']:,}, warnings {failures['warnings']:,} in the last {ALERTS_HOURS} hours"
+    )
+    for alert in failures["newest"]:
+        table.add_row("", escape(f"{alert['when']} UTC {alert['severity']}: {alert['message']} ({alert['link']})"))
+    console.print(table)
+
+
+@app.command(rich_help_panel="System")
+def latency(
+    hours: Annotated[float, typer.Option(help="How far to look back.", min=0.0)] = LATENCY_HOURS,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable, with histograms.")] = False,
+) -> None:
+    """Show how long events took to their ledger, features, score and email."""
+    from churn_assets.operations.latency import BOUNDS, SHARES, hops
+
+    found = hops(open_warehouse(load_settings(), read_only=True), utc_now() - timedelta(hours=hours))
+    if as_json:
+        said = [
+            {
+                "hop": hop.name,
+                "events": hop.events,
+                **{f"{name}_seconds": hop.quantile(share) for name, share in SHARES.items()},
+                "histogram": [
+                    {"up_to_seconds": bound, "events": count}
+                    for bound, count in zip([*BOUNDS, None], hop.histogram(), strict=True)
+                ],
+            }
+            for hop in found
+        ]
+        print(json.dumps(said, indent=2))  # noqa: T201
+        return
+    table = Table("hop", "events", *(f"{name}, s" for name in SHARES), box=None)
+    for hop in found:
+        seconds = (hop.quantile(share) for share in SHARES.values())
+        table.add_row(hop.name, f"{hop.events:,}", *("" if s is None else f"{s:.2f}" for s in seconds))
+    console.print(table)

@@ -1,0 +1,46 @@
+"""When periodic jobs are requested."""
+
+from churn_assets.rules import MAINTENANCE_SECONDS, SEARCH_SECONDS
+from churn_assets_tests.assets.conftest import Graph, skip_reason, the_request
+
+
+def test_maintenance_runs_only_where_something_was_written(graph: Graph, live_bank):
+    graph.run("ingest_events")
+    assert graph.tick("maintenance_sensor").run_requests
+    result = graph.run("maintain_tables")
+    assert result.success
+    (event,) = result.get_asset_materialization_events()
+    metadata = event.step_materialization_data.materialization.metadata
+    assert {"files_before", "files_after", "bytes_after", "snapshots_expired", "files_deleted"} <= metadata.keys()
+    assert skip_reason(graph.tick("maintenance_sensor")) == "maintain_tables ran a short while ago"
+    graph.clock.forward(MAINTENANCE_SECONDS)
+    assert "nothing was written since" in skip_reason(graph.tick("maintenance_sensor"))
+
+
+def test_the_search_index_is_asked_for_when_the_ledgers_have_what_it_has_not_and_follows_them(graph: Graph, live_bank):
+    assert graph.tick("search_sensor").run_requests  # there is none yet
+    built = graph.run("index_log_search")
+    (event,) = built.asset_materializations_for_node("log_search_index")
+    assert event.metadata["action"].value == "FULL"
+    assert event.metadata["reason"].value == "there was no index"
+    assert "a short while ago" in skip_reason(graph.tick("search_sensor"))
+    graph.clock.forward(SEARCH_SECONDS)
+    assert skip_reason(graph.tick("search_sensor"))
+    assert graph.run("ingest_events", the_request(graph.tick("kafka_sensor"))).success
+    assert graph.tick("search_sensor").run_requests
+    assert graph.run("index_log_search").success  # also where none of them is an error
+    graph.clock.forward(SEARCH_SECONDS)
+    assert skip_reason(graph.tick("search_sensor"))
+    graph.lake.transact(
+        lambda tx: tx.execute("UPDATE app_activity_logs SET error_code = 'ERR_NEW' WHERE error_code = 'ERR_NETWORK'")
+    )
+    assert graph.tick("search_sensor").run_requests
+    (event,) = graph.run("index_log_search").asset_materializations_for_node("log_search_index")
+    assert event.metadata["action"].value == "INCREMENTAL"
+    assert event.metadata["documents_added"].value
+
+
+def test_on_snowflake_the_search_refreshes_itself(graph: Graph):
+    graph.settings = graph.settings.model_copy(update={"target": "snowflake"})
+
+    assert skip_reason(graph.tick("search_sensor")) == "the warehouse's own search service keeps itself up to date"
