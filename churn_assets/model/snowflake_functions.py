@@ -57,11 +57,6 @@ def imports(schema: str, code: bytes) -> str:
     return f"IMPORTS = ('{_place(schema, code)}')"
 
 
-def imports(schema: str, code: bytes) -> str:
-    """What of a function or procedure names the code on the stage."""
-    return f"IMPORTS = ('{_place(schema, code)}')"
-
-
 def _place(schema: str, code: bytes) -> str:
     # By its content, so that a function keeps the code that it was created with.
     return f"@{schema}.churn_models/churn_assets-{digest(code)[:12]}.zip"
