@@ -7,10 +7,12 @@ PYTHON ?= python3
 UV_VERSION := 0.13.9
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 RUN := .venv/bin
+# The two processes of a test run have a core each, which the threads of numpy's libraries would only fight for.
+PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(RUN)/pytest
 SYNCED := .venv/.synced
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dashboard test test-slow test-kafka test-snowflake test-wheel check test-ui lint check-lock format dbt-vars event-docs screenshots benchmark-ingest benchmark-refresh benchmark-lag benchmark-latency benchmark-idle benchmark-effect benchmark-scoring benchmark-questions benchmark-dashboard benchmark-search clean
+.PHONY: help install demo dashboard test test-quick test-slow test-kafka test-snowflake test-wheel check test-ui lint check-lock format dbt-vars event-docs screenshots benchmark-ingest benchmark-refresh benchmark-lag benchmark-latency benchmark-idle benchmark-effect benchmark-scoring benchmark-questions benchmark-dashboard benchmark-search clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -32,11 +34,14 @@ demo: $(SYNCED)  ## Run broker, bank, producer and Dagster on this machine until
 dashboard: $(SYNCED)  ## Show the dashboard of CHURN_HOME on http://127.0.0.1:8501 until Ctrl-C
 	$(RUN)/churn dashboard $(ARGS)
 
-test: $(SYNCED)  ## Run the tests
-	$(RUN)/pytest -n 2 --dist loadfile $(ARGS)
+test: $(SYNCED)  ## Run the tests; of one part only: make test ARGS=churn_assets_tests/retention
+	$(PYTEST) -n 2 --dist loadfile $(ARGS)
+
+test-quick: $(SYNCED)  ## Run within a minute the tests that need no lake of dbt's, no Dagster and no training; ARGS as above
+	$(PYTEST) -n 2 --dist loadfile -m "not (heavy or ui or slow or kafka or emulator or snowflake)" $(ARGS)
 
 test-slow: $(SYNCED)  ## Run the slower tests: killed processes, many random histories
-	$(RUN)/pytest -n 2 --dist load -m slow $(ARGS)
+	$(PYTEST) -n 2 --dist load -m slow $(ARGS)
 
 check: $(SYNCED)  ## Run the whole graph on a small bank and fail on any failed asset check
 	$(RUN)/churn check
@@ -50,7 +55,7 @@ test-kafka: $(SYNCED) .tools/kafka  ## Run the tests against Apache Kafka and th
 	$(RUN)/pytest --kafka .tools/kafka -m "not slow" churn_assets_tests/ingestion churn_assets_tests/test_compose.py $(ARGS)
 
 test-snowflake: $(SYNCED)  ## Run the tests of the Snowflake side, against an emulator on this machine
-	$(RUN)/pytest -n 2 --dist loadfile -m "emulator or not (slow or kafka or ui or snowflake)" churn_assets_tests/snowflake $(ARGS)
+	$(PYTEST) -n 2 --dist loadfile -m "emulator or not (slow or kafka or ui or snowflake)" churn_assets_tests/snowflake $(ARGS)
 
 test-wheel: $(SYNCED)  ## Install the wheel into an environment of its own and run it in an empty folder
 	$(RUN)/pytest -m wheel churn_assets_tests/test_wheel.py $(ARGS)

@@ -1,6 +1,7 @@
 """Fixtures that more than one part of the tests reads. Each test has a home of its own."""
 
 import os
+import pickle
 import shutil
 from collections.abc import Iterator
 from datetime import timedelta
@@ -11,12 +12,17 @@ import pytest
 from churn_assets.clock import utc_now
 from churn_assets.ingestion.broker import embedded_broker
 from churn_assets.ingestion.kafka import Cluster
+from churn_assets.model import metrics, training
+from churn_assets.model.training import Trained, train
 from churn_assets.operations.lake import deploy
 from churn_assets.retention.emails import write_emails
 from churn_assets.settings import Settings, load_settings
 from churn_assets.simulator.seeding import new_bank, seed
+from churn_assets.warehouse import lake as lake_module
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.wiring import open_lake
+from churn_assets_tests.model.customers import training_rows
+from churn_assets_tests.once import made_once, worker_count
 from churn_assets_tests.retention.desk import desk_of
 
 
@@ -29,13 +35,24 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setenv("CHURN_HOME", str(tmp_path / "home"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_core_a_worker() -> Iterator[None]:
+    """A worker among several has one core: two threads in each query would only take turns, which costs a quarter."""
+    with pytest.MonkeyPatch.context() as patch:
+        if worker_count() > 1:
+            patch.setitem(lake_module._CONFIG, "threads", 1)
+        yield
+
+
 @pytest.fixture(scope="session")
 def deployed_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with an empty, deployed lake, made once: dbt takes seconds to start. Copy it, do not use it."""
-    home = tmp_path_factory.mktemp("template") / "home"
-    settings = load_settings(CHURN_HOME=home)
-    deploy(settings, open_lake(settings.lake_path), lambda _: None)
-    return home
+    """A home with an empty, deployed lake: dbt takes seconds. Copy it, do not use it."""
+
+    def make(home: Path) -> None:
+        settings = load_settings(CHURN_HOME=home)
+        deploy(settings, open_lake(settings.lake_path), lambda _: None)
+
+    return made_once(tmp_path_factory, "deployed", make)
 
 
 @pytest.fixture
@@ -61,19 +78,23 @@ def broker(settings: Settings) -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def home_of_a_bank(deployed_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The home of `bank`, for tests that only read."""
-    home = tmp_path_factory.mktemp("analyst") / "home"
-    shutil.copytree(deployed_home, home)
-    lake, now = open_lake(load_settings(CHURN_HOME=home).lake_path), utc_now()
-    seed(lake, new_bank(400, 60, 1, now), now, lambda ledger, rows: None)
-    lake.refresh([table.name for table in lake.dynamic_tables(now)], now)
-    write_emails(lake, desk_of(lake), now.date(), now)
-    lake.transact(
-        lambda tx: tx.execute(
-            "UPDATE agent_intervention_log SET created_at = ? WHERE customer_id ="
-            " (SELECT min(customer_id) FROM agent_intervention_log)",
-            [now - timedelta(days=60)],
+
+    def make(home: Path) -> None:
+        shutil.copytree(deployed_home, home)
+        lake, now = open_lake(load_settings(CHURN_HOME=home).lake_path), utc_now()
+        seed(lake, new_bank(400, 60, 1, now), now, lambda ledger, rows: None)
+        lake.refresh([table.name for table in lake.dynamic_tables(now)], now)
+        write_emails(lake, desk_of(lake), now.date(), now)
+        lake.transact(
+            lambda tx: tx.execute(
+                "UPDATE agent_intervention_log SET created_at = ? WHERE customer_id ="
+                " (SELECT min(customer_id) FROM agent_intervention_log)",
+                [now - timedelta(days=60)],
+            )
         )
-    )
+
+    home = tmp_path_factory.mktemp("analyst") / "home"
+    shutil.copytree(made_once(tmp_path_factory, "bank", make), home)
     return home
 
 
@@ -83,6 +104,32 @@ def bank(home_of_a_bank: Path) -> LakeWarehouse:
     return open_lake(load_settings(CHURN_HOME=home_of_a_bank).lake_path)
 
 
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """A model of 2,000 made-up customers; who changes it, copies it."""
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "trained.pickle").write_bytes(pickle.dumps(train(training_rows())))
+
+    return pickle.loads((made_once(tmp_path_factory, "trained", make) / "trained.pickle").read_bytes())
+
+
+@pytest.fixture
+def quick_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings in a third of the time, where how well they learn does not matter."""
+    monkeypatch.setattr(training, "TREES", 25)
+    monkeypatch.setattr(training, "IMPORTANCE_REPEATS", 1)
+    monkeypatch.setattr(metrics, "RESAMPLES", 20)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--kafka LIBRARIES`: run the ingestion tests against Apache Kafka, whose jars are in that folder."""
     parser.addoption("--kafka", default=None, metavar="LIBRARIES", help=str(pytest_addoption.__doc__))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as `heavy` what needs a lake that dbt has deployed, or a trained model; files may say so of themselves."""
+    for item in items:
+        if {"deployed_home", "trained"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker("heavy")

@@ -18,7 +18,7 @@ import yaml
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from churn_assets.dynamic_tables.engine import DynamicTableError, Refresh
+from churn_assets.dynamic_tables.tables import DynamicTableError, Refresh
 from churn_assets.ingestion.events import LEDGERS
 from churn_assets.operations import dbt
 from churn_assets.rules import FEATURE_WINDOW_DAYS, HIGH_FROM, MEDIUM_FROM, MONEY_OUT_CODES, RISK_RULES, dbt_vars

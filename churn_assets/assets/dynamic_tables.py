@@ -16,8 +16,8 @@ from dagster_dbt import DagsterDbtTranslator, build_dbt_asset_specs
 
 from churn_assets.assets.charts import line_charts
 from churn_assets.clock import utc_now
-from churn_assets.dynamic_tables.engine import DOWNSTREAM, Refresh, parse_target_lag
-from churn_assets.warehouse.protocol import PastRefresh, Warehouse, row_count
+from churn_assets.dynamic_tables.tables import DynamicTable, Refresh, target_lag_seconds
+from churn_assets.warehouse.protocol import Warehouse, row_count
 
 _SLICE = timedelta(minutes=15)
 _SLICES = timedelta(days=1) // _SLICE
@@ -59,15 +59,29 @@ class ChurnDbtTranslator(DagsterDbtTranslator):
 
 
 def _target_lag_seconds(manifest: Mapping[str, Any], unique_id: str) -> int | None:
-    """The target lag of a dynamic table; where that is DOWNSTREAM, the least of those that read it."""
-    node = manifest["nodes"].get(unique_id, {})
-    target_lag = node.get("config", {}).get("target_lag")
-    if target_lag is None:
+    """The target lag of a dynamic table; None for every other node."""
+    tables = {key: node for key, node in manifest["nodes"].items() if _is_dynamic_table(node)}
+    if unique_id not in tables:
         return None
-    if target_lag.upper() != DOWNSTREAM:
-        return parse_target_lag(target_lag)
-    readers = (_target_lag_seconds(manifest, reader) for reader in manifest["child_map"][unique_id])
-    return min((seconds for seconds in readers if seconds is not None), default=None)
+    return target_lag_seconds(
+        tables[unique_id]["name"],
+        {node["name"]: node["config"]["target_lag"] for node in tables.values()},
+        {node["name"]: _dynamic_sources(manifest, key) for key, node in tables.items()},
+    )
+
+
+def _is_dynamic_table(node: Mapping[str, Any]) -> bool:
+    return node["config"].get("materialized") == "dynamic_table"
+
+
+def _dynamic_sources(manifest: Mapping[str, Any], unique_id: str) -> set[str]:
+    """The dynamic tables that a model reads, itself or through models that are written into its query."""
+    found: set[str] = set()
+    for parent in manifest["parent_map"][unique_id]:
+        node = manifest["nodes"].get(parent)
+        if node is not None:  # else a source
+            found |= {node["name"]} if _is_dynamic_table(node) else _dynamic_sources(manifest, parent)
+    return found
 
 
 @dataclass(frozen=True)
@@ -102,17 +116,17 @@ def dynamic_table_assets(manifest_path: Path) -> dg.AssetsDefinition:
         """Bring the selected tables up to date and check their rows."""
         results = warehouse.refresh([key.path[-1] for key in context.selected_asset_keys], utc_now())
         now = utc_now()
-        lags = {table.name: table.lag_seconds for table in warehouse.dynamic_tables(now)}
+        tables = {table.name: table for table in warehouse.dynamic_tables(now)}
         past = warehouse.past_refreshes(now - timedelta(days=1))
         for result in results:
             key = dg.AssetKey(result.name)
             yield dg.MaterializeResult(
                 asset_key=key,
                 metadata={
-                    **refresh_metadata(warehouse, specs[key], result, lags[result.name]),
+                    **refresh_metadata(warehouse, specs[key], result, tables[result.name].lag_seconds),
                     "last_day": last_day((each for each in past if each.name == result.name), now),
                 },
-                check_results=[*_run_tests(warehouse, key, tests[key]), _lag_check(key, result)],
+                check_results=[*_run_tests(warehouse, key, tests[key]), _lag_check(key, result, tables[result.name])],
             )
 
     return refresh
@@ -143,9 +157,7 @@ def refresh_metadata(warehouse: Warehouse, spec: dg.AssetSpec, result: Refresh, 
     descriptions = {column.name: column.description for column in described.columns} if described else {}
     return {
         **numbers_of(result),
-        "reason": result.reason,
         "lag_seconds": lag_seconds,
-        "source_snapshot": result.position,
         "dagster/row_count": row_count(warehouse, result.name),
         "dagster/column_schema": dg.TableSchema(
             [
@@ -156,7 +168,7 @@ def refresh_metadata(warehouse: Warehouse, spec: dg.AssetSpec, result: Refresh, 
     }
 
 
-def numbers_of(refresh: Refresh | PastRefresh) -> dict[str, Any]:
+def numbers_of(refresh: Refresh) -> dict[str, Any]:
     """What is known of every refresh, also of one that no run did."""
     return {
         "refresh_action": refresh.action,
@@ -166,6 +178,8 @@ def numbers_of(refresh: Refresh | PastRefresh) -> dict[str, Any]:
         "rows_deleted": refresh.rows_deleted,
         "lag_seconds_before": refresh.lag_seconds_before,
         "duration_seconds": refresh.duration_seconds,
+        "reason": refresh.reason,
+        "source_snapshot": refresh.position,
     }
 
 
@@ -174,7 +188,7 @@ def timestamp_of(time: datetime) -> dg.TimestampMetadataValue:
     return dg.MetadataValue.timestamp(time.replace(tzinfo=UTC))
 
 
-def last_day(past: Iterable[PastRefresh], now: datetime) -> dg.MarkdownMetadataValue:
+def last_day(past: Iterable[Refresh], now: datetime) -> dg.MarkdownMetadataValue:
     """A chart of lags and durations of one table's refreshes in the 24 hours before `now` (UTC), the worst of each slice."""
     lags, durations = {}, {}
     for refresh in past:
@@ -203,11 +217,11 @@ def _run_tests(warehouse: Warehouse, key: dg.AssetKey, tests: list[_DataTest]) -
     ]
 
 
-def _lag_check(key: dg.AssetKey, result: Refresh) -> dg.AssetCheckResult:
+def _lag_check(key: dg.AssetKey, result: Refresh, table: DynamicTable) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         asset_key=key,
         check_name=LAG_CHECK,
-        passed=result.action == "INITIAL" or result.lag_seconds_before <= result.target_lag_seconds,
+        passed=result.action == "INITIAL" or result.lag_seconds_before <= table.target_lag_seconds,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={"lag_seconds_before": result.lag_seconds_before, "target_lag_seconds": result.target_lag_seconds},
+        metadata={"lag_seconds_before": result.lag_seconds_before, "target_lag_seconds": table.target_lag_seconds},
     )

@@ -10,7 +10,7 @@ from churn_assets.automation.gates import blocked, not_now, under_way
 from churn_assets.automation.jobs import refresh_job, score_job
 from churn_assets.automation.watching import TICK_SECONDS
 from churn_assets.clock import Clock
-from churn_assets.dynamic_tables.engine import DynamicTable
+from churn_assets.dynamic_tables.tables import DynamicTable
 from churn_assets.retention.queue import ALERT_STREAM, STREAM
 from churn_assets.rules import HISTORY_SECONDS, REFRESH_ALLOWANCE_SECONDS
 from churn_assets.settings import Settings

@@ -14,7 +14,7 @@ import typer
 
 from churn_assets.cli import bank, model, outbox, questions, system
 from churn_assets.cli.shown import errors, say
-from churn_assets.dynamic_tables.engine import DynamicTableError
+from churn_assets.dynamic_tables.tables import DynamicTableError
 from churn_assets.errors import ChurnError
 from churn_assets.settings import load_settings
 
@@ -104,7 +104,3 @@ def demo(
         rate=rate,
         say=say,
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -7,26 +7,11 @@ follow from changes is `incremental`.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any, Protocol
 
+from churn_assets.dynamic_tables.catalog import LakeTransaction
 from churn_assets.dynamic_tables.incremental import TOUCHED_KEYS, Plan, all_of, changes_of
-from churn_assets.intervals import day_intervals
-
-
-class DynamicTableError(Exception):
-    """A definition that cannot be refreshed; the message names the table and the fault."""
-
-
-class LakeTransaction(Protocol):
-    """An open transaction on the lake, which is the current database."""
-
-    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
-        """Run one statement; the number of rows it changed."""
-        ...
-
-    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """All rows of a query."""
-        ...
+from churn_assets.dynamic_tables.intervals import day_intervals
+from churn_assets.dynamic_tables.tables import DynamicTableError
 
 
 @dataclass(frozen=True)

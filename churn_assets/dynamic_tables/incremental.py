@@ -75,13 +75,29 @@ def all_of(table: str) -> str:
     return f"refresh_all_of_{table}"
 
 
+@dataclass(frozen=True)
+class Reads:
+    """What a query reads: tables by their unqualified names, and variables by `getvariable`, in lower case."""
+
+    tables: frozenset[str]
+    variables: frozenset[str]
+
+
 @cache
-def sources_of(query: str) -> frozenset[str]:
-    """Names of the tables that a query reads, unqualified."""
+def reads_of(query: str) -> Reads:
+    """What a query reads, or `NotIncrementalError` where it is not understood."""
     with _understanding():
-        scopes = traverse_scope(sqlglot.parse_one(query, dialect=_DIALECT))
-    return frozenset(
-        source.name for scope in scopes for source in scope.sources.values() if isinstance(source, exp.Table)
+        tree = sqlglot.parse_one(query, dialect=_DIALECT)
+        scopes = traverse_scope(tree)
+    return Reads(
+        frozenset(
+            source.name for scope in scopes for source in scope.sources.values() if isinstance(source, exp.Table)
+        ),
+        frozenset(
+            call.expressions[0].name.lower()
+            for call in tree.find_all(exp.Anonymous)
+            if call.name.lower() == "getvariable" and call.expressions
+        ),
     )
 
 

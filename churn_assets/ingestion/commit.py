@@ -12,11 +12,11 @@ from datetime import date, datetime, timedelta
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from churn_assets.dynamic_tables.intervals import day_intervals
 from churn_assets.errors import ChurnError
 from churn_assets.ingestion.decoding import Decoded
 from churn_assets.ingestion.events import EXTRA_FIELDS, LEDGERS, EventType
 from churn_assets.ingestion.kafka import Chunk, OffsetRange, Partition
-from churn_assets.intervals import day_intervals
 from churn_assets.warehouse.protocol import Transaction, Warehouse
 from churn_assets.warehouse.values import as_table, flat
 

@@ -11,12 +11,14 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from churn_assets.dynamic_tables.difference import quoted
 from churn_assets.errors import ChurnError
 from churn_assets.ingestion.commit import Stored, store_decoded, store_rejects
 from churn_assets.ingestion.decoding import MESSAGE_SCHEMA, Decoded, decode
 from churn_assets.ingestion.events import LEDGERS, STORED_COLUMNS, EventType
 from churn_assets.rules import INGEST_CHUNK_MESSAGES
 from churn_assets.warehouse.protocol import Transaction, Warehouse
+from churn_assets.warehouse.values import literal
 
 FILE_EPOCH = "file"  # of rejects that come from a file: kafka_topic is its path, kafka_offset the number of its row
 _READERS = {
@@ -168,9 +170,9 @@ def _rows_as_events(file: Path, event_type: EventType) -> Generator[pa.Table]:
         connection.execute("SET TimeZone = 'UTC'")
         connection.execute("SET memory_limit = '1GB'")
         names = _columns(connection, file)
-        payload = ", ".join(f"{_quoted(name.lower(), chr(39))}: {_quoted(name, chr(34))}" for name in names)
+        payload = ", ".join(f"{literal(name.lower())}: {quoted(name)}" for name in names)
         time = next((name for name in names if name.lower() == event_type.event_time), None)
-        order = f"ORDER BY {_quoted(time, chr(34))}" if time and not event_type.is_dimension else ""
+        order = f"ORDER BY {quoted(time)}" if time and not event_type.is_dimension else ""
         try:
             reader = connection.execute(
                 "SELECT 0::INTEGER AS kafka_partition, number AS kafka_offset, $written::TIMESTAMP AS kafka_time,"
@@ -182,7 +184,3 @@ def _rows_as_events(file: Path, event_type: EventType) -> Generator[pa.Table]:
                 yield pa.Table.from_batches([batch]).cast(MESSAGE_SCHEMA)
         except duckdb.Error as error:
             raise FileError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
-
-
-def _quoted(name: str, mark: str) -> str:
-    return mark + name.replace(mark, 2 * mark) + mark

@@ -15,7 +15,7 @@ from churn_assets.project_files import contents, modules_behind
 from churn_assets.rules import FEATURES
 
 REPOSITORY = "snowflake.snowpark.pypi_shared_repository"  # PyPI, so that there is what is here
-SCORING_PACKAGES = ("numpy", "onnx", "pandas", "pydantic-settings", "snowflake-snowpark-python")
+SCORING_PACKAGES = ("numpy", "onnx", "pandas", "snowflake-snowpark-python")
 TRAINING_PACKAGES = (*SCORING_PACKAGES, "pyarrow", "scikit-learn", "skl2onnx", "sqlglot")
 _SCORING, _TRAINING = "churn_assets.model.snowflake_scoring", "churn_assets.model.snowflake_training"
 

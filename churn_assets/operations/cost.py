@@ -5,7 +5,7 @@ Here belongs the arithmetic; what is deployed is `snowflake_deployment`'s.
 
 from collections.abc import Iterable
 
-from churn_assets.dynamic_tables.engine import DOWNSTREAM, parse_lag
+from churn_assets.dynamic_tables.tables import is_downstream, parse_target_lag
 from churn_assets.operations.dbt import Model
 from churn_assets.retention.writing.prompts import MAX_ANSWER_TOKENS, load_prompts
 from churn_assets.retention.writing.writer import EmailRequest
@@ -34,8 +34,8 @@ def estimate(settings: Settings, models: Iterable[Model], size: str = "XSMALL", 
     ]
     lags: dict[int, list[str]] = {}
     for model in models:
-        if model.target_lag.upper() != DOWNSTREAM:
-            lags.setdefault(parse_lag(model.target_lag), []).append(model.name)
+        if not is_downstream(model.target_lag):
+            lags.setdefault(parse_target_lag(model.target_lag), []).append(model.name)
     for lag, names in sorted(lags.items()):
         share = min(1.0, awake / lag)
         sleep = ", so it never sleeps" if share == 1 else f", {DAY_SECONDS // lag} times {awake} s"

@@ -91,8 +91,10 @@ def manifest_path(settings: Settings) -> Path:
 def deployed_score_source(settings: Settings) -> str:
     """Which score makes the class in the predictions that were deployed last: `model` or `heuristic`."""
     nodes = json.loads(manifest_path(settings).read_text())["nodes"].values()
-    (query,) = [node["compiled_code"] for node in nodes if node["name"] == "dyn_churn_predictions"]
-    return "model" if "coalesce(model_score, churn_score)" in query else "heuristic"
+    (meta,) = [node["config"]["meta"] for node in nodes if node["name"] == "dyn_churn_predictions"]
+    if "score_source" not in meta:
+        raise DeploymentError("the predictions were deployed by an older version; run `churn deploy` again")
+    return meta["score_source"]
 
 
 def _dbt(profiles: Path, folder: Path, command: str, *options: str) -> None:

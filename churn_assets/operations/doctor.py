@@ -41,17 +41,14 @@ class Finding:
 def examine(settings: Settings) -> list[Finding]:
     """Look at everything, also after a problem was found."""
     first = [_finding("settings", lambda: _settings(settings)), _finding("disk", lambda: _disk(settings))]
-    warehouse = open_warehouse(settings, read_only=True)
-    last = [
-        _finding("deployment", lambda: _deployment(settings)),
-        _finding("emails", lambda: _emails(settings, warehouse)),
-    ]
+    last = [_finding("deployment", lambda: _deployment(settings)), _finding("emails", lambda: _emails(settings))]
     if settings.target == "snowflake":
         of_account = examine_account(settings, utc_now)
         if of_account[0].problem:  # all that asks the warehouse would say the same
             return [*first, *of_account, *last]
     else:
         of_account = []
+    warehouse = open_warehouse(settings, read_only=True)
     return [
         *first,
         *(of_account or [_finding("warehouse", lambda: _warehouse(settings, warehouse))]),
@@ -139,9 +136,9 @@ def _kafka(settings: Settings, warehouse: Warehouse) -> str:
     return f"{cluster.bootstrap_servers}, {len(found)} partitions, {waiting:,} messages wait"
 
 
-def _emails(settings: Settings, warehouse: Warehouse) -> str:
+def _emails(settings: Settings) -> str:
     """What is set and what marketing wrote; neither a language model nor a mail server is called."""
-    writer = make_desk(settings, warehouse).writer
+    writer = make_desk(settings, open_warehouse(settings, read_only=True)).writer
     quiet_hours(settings)
     smtp = smtp_of(settings) if settings.smtp_url else None
     out = f"sent over {smtp.host}:{smtp.port}" if smtp else "not sent (CHURN_SMTP_URL is not set)"

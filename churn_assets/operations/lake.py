@@ -6,7 +6,7 @@ Every step can be repeated, and nothing that holds data is ever dropped. Snowfla
 from collections.abc import Callable
 
 from churn_assets.clock import utc_now
-from churn_assets.dynamic_tables.engine import Refresh
+from churn_assets.dynamic_tables.tables import Refresh
 from churn_assets.operations.dbt import declare
 from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse

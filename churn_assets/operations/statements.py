@@ -10,6 +10,7 @@ By documentation only: they have not met a live account.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Literal
 
 from churn_assets.analyst.semantic_model import for_snowflake, load_semantic_model
@@ -25,6 +26,7 @@ from churn_assets.rules import (
 from churn_assets.search.catalogue import load_case_categories, load_error_codes
 from churn_assets.settings import Settings
 from churn_assets.warehouse.snowflake_names import Names, SnowflakeSqlError
+from churn_assets.warehouse.values import literal
 
 Phase = Literal["account", "schema", "functions", "dbt", "after_dbt"]
 # In the order of deployment. `functions` and `dbt` are not of this module.
@@ -62,7 +64,7 @@ class Statement:
     text: str
     phase: Phase
 
-    @property
+    @cached_property
     def plain(self) -> str:
         """The text on one line, without comments."""
         return " ".join(_without_comments(self.text).split())
@@ -72,7 +74,7 @@ class Statement:
         """The file, from the project's root."""
         return self.file if self.phase in {"functions", "dbt"} else f"sql/{self.file}"
 
-    @property
+    @cached_property
     def about(self) -> str:
         """What it creates or changes: the same for another version of it, and unlike what its file has beside it."""
         for pattern in _ABOUT:
@@ -87,21 +89,22 @@ class Statement:
         return bool(_OF_THE_SESSION.match(self.plain))
 
 
-def statements(names: Names) -> list[Statement]:
+@cache  # 40 files are read and filled in; a deployment asks several times
+def statements(names: Names) -> tuple[Statement, ...]:
     """All statements in the order of deployment; each can be repeated, and none drops or replaces what holds data.
 
     `account` needs an administrator. `schema` and `after_dbt` each open with the session's role and schema. Before
     `after_dbt`, the model's functions and then the dynamic tables (dbt) have to be there.
     """
     values = _values(names)
-    return [
+    return tuple(
         Statement(file, text, phase)
         for phase, files in _files().items()
         for file in files
         for text in split(render((_SQL / file).read_text(), values, file))
         # The other statements of the tables' files tell the lake's own engine of streams.
         if file.startswith("snowflake/") or _without_comments(text).startswith("CREATE TABLE IF NOT EXISTS")
-    ]
+    )
 
 
 def driver_statements(settings: Settings, names: Names) -> list[Statement]:
@@ -190,4 +193,4 @@ def within_dollars(text: str) -> str:
 
 def _literal(text: str) -> str:
     """A text as Snowflake reads it within a body between $$, which nothing in it can end."""
-    return "'" + within_dollars(text).replace("\\", "\\\\").replace("'", "''") + "'"
+    return literal(within_dollars(text), "snowflake")

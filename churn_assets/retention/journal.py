@@ -4,25 +4,21 @@ A run that dies between a language model's answer and the commit that stores it 
 the file only; the warehouse decides what is still owed. One run at a time uses it on a machine (`turn_to_write`).
 """
 
-import fcntl
 import json
 import os
-from collections.abc import Collection, Generator
-from contextlib import contextmanager
+from collections.abc import Collection
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from threading import Lock
 
 from churn_assets.retention.writing.writer import Answer
+from churn_assets.warehouse.turns import turn
 
 
-@contextmanager
-def turn_to_write(folder: Path) -> Generator[None]:
-    """Wait until no other run of this machine writes emails; the kernel ends a dead run's turn."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+def turn_to_write(folder: Path) -> AbstractContextManager[None]:
+    """Wait until no other run of this machine writes emails."""
+    return turn(folder / "lock")
 
 
 class AnswerJournal:

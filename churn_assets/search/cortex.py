@@ -13,7 +13,6 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from churn_assets.operations.statements import statements
 from churn_assets.search.catalogue import load_error_codes
 from churn_assets.search.grants import Seen
 from churn_assets.search.hits import DEFAULT_LIMIT, MAX_LIMIT, Filters, Hit
@@ -89,9 +88,7 @@ class CortexSearch:
             ) from error
 
     def _newest(self, filters: Filters, segments: frozenset[str] | None, wanted: int) -> list[_Row]:
-        """What the service would be filled with, since it answers no question without words."""
-        create = next(one.text for one in statements(self._names) if one.plain.startswith("CREATE CORTEX SEARCH"))
-        filled_by = create.partition("\nAS\n")[2]
+        """What the service is filled with, since it answers no question without words."""
         conditions, values = ["TRUE"], list[Any]()
         for name in _EXACT:
             if (value := getattr(filters, name)) is not None:
@@ -105,7 +102,7 @@ class CortexSearch:
             conditions.append(f"segment IN ({', '.join('?' * len(segments))})")
             values += sorted(segments)
         rows = self._warehouse.query(
-            f"SELECT {', '.join(_COLUMNS)} FROM ({filled_by}) AS events"
+            f"SELECT {', '.join(_COLUMNS)} FROM {self._names.database}.{self._names.schema}.searchable_events"
             f" WHERE {' AND '.join(conditions)} ORDER BY happened_at DESC NULLS LAST LIMIT {wanted}",
             values,
         )

@@ -8,14 +8,12 @@ at the other one, and what it did is done again from there. A build from nothing
 takes its place by the exchange of one symbolic link.
 """
 
-import fcntl
 import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -40,6 +38,7 @@ from churn_assets.search.events import (
 from churn_assets.search.hits import Filters
 from churn_assets.search.words import clean, words
 from churn_assets.warehouse.protocol import Warehouse
+from churn_assets.warehouse.turns import turn
 
 FORMAT = 1  # of the documents: one of another format is not read, but built again
 WRITER_BYTES = 64 * 1024 * 1024
@@ -132,7 +131,7 @@ class LogIndex:
         One process at a time does so, others wait for their turn.
         """
         started = perf_counter()
-        with self._turn():
+        with turn(self._folder / "writer.lock"):
             until = position_now(self._lake)
             after, why_not = self._last_position()
             action, added, removed = "NO_DATA", 0, 0
@@ -156,13 +155,6 @@ class LogIndex:
                 seconds=perf_counter() - started,
                 position=until,
             )
-
-    @contextmanager
-    def _turn(self) -> Generator[None]:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / "writer.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
     def _last_position(self) -> tuple[Position | None, str]:
         """The snapshot up to which the index is complete; None, and why, where it has to be built from nothing."""

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from churn_assets.clock import utc_now
-from churn_assets.dynamic_tables.engine import parse_target_lag
+from churn_assets.dynamic_tables.tables import parse_target_lag
 from churn_assets.errors import ChurnError
 from churn_assets.rules import ANALYST_ROLE, ENGINEER_ROLE, FEATURES_TARGET_LAG, SNAPSHOT_RETENTION_HOURS
 from churn_assets.serving import guard

@@ -6,18 +6,21 @@ and the same rule for rows. What the views mean is said in their files.
 On the lake this is an order among programs, no wall: who may read its files can read all that is in them.
 """
 
-import re
+from dataclasses import dataclass
 from functools import cache
+
+import sqlglot
+from sqlglot import exp
+from sqlglot.tokenizer_core import TokenType
 
 from churn_assets.project_files import PROJECT_FILES, files_in
 from churn_assets.retention.effect import outcomes_in_sql
 from churn_assets.rules import ENGINEER_ROLE
+from churn_assets.warehouse.values import literal
 
 LAKE = "lake.main."
 _FOLDER = PROJECT_FILES / "sql" / "snowflake" / "after_dbt"
-_VIEW = re.compile(r"^CREATE OR REPLACE SECURE VIEW .+\.(\w+) \($", re.MULTILINE)
-_COLUMN = re.compile(r"^    (\w+)(?: WITH MASKING POLICY .+\.(\w+)(?: USING .+)?)?,?$", re.MULTILINE)
-_SEGMENT_RULE = re.compile(r"^WITH ROW ACCESS POLICY .+\.granted_segments ON \((\w+)\)$", re.MULTILINE)
+_CREATES_VIEW = ["CREATE", "OR", "REPLACE", "SECURE", "VIEW"]
 # The masks of 060_policies.sql, as this engine says them; a test holds the two to the same results.
 _MASKS = {
     "mask_name": r"regexp_replace({column}, '(\S)\S*', '\1.', 'g')",
@@ -29,8 +32,7 @@ _MASKS = {
 @cache
 def serving_views(role: str = ENGINEER_ROLE) -> dict[str, str]:
     """The query over the lake that gives what a role sees of each serving view, by the view's name."""
-    texts = (file.read_text() for file in files_in(_FOLDER, "*.sql"))
-    return {found[1]: _as_seen_by(role, text) for text in texts if (found := _VIEW.search(text))}
+    return {view.name: _as_seen_by(role, view) for view in _views()}
 
 
 def with_serving_views(sql: str, role: str = ENGINEER_ROLE) -> str:
@@ -46,22 +48,53 @@ def with_tables(sql: str, tables: dict[str, str]) -> str:
     return f"WITH {added}, {rest}" if begins.upper() == "WITH" else f"WITH {added} {sql}"
 
 
-def _as_seen_by(role: str, text: str) -> str:
-    header, _, query = text.partition("\nAS\n")
-    query = query.replace("{{ outcomes }}", outcomes_in_sql(LAKE)).replace("{{ database }}.{{ schema }}.", LAKE)
-    query = query.strip().rstrip(";")
-    if role == ENGINEER_ROLE:
-        return query
-    columns = [
-        f"{_MASKS[mask].format(column=column)} AS {column}" if mask else column
-        for column, mask in _COLUMN.findall(header.partition("\n)\n")[0])
-    ]
-    (segment,) = _SEGMENT_RULE.findall(header)
-    granted = f"SELECT segment FROM {LAKE}segment_grants WHERE role_name = {_literal(role)}"
-    return (
-        f"SELECT {', '.join(columns)} FROM ({query}) AS every_row WHERE {segment} IN ({granted}) OR '*' IN ({granted})"
+@dataclass(frozen=True)
+class _View:
+    """A secure view as its file declares it."""
+
+    name: str
+    masks: dict[str, str | None]  # by column: the masking policy, if it has one
+    segment: str  # the column by which the row access policy granted_segments chooses rows
+    query: str  # over the lake's tables
+
+
+@cache
+def _views() -> tuple[_View, ...]:
+    found = (_view(file.read_text()) for file in files_in(_FOLDER, "*.sql"))
+    return tuple(view for view in found if view)
+
+
+def _view(text: str) -> _View | None:
+    """The secure view that a file makes; None where it makes something else."""
+    text = text.replace("{{ outcomes }}", outcomes_in_sql(LAKE)).replace("{{ database }}.{{ schema }}.", LAKE)
+    text = text.replace("{{ database }}.{{ serving_schema }}.", "")
+    tokens = sqlglot.tokenize(text, read="snowflake")
+    if [token.text.upper() for token in tokens[: len(_CREATES_VIEW)]] != _CREATES_VIEW:
+        return None
+    end = next(token.end for token in tokens if token.token_type == TokenType.ALIAS) + 1
+    # The query is taken as it is written, not as sqlglot would write it.
+    created = sqlglot.parse_one(f"{text[:end]} SELECT 1", read="snowflake")
+    policies = {
+        column.name: [constraint.this.name for constraint in column.find_all(exp.MaskingPolicyColumnConstraint)]
+        for column in created.this.expressions
+    }
+    (rows,) = [rule for rule in created.find_all(exp.RowAccessProperty) if rule.this.name == "granted_segments"]
+    return _View(
+        name=created.this.this.name,
+        masks={column: found[0] if found else None for column, found in policies.items()},
+        segment=rows.expressions[0].name,
+        query=text[end:].strip().rstrip(";"),
     )
 
 
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
+def _as_seen_by(role: str, view: _View) -> str:
+    if role == ENGINEER_ROLE:
+        return view.query
+    columns = [
+        f"{_MASKS[mask].format(column=column)} AS {column}" if mask else column for column, mask in view.masks.items()
+    ]
+    granted = f"SELECT segment FROM {LAKE}segment_grants WHERE role_name = {literal(role)}"
+    return (
+        f"SELECT {', '.join(columns)} FROM ({view.query}) AS every_row"
+        f" WHERE {view.segment} IN ({granted}) OR '*' IN ({granted})"
+    )

@@ -4,7 +4,6 @@ Here belong connections, transactions with their retries, and the lake's own set
 the callers; refreshes belong to `churn_assets.dynamic_tables`.
 """
 
-import fcntl
 import os
 import random
 import re
@@ -12,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import date, datetime, timedelta
 from functools import cached_property, partial
 from importlib.resources import files
@@ -23,8 +22,10 @@ from typing import Any, TypeAlias
 import duckdb
 import pyarrow as pa
 
-from churn_assets.dynamic_tables import engine
-from churn_assets.dynamic_tables.engine import DynamicTable, LakeTransaction, Refresh
+from churn_assets.dynamic_tables import engine, streams
+from churn_assets.dynamic_tables.catalog import LakeTransaction
+from churn_assets.dynamic_tables.definitions import schema_script
+from churn_assets.dynamic_tables.tables import DynamicTable, Refresh
 from churn_assets.errors import ChurnError, ModelFileError
 from churn_assets.project_files import PROJECT_FILES, files_in
 from churn_assets.rules import (
@@ -39,12 +40,13 @@ from churn_assets.warehouse.protocol import (
     Column,
     Credits,
     Maintenance,
-    PastRefresh,
     QueryTimeoutError,
     ReadOnlyError,
     T,
     Transaction,
 )
+from churn_assets.warehouse.turns import turn
+from churn_assets.warehouse.values import literal
 
 BUSY_TIMEOUT_MS = 5000
 MAX_ATTEMPTS = 20
@@ -120,7 +122,7 @@ class _LakeTransaction:
 
     def consume_stream(self, stream: str) -> str:
         changes = f"changes_of_{stream}"
-        engine.consume_stream(self, stream, changes)
+        streams.consume_stream(self, stream, changes)
         return changes
 
 
@@ -156,7 +158,7 @@ class LakeWarehouse:
             self._functions(connection, partial(read_model, self._path))
         # The path is given at each attachment, so that a home may be moved or copied: files are found relative to it.
         options = [
-            f"DATA_PATH {_literal(self._path / 'data')}",
+            f"DATA_PATH {literal(str(self._path / 'data'))}",
             "OVERRIDE_DATA_PATH true",
             f"META_BUSY_TIMEOUT {BUSY_TIMEOUT_MS}",
         ]
@@ -164,12 +166,11 @@ class LakeWarehouse:
             options += ["READ_ONLY"]
         else:
             options += ["META_JOURNAL_MODE 'WAL'", f"DATA_INLINING_ROW_LIMIT {_INLINE_ROWS}"]
-        attach = f"ATTACH {_literal(f'ducklake:sqlite:{catalog}')} AS lake ({', '.join(options)})"
+        attach = f"ATTACH {literal(f'ducklake:sqlite:{catalog}')} AS lake ({', '.join(options)})"
         is_made = self._path / "is_made"
         if self._read_only or is_made.exists():
             connection.execute(attach)
         else:
-            self._path.mkdir(parents=True, exist_ok=True)
             with self._turn_to_write():  # the first attachment makes the catalog, and no two may make it at once
                 connection.execute(attach)
                 is_made.touch()
@@ -197,14 +198,11 @@ class LakeWarehouse:
             raise
         self._readers.append(cursor)
 
-    @contextmanager
-    def _turn_to_write(self) -> Generator[None]:
+    def _turn_to_write(self) -> AbstractContextManager[None]:
         # SQLite refuses the commit of a transaction that any other one has overtaken, so writers of one machine take turns
         # instead of running in vain; the kernel ends a dead writer's turn. Correctness does not rest on this: a writer
         # from elsewhere is met by the retry in `transact`.
-        with (self._path / "writer.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        return turn(self._path / "writer.lock")
 
     def deploy(self) -> None:
         scripts = [
@@ -213,7 +211,7 @@ class LakeWarehouse:
         ]
 
         def create(tx: Transaction) -> None:
-            for script in [engine.schema_script(), *scripts]:
+            for script in [schema_script(), *scripts]:
                 for statement in duckdb.extract_statements(script):
                     tx.execute(statement.query)
             tx.execute("CALL ducklake_set_option('lake', 'target_file_size', ?)", [f"{FILE_BYTES}B"])
@@ -260,13 +258,14 @@ class LakeWarehouse:
         wanted = list(names)
         return self.transact(lambda tx: engine.refresh(tx, wanted, now))
 
-    def past_refreshes(self, after: datetime) -> list[PastRefresh]:
+    def past_refreshes(self, after: datetime) -> list[Refresh]:
         rows = self.query(
-            "SELECT name, refresh_action AS action, started_at, duration_seconds, rows_inserted, rows_updated,"
-            " rows_deleted, lag_seconds_before FROM dynamic_table_refresh_history WHERE started_at > ? ORDER BY started_at",
+            "SELECT name, refresh_action AS action, reason, started_at, duration_seconds, rows_inserted, rows_updated,"
+            " rows_deleted, lag_seconds_before, position FROM dynamic_table_refresh_history WHERE started_at > ?"
+            " ORDER BY started_at",
             [after],
         )
-        return [PastRefresh(**row) for row in rows.to_pylist()]
+        return [Refresh(**row) for row in rows.to_pylist()]
 
     def dynamic_tables(self, now: datetime) -> list[DynamicTable]:
         with self._one_snapshot() as tx:
@@ -290,7 +289,7 @@ class LakeWarehouse:
 
     def stream_has_data(self, stream: str) -> bool:
         with self._one_snapshot() as tx:
-            return engine.stream_has_data(tx, stream)
+            return streams.stream_has_data(tx, stream)
 
     def maintain(self, order: Mapping[str, str], now: datetime) -> Maintenance:
         before = self._files()
@@ -390,10 +389,6 @@ def _stat(path: Path) -> os.stat_result | None:
         return path.stat()
     except FileNotFoundError:
         return None
-
-
-def _literal(text: object) -> str:
-    return "'" + str(text).replace("'", "''") + "'"
 
 
 def _roll_back(cursor: duckdb.DuckDBPyConnection) -> None:

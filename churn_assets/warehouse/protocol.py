@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
-from churn_assets.dynamic_tables.engine import DynamicTable, Refresh
+from churn_assets.dynamic_tables.tables import DynamicTable, Refresh
 from churn_assets.errors import ChurnError
 
 T = TypeVar("T")
@@ -49,20 +49,6 @@ class Maintenance:
     bytes: tuple[int, int]
     snapshots_expired: int
     files_deleted: int
-
-
-@dataclass(frozen=True)
-class PastRefresh:
-    """A refresh that has succeeded, as the warehouse's history has it. The time is UTC, durations are seconds."""
-
-    name: str
-    action: str  # INITIAL, NO_DATA, INCREMENTAL or FULL; Snowflake says REINITIALIZE for INITIAL
-    started_at: datetime
-    duration_seconds: float
-    rows_inserted: int
-    rows_updated: int
-    rows_deleted: int
-    lag_seconds_before: float
 
 
 @dataclass(frozen=True)
@@ -140,7 +126,7 @@ class Warehouse(Queries, Protocol):
         """Bring dynamic tables up to date, sources before readers. `now` is UTC; its date is the last day of the windows."""
         ...
 
-    def past_refreshes(self, after: datetime) -> list[PastRefresh]:
+    def past_refreshes(self, after: datetime) -> list[Refresh]:
         """The refreshes that began after a time (UTC), whoever asked for them, in order."""
         ...
 

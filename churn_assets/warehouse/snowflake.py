@@ -29,11 +29,11 @@ from snowflake.connector import SnowflakeConnection
 from snowflake.connector.cursor import SnowflakeCursor
 from snowflake.connector.errors import Error, InterfaceError, NotSupportedError, OperationalError
 
-from churn_assets.dynamic_tables.engine import DOWNSTREAM, DynamicTable, Refresh, parse_lag
+from churn_assets.dynamic_tables.tables import DynamicTable, Refresh, target_lag_seconds
 from churn_assets.errors import ModelFileError
 from churn_assets.rules import ORPHAN_HOURS
 from churn_assets.settings import Settings
-from churn_assets.warehouse.protocol import Column, Credits, Maintenance, PastRefresh, ReadOnlyError, T, Transaction
+from churn_assets.warehouse.protocol import Column, Credits, Maintenance, ReadOnlyError, T, Transaction
 from churn_assets.warehouse.snowflake_connection import (
     Connections,
     SnowflakeError,
@@ -44,20 +44,22 @@ from churn_assets.warehouse.snowflake_connection import (
 )
 
 MAX_ATTEMPTS = 5
-# The columns of `PastRefresh`; the parameter is the time after which. The lag before a refresh is how far the one before it
+# The columns of `Refresh`; the parameter is the time after which. The lag before a refresh is how far the one before it
 # had fallen behind: DATA_TIMESTAMP is the time up to which base tables are shown. Rows that were rewritten unchanged
 # (numCopiedRows) count as nothing. https://docs.snowflake.com/en/sql-reference/functions/dynamic_table_refresh_history
 PAST_REFRESHES = """
     SELECT
         LOWER(name) AS name,
-        refresh_action AS action,
+        CASE refresh_action WHEN 'REINITIALIZE' THEN 'INITIAL' ELSE refresh_action END AS action,
+        LOWER(refresh_trigger) AS reason,
         CONVERT_TIMEZONE('UTC', refresh_start_time)::TIMESTAMP_NTZ AS started_at,
         DATEDIFF('millisecond', refresh_start_time, refresh_end_time) / 1000 AS duration_seconds,
         COALESCE(statistics:numInsertedRows::INTEGER, 0) AS rows_inserted,
         0 AS rows_updated,
         COALESCE(statistics:numDeletedRows::INTEGER, 0) AS rows_deleted,
         LAG(data_timestamp) OVER (PARTITION BY name ORDER BY data_timestamp) AS shown_before,
-        COALESCE(DATEDIFF('millisecond', shown_before, data_timestamp) / 1000, 0) AS lag_seconds_before
+        COALESCE(DATEDIFF('millisecond', shown_before, data_timestamp) / 1000, 0) AS lag_seconds_before,
+        DATE_PART('epoch_millisecond', data_timestamp) AS position
     FROM TABLE(INFORMATION_SCHEMA.DYNAMIC_TABLE_REFRESH_HISTORY(RESULT_LIMIT => 10000))
     WHERE state = 'SUCCEEDED' AND schema_name = CURRENT_SCHEMA()
     QUALIFY started_at > ?
@@ -234,8 +236,8 @@ class SnowflakeWarehouse:
     def refresh(self, names: Iterable[str], now: datetime) -> list[Refresh]:
         # A refresh by hand brings what a table reads up to date as well, so that it costs nothing afterwards.
         wanted = set(names)
-        known = {table.name: table for table in self.dynamic_tables(now)}
-        if unknown := wanted - known.keys():
+        known = [table.name for table in self.dynamic_tables(now)]
+        if unknown := wanted - set(known):
             raise SnowflakeError(
                 f"{', '.join(sorted(unknown))} is not a dynamic table of this schema; run `churn deploy --target snowflake`"
             )
@@ -246,22 +248,23 @@ class SnowflakeWarehouse:
             done = [past for past in self.past_refreshes(asked_at - timedelta(seconds=1)) if past.name == name]
             if not done:
                 raise SnowflakeError(f"{name} was refreshed, but its history does not show it; grant MONITOR on it")
-            results.append(_refresh_of(done[-1], known[name]))
+            results.append(done[-1])
         return results
 
-    def past_refreshes(self, after: datetime) -> list[PastRefresh]:
+    def past_refreshes(self, after: datetime) -> list[Refresh]:
         rows = self._ask(lambda session: session.dicts(PAST_REFRESHES, [after]))
-        return [PastRefresh(**{key: value for key, value in row.items() if key != "shown_before"}) for row in rows]
+        return [Refresh(**{key: value for key, value in row.items() if key != "shown_before"}) for row in rows]
 
     def dynamic_tables(self, now: datetime) -> list[DynamicTable]:
         shown = self._ask(lambda session: session.dicts("SHOW DYNAMIC TABLES"))
         tables = {row["name"].lower(): row for row in shown}
+        declared = {name: row["target_lag"] for name, row in tables.items()}
         sources = {name: _named(row["text"], tables.keys() - {name}) for name, row in tables.items()}
         return [
             DynamicTable(
                 name=name,
                 sources=sources[name],
-                target_lag_seconds=_target_lag(tables, sources, name),
+                target_lag_seconds=target_lag_seconds(name, declared, sources),
                 is_to_be_initialized=False,
                 # How old what it shows is, also where nothing has changed since: Snowflake does not tell the two apart.
                 lag_seconds=max(0.0, (now - _utc(tables[name]["data_timestamp"])).total_seconds()),
@@ -439,33 +442,9 @@ def _refuse_writes(sql: str) -> None:
         raise ReadOnlyError("SYSTEM$ functions can change things and are not allowed in a query that only reads")
 
 
-def _refresh_of(past: PastRefresh, table: DynamicTable) -> Refresh:
-    return Refresh(
-        name=past.name,
-        action=past.action,  # type: ignore[arg-type]
-        reason="asked for",
-        started_at=past.started_at,
-        rows_inserted=past.rows_inserted,
-        rows_updated=past.rows_updated,
-        rows_deleted=past.rows_deleted,
-        lag_seconds_before=past.lag_seconds_before,
-        target_lag_seconds=table.target_lag_seconds,
-        duration_seconds=past.duration_seconds,
-        position=int(past.started_at.replace(tzinfo=UTC).timestamp() * 1000),
-    )
-
-
 def _named(text: str, names: Iterable[str]) -> frozenset[str]:
     words = set(re.findall(r"\w+", text.lower()))
     return frozenset(name for name in names if name in words)
-
-
-def _target_lag(tables: Mapping[str, Mapping[str, Any]], sources: Mapping[str, frozenset[str]], name: str) -> int:
-    """Seconds; of a table that is DOWNSTREAM the least of those that read it."""
-    lag = tables[name]["target_lag"]
-    if lag.upper() != DOWNSTREAM:
-        return parse_lag(lag)
-    return min((_target_lag(tables, sources, reader) for reader in tables if name in sources[reader]), default=0)
 
 
 def _utc(time_: datetime) -> datetime:

@@ -1,7 +1,13 @@
-"""Rows of Python values within a statement, for the few rows that are not worth staging as a table."""
+"""Python values within a statement: texts, and the few rows that are not worth staging as a table."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
+
+
+def literal(text: str, dialect: Literal["duckdb", "snowflake"] = "duckdb") -> str:
+    """A text between single quotes; Snowflake, unlike DuckDB, also takes a backslash in it for the begin of an escape."""
+    escaped = text.replace("\\", "\\\\") if dialect == "snowflake" else text
+    return "'" + escaped.replace("'", "''") + "'"
 
 
 def places(rows: Sequence[Sequence[Any]]) -> str:

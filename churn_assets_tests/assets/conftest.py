@@ -1,8 +1,10 @@
 """The graph over a small bank with events waiting on the embedded broker."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -14,11 +16,13 @@ from churn_assets.definitions import build_defs
 from churn_assets.ingestion.kafka import Cluster
 from churn_assets.ingestion.publisher import Publisher
 from churn_assets.rules import EVENTS_TOPIC
-from churn_assets.settings import Settings
+from churn_assets.settings import Settings, load_settings
 from churn_assets.simulator.live import LiveBank
 from churn_assets.simulator.producer import produce_at_once
-from churn_assets.simulator.seeding import new_bank, seed
+from churn_assets.simulator.seeding import new_bank, seed, seeded_bank
 from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.wiring import open_lake
+from churn_assets_tests.once import made_once
 
 
 class SteeredClock(Clock):
@@ -105,11 +109,25 @@ def graph(settings: Settings, lake: LakeWarehouse) -> Iterator[Graph]:
         yield Graph(build_defs(settings, clock=clock), instance, lake, settings, clock)
 
 
+@pytest.fixture(scope="session")
+def seeded_home(deployed_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose bank of 200 customers has a history of 40 days. Copy it, do not use it."""
+
+    def make(home: Path) -> None:
+        shutil.copytree(deployed_home, home)
+        lake = open_lake(load_settings(CHURN_HOME=home).lake_path)
+        seed(lake, new_bank(200, 40, 1, utc_now()), utc_now(), lambda ledger, rows: None)
+
+    return made_once(tmp_path_factory, "seeded", make)
+
+
 @pytest.fixture
-def live_bank(lake: LakeWarehouse, broker: Cluster) -> LiveBank:
+def live_bank(settings: Settings, seeded_home: Path, lake: LakeWarehouse, broker: Cluster) -> LiveBank:
     """A seeded bank of 200 customers, of which 600 further events wait on the broker."""
-    bank = new_bank(200, 40, 1, utc_now())
-    seed(lake, bank, utc_now(), lambda ledger, rows: None)
+    assert "_connection" not in vars(lake), "it is put in place before anybody has opened it"
+    shutil.copytree(seeded_home, settings.home, dirs_exist_ok=True)
+    bank = seeded_bank(lake)
+    assert bank
     live = LiveBank(bank)
     produce_at_once(live, Publisher(broker, EVENTS_TOPIC), 600, utc_now, lambda sent: None)
     return live

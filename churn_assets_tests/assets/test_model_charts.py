@@ -12,6 +12,8 @@ from churn_assets.model.metrics import Evaluation, Measure
 from churn_assets.model.scoring import Calibration, Model
 from churn_assets.model.training import Trained, evaluate_ways
 
+pytestmark = pytest.mark.heavy
+
 MODEL, HEURISTIC, CHANCE = (0x4F, 0x43, 0xDD), (0xAA, 0xAA, 0xAA), (0xCC, 0x33, 0x33)
 WAYS = ("model", "logistic", "heuristic")
 UNUSED = Model(("active_days_30d",), b"", Calibration("sigmoid", (1.0, 0.0)), (0.0,))
@@ -52,16 +54,19 @@ def many() -> Trained:
     return trained_on(rows_of(5_000))
 
 
-def test_every_panel_of_the_picture_shows_what_it_is_for(many: Trained):
-    picture = png_of(many)
+@pytest.fixture(scope="module")
+def picture(many: Trained) -> bytes:
+    return png_of(many)
 
+
+def test_every_panel_of_the_picture_shows_what_it_is_for(picture: bytes):
     assert min(pixels(picture, MODEL).values()) > 30
     lines = {name for name, count in pixels(picture, CHANCE).items() if count}
     assert lines == {"roc", "precision", "calibration", "gains"}
 
 
-def test_the_picture_is_small_enough_for_the_event_log(many: Trained):
-    assert len(png_of(many)) < 90_000
+def test_the_picture_is_small_enough_for_the_event_log(picture: bytes):
+    assert len(picture) < 90_000
 
 
 def test_the_table_has_each_measure_of_each_way_with_its_interval():
@@ -79,9 +84,9 @@ def test_the_table_has_each_measure_of_each_way_with_its_interval():
     assert (logistic, heuristic) == (model.replace("model", "logistic"), model.replace("model", "heuristic"))
 
 
-def test_without_the_heuristic_nothing_speaks_of_it(many: Trained):
+def test_without_the_heuristic_nothing_speaks_of_it(many: Trained, picture: bytes):
     less = trained_on(many.test.drop(columns="heuristic"))
-    before, after = pixels(png_of(many), HEURISTIC), pixels(png_of(less), HEURISTIC)
+    before, after = pixels(picture, HEURISTIC), pixels(png_of(less), HEURISTIC)
 
     assert all(before[panel] - after[panel] > 100 for panel in ("roc", "gains"))
     assert [line.split()[1] for line in report(less).value.splitlines()[-2:]] == ["model", "logistic"]
@@ -111,5 +116,5 @@ def test_however_few_rows_there_are_they_are_drawn(customers: int):
     assert "0.500 (too few for an interval)" in value
 
 
-def test_the_same_rows_give_the_same_picture(many: Trained):
-    assert png_of(many) == png_of(many)
+def test_the_same_rows_give_the_same_picture(many: Trained, picture: bytes):
+    assert png_of(many) == picture

@@ -9,7 +9,7 @@ import pytest
 from churn_assets.assets.interventions import ALERTS
 from churn_assets.automation.refreshes import is_due, with_late_sources
 from churn_assets.clock import utc_now
-from churn_assets.dynamic_tables.engine import DynamicTable
+from churn_assets.dynamic_tables.tables import DynamicTable
 from churn_assets.retention.queue import STREAM, fill_queue, raise_alerts
 from churn_assets_tests.assets.conftest import Graph, skip_reason, the_request
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from churn_assets.cli import app as cli
 from churn_assets.errors import ChurnError
-from churn_assets.model.customer_file import CustomerFileError
+from churn_assets.model.customer_file import CustomerFileError, read_customers
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets_tests.model.customers import fill, training_rows
 
@@ -25,6 +25,7 @@ def churn(*arguments: str) -> str:
     return result.output
 
 
+@pytest.mark.usefixtures("quick_training")
 def test_training_listing_promoting_and_rolling_back(lake: LakeWarehouse):
     assert "no model was trained yet" in churn("list")
     fill(lake, training_rows())
@@ -59,16 +60,26 @@ def customers() -> pd.DataFrame:
     )
 
 
-@pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_a_table_of_ones_own_is_cross_validated(customers: pd.DataFrame, tmp_path: Path, kind: str):
-    file = tmp_path / f"customers.{kind}"
-    customers.to_csv(file, index=False) if kind == "csv" else customers.to_parquet(file)
+@pytest.mark.usefixtures("quick_training")
+def test_a_table_of_ones_own_is_cross_validated(customers: pd.DataFrame, tmp_path: Path):
+    file = tmp_path / "customers.csv"
+    customers.to_csv(file, index=False)
 
     found = json.loads(churn("evaluate", "--features", str(file), "--label", "Exited", "--ignore", "Balance", "--json"))
     assert (found["features"], found["ignored"]) == (["Age", "Is Member"], ["Surname"])
     assert found["evaluations"]["model"]["roc_auc"]["value"] > 0.6
     assert found["importances"]["Age"] > found["importances"]["Is Member"]
     assert set(found["evaluations"]) == {"model", "logistic"}
+
+
+def test_a_table_is_the_same_as_csv_and_as_parquet(customers: pd.DataFrame, tmp_path: Path):
+    csv, parquet = tmp_path / "customers.csv", tmp_path / "customers.parquet"
+    customers.to_csv(csv, index=False)
+    customers.to_parquet(parquet)
+
+    of_csv, of_parquet = (read_customers(file, "Exited") for file in (csv, parquet))
+    assert (of_csv.features, of_csv.ignored) == (of_parquet.features, of_parquet.ignored) != ([], [])
+    pd.testing.assert_frame_equal(of_csv.frame, of_parquet.frame, check_dtype=False)
 
 
 @pytest.mark.parametrize(
@@ -101,8 +112,6 @@ def test_a_file_that_is_no_table_is_refused(tmp_path: Path, suffix: str):
 
 @pytest.mark.parametrize("words", [("Yes", "No"), ("true", "false"), (1.0, 0.0), ("Y", "n")])
 def test_who_left_may_be_said_in_several_ways(customers: pd.DataFrame, tmp_path: Path, words: tuple):
-    from churn_assets.model.customer_file import read_customers
-
     file = tmp_path / "customers.csv"
     customers.assign(Exited=[words[0] if left else words[1] for left in customers["Exited"]]).to_csv(file, index=False)
 

@@ -95,7 +95,11 @@ class Project:
         return self
 
     def __exit__(self, *_: object) -> None:
+        launcher = self.instance.run_launcher
+        warm = [started.process for started in launcher._started.values()]
         self._stack.close()
+        for process in warm:
+            process.wait(60)
 
     def new_run(self, job: str, **options: Any) -> DagsterRun:
         """A run that nobody has submitted yet."""
@@ -211,7 +215,16 @@ def limits() -> dict[str, Any]:
 
 @pytest.fixture
 def project(tmp_path: Path, launcher_config: dict[str, Any], limits: dict[str, Any]) -> Iterator[Project]:
-    """A project whose Dagster is up."""
+    """A project of this test alone, whose Dagster is up."""
     write_project(tmp_path, launcher_config, limits)
     with Project(tmp_path) as project:
+        yield project
+
+
+@pytest.fixture(scope="module")
+def running_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """One for several tests, as it takes seconds to start; each leaves its code as it was and no run under way."""
+    folder = tmp_path_factory.mktemp("project")
+    write_project(folder, {}, {})
+    with Project(folder) as project:
         yield project

@@ -21,10 +21,11 @@ from churn_assets_tests.dagster_warm.conftest import (
 from dagster_warm import launcher
 from dagster_warm.launcher import PROCESS_TAG
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="warm processes need Linux")
+pytestmark = [pytest.mark.heavy, pytest.mark.skipif(sys.platform != "linux", reason="warm processes need Linux")]
 
 
-def test_runs_are_forked_from_one_process_that_loaded_the_definitions_once(project: Project):
+def test_runs_are_forked_from_one_process_that_loaded_the_definitions_once(running_project: Project):
+    project = running_project
     first = project.finished(project.launch("noting"))
     loads = project.loads
     others = [project.finished(project.launch(job)) for job in ("noting", "noting")]
@@ -36,13 +37,15 @@ def test_runs_are_forked_from_one_process_that_loaded_the_definitions_once(proje
 
 
 @pytest.mark.slow
-def test_an_executor_that_starts_processes_works_in_a_fork(project: Project):
+def test_an_executor_that_starts_processes_works_in_a_fork(running_project: Project):
+    project = running_project
     run = project.finished(project.launch("in_processes"))
     assert run.status == DagsterRunStatus.SUCCESS, project.log(run)
     assert PROCESS_TAG in run.tags
 
 
-def test_a_canceled_run_ends_as_canceled_and_leaves_nothing_behind(project: Project):
+def test_a_canceled_run_ends_as_canceled_and_leaves_nothing_behind(running_project: Project):
+    project = running_project
     run = project.sleeping()
     pid, child, _ = project.said_by(run)
     with DagsterInstance.from_config(str(project.home)) as of_the_web_server:
@@ -61,7 +64,8 @@ def test_a_canceled_run_that_does_not_end_is_killed(project: Project, monkeypatc
     assert "signal 9" in project.log(run)
 
 
-def test_a_run_whose_process_was_killed_is_failed_and_says_so(project: Project):
+def test_a_run_whose_process_was_killed_is_failed_and_says_so(running_project: Project):
+    project = running_project
     run = project.sleeping()
     pid, child, _ = project.said_by(run)
     assert project.instance.run_launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING
@@ -71,18 +75,21 @@ def test_a_run_whose_process_was_killed_is_failed_and_says_so(project: Project):
     wait_until(lambda: not is_alive(child))
 
 
-def test_changed_code_is_run_while_what_is_under_way_goes_on(project: Project):
-    under_way = project.sleeping(seconds=600)
-    project.code.write_text(project.code.read_text().replace("VERSION = 1", "VERSION = 2"))
+def test_changed_code_is_run_while_what_is_under_way_goes_on(running_project: Project):
+    project = running_project
+    under_way, code = project.sleeping(seconds=600), project.code.read_text()
+    project.code.write_text(code.replace("VERSION = 1", "VERSION = 2"))
     run = project.finished(project.launch("noting"))
     assert project.said_by(run)[2] == 2
     assert PROCESS_TAG in run.tags
     assert project.now(under_way).status == DagsterRunStatus.STARTED
     assert project.instance.run_launcher.terminate(under_way.run_id)
     assert project.finished(under_way).status == DagsterRunStatus.CANCELED
+    project.code.write_text(code)
 
 
-def test_broken_code_falls_back_says_why_and_is_forked_again_once_mended(project: Project):
+def test_broken_code_falls_back_says_why_and_is_forked_again_once_mended(running_project: Project):
+    project = running_project
     code = project.code.read_text()
     project.code.write_text(f"{code}\nraise RuntimeError('half of an edit')\n")
     run = project.finished(project.launch("noting"))

@@ -5,10 +5,13 @@ import threading
 from pathlib import Path
 
 import dagster as dg
+import pytest
 import yaml
 from dagster import DagsterInstance
 
 from churn_assets_tests.dagster_warm.conftest import open_files, wait_until
+
+pytestmark = pytest.mark.heavy
 
 CONFIG = {
     "storage": {

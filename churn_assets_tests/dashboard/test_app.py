@@ -130,14 +130,18 @@ def test_an_analysts_customer_page_has_initials_and_the_email_without_the_name(h
     assert "Transactions" in masked
 
 
-@pytest.mark.parametrize("text", INJECTIONS, ids=lambda text: text[:20])
-def test_what_is_typed_as_a_customer_is_only_a_text(home: Path, text: str):
+def test_what_is_typed_as_a_customer_is_only_a_text(home: Path):
     page = tab("Customers")
-    page.text_input[0].set_value(text[:100]).run()
-    assert not page.exception
-    assert "No customer is so" in words(page)
+    for text in INJECTIONS:
+        page.text_input[0].set_value(text[:100]).run()
+        assert not page.exception, text
+        assert "No customer is so" in words(page), text
 
+
+@pytest.mark.parametrize("text", INJECTIONS, ids=lambda text: text[:20])
+def test_what_stands_in_the_address_as_a_customer_is_only_a_text(home: Path, text: str):
     page = tab("Customers", customer=text)
+
     assert not page.exception
     assert "There is no customer" in words(page)
 

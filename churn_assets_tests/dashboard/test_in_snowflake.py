@@ -6,6 +6,7 @@ By documentation: no account has run it. What is shown here is that our code ask
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.wiring import open_lake
 from churn_assets_tests.dashboard.test_app import tab, words
 from churn_assets_tests.repository import REPOSITORY
+
+pytestmark = pytest.mark.heavy
 
 # What the project has beside what environment.yml asks of Snowflake's channel.
 NOT_THERE = (
@@ -174,7 +177,9 @@ def test_the_environment_names_what_the_project_pins():
     wanted = yaml.safe_load(app_files()[ENVIRONMENT_FILE])["dependencies"]
     project = (REPOSITORY / "pyproject.toml").read_text()
 
-    names = {text.partition(">")[0] for text in wanted}
+    assert f"streamlit={version('streamlit')}" in wanted  # what the tests run is what the app has there
+    assert not [text for text in wanted if set(text) & set("<>!~*")]  # Snowflake takes = only
+    names = {text.partition("=")[0] for text in wanted}
     assert not names & set(NOT_THERE)
     assert all(
         f'"{name}' in project for name in names - {"python-dotenv", "pydantic"}

@@ -1,6 +1,5 @@
 """The engine on tables of its own, a shop's, as it knows nothing of banks."""
 
-import shutil
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -8,62 +7,23 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from churn_assets.dynamic_tables import engine
-from churn_assets.dynamic_tables.engine import DynamicTableError, LakeTransaction, parse_target_lag
+from churn_assets.dynamic_tables.catalog import LakeTransaction
+from churn_assets.dynamic_tables.tables import DynamicTableError
 from churn_assets.warehouse.lake import LakeWarehouse
-from churn_assets.warehouse.protocol import Transaction
+from churn_assets_tests.dynamic_tables.shop import NOON, change, declare, order, rows
 from churn_assets_tests.warehouse.processes import heard_from, killed, process
 
-# Later than every snapshot that a test makes, so that lags are positive and windows stand still.
-NOON = datetime.fromisoformat("2100-01-01T12:00:00")
 DAY = timedelta(days=1)
 
 TOTALS = "SELECT customer, CAST(sum(amount) AS BIGINT) AS total FROM orders GROUP BY customer"
 REGULARS = "SELECT customer FROM totals WHERE total >= 100"
 TODAY = "SELECT order_id, customer FROM orders WHERE ordered_on = CAST(getvariable('as_of_day') AS DATE)"
 TODAY_COUNT = "SELECT 1 AS one, count(*) AS orders FROM today"
-
-
-def declare(lake: LakeWarehouse, name: str, query: str, key: str | list[str], row_timestamp: str | None = None) -> None:
-    """Declare a dynamic table as a deployment does: a table with the query's columns and a definition."""
-    stamp = f", CAST(NULL AS TIMESTAMP) AS {row_timestamp}" if row_timestamp else ""
-
-    def work(tx: Transaction) -> None:
-        tx.execute(f"CREATE TABLE IF NOT EXISTS {name} AS SELECT *{stamp} FROM ({query}) WHERE false")
-        tx.execute(
-            "INSERT INTO dynamic_tables (name, query, refresh_key, row_timestamp, target_lag, declared_at)"
-            " VALUES (?, ?, ?, ?, '5 minutes', ?)",
-            [name, query, [key] if isinstance(key, str) else key, row_timestamp, NOON - timedelta(seconds=90)],
-        )
-
-    lake.transact(work)
-
-
-@pytest.fixture(scope="module")
-def empty_shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A lake with the engine's tables and an empty table of orders. Copy it, do not use it."""
-    path = tmp_path_factory.mktemp("template") / "lake"
-    tables = (statement.query for statement in duckdb.extract_statements(engine.schema_script()))
-    orders = "CREATE TABLE orders (order_id INTEGER, customer VARCHAR, amount INTEGER, ordered_on DATE)"
-    change(LakeWarehouse(path), *tables, orders)
-    return path
-
-
-@pytest.fixture
-def shop_path(tmp_path: Path, empty_shop: Path) -> Path:
-    shutil.copytree(empty_shop, tmp_path / "lake")
-    return tmp_path / "lake"
-
-
-@pytest.fixture
-def shop(shop_path: Path) -> LakeWarehouse:
-    """A shop without orders and without dynamic tables."""
-    return LakeWarehouse(shop_path)
 
 
 @pytest.fixture
@@ -73,25 +33,6 @@ def shop_with_totals(shop: LakeWarehouse) -> LakeWarehouse:
     declare(shop, "totals", TOTALS, "customer", "written_at")
     shop.refresh(["totals"], NOON)
     return shop
-
-
-def order(lake: LakeWarehouse, *orders: tuple[int, str, int], on: datetime = NOON) -> None:
-    values = ", ".join(f"({number}, '{customer}', {amount}, '{on.date()}')" for number, customer, amount in orders)
-    change(lake, f"INSERT INTO orders VALUES {values}")
-
-
-def change(lake: LakeWarehouse, *statements: str) -> None:
-    """Run statements in one transaction."""
-
-    def work(tx: Transaction) -> None:
-        for statement in statements:
-            tx.execute(statement)
-
-    lake.transact(work)
-
-
-def rows(lake: LakeWarehouse, sql: str) -> list[tuple[Any, ...]]:
-    return sorted(tuple(row.values()) for row in lake.query(sql).to_pylist())
 
 
 def lags(lake: LakeWarehouse, now: datetime = NOON) -> dict[str, float]:
@@ -440,36 +381,6 @@ def test_a_refresh_of_an_undeclared_table_is_an_error_that_names_it(shop: LakeWa
         shop.refresh(["orders"], NOON)
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("60 seconds", 60),
-        ("1 minute", 60),
-        ("5 minutes", 300),
-        (" 2  hours ", 7200),
-        ("1 day", 86400),
-        ("90 second", 90),
-    ],
-)
-def test_a_target_lag_is_a_number_and_a_unit(text: str, seconds: int) -> None:
-    assert parse_target_lag(text) == seconds
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "soon", "5", "minutes", "5 weeks", "-5 minutes", "1.5 hours", "5minutes", "5 minutes ago", "downstream"],
-)
-def test_anything_else_is_not_a_target_lag(text: str) -> None:
-    with pytest.raises(ValueError, match="is not a number and a unit"):
-        parse_target_lag(text)
-
-
-@pytest.mark.parametrize("text", ["59 seconds", "30 seconds", "0 days"])
-def test_a_target_lag_is_at_least_a_minute(text: str) -> None:
-    with pytest.raises(ValueError, match="under the least"):
-        parse_target_lag(text)
-
-
 # Interruptions and rivals
 
 
@@ -569,81 +480,3 @@ def test_a_change_from_elsewhere_during_a_refresh_is_not_lost(shop_path: Path, s
     assert len(runs) == 2
     shop_with_totals.refresh(["totals"], NOON)
     assert rows(shop_with_totals, "SELECT customer, total FROM totals") == [("ann", 31), ("bob", 5), ("cid", 1)]
-
-
-# Streams
-
-
-@pytest.fixture
-def shop_with_stream(shop: LakeWarehouse) -> LakeWarehouse:
-    """A shop with two orders and a stream of them that was never read."""
-    order(shop, (1, "ann", 10), (2, "bob", 20))
-    change(shop, "INSERT INTO streams VALUES ('new_orders', 'orders', NULL)")
-    return shop
-
-
-def consume(tx: Transaction) -> list[tuple[Any, ...]]:
-    changes = tx.consume_stream("new_orders")
-    return sorted(tx.rows(f"SELECT change_action, order_id, amount FROM {changes}"))
-
-
-def test_the_first_read_of_a_stream_gives_every_row(shop_with_stream: LakeWarehouse) -> None:
-    assert shop_with_stream.stream_has_data("new_orders")
-    assert shop_with_stream.transact(consume) == [("INSERT", 1, 10), ("INSERT", 2, 20)]
-
-
-def test_a_stream_gives_the_net_change_once(shop_with_stream: LakeWarehouse) -> None:
-    shop_with_stream.transact(consume)
-    order(shop_with_stream, (3, "cid", 30), (4, "dee", 40))
-    change(shop_with_stream, "UPDATE orders SET amount = 11 WHERE order_id = 1")
-    change(shop_with_stream, "UPDATE orders SET amount = 12 WHERE order_id = 1")
-    change(shop_with_stream, "DELETE FROM orders WHERE order_id IN (2, 4)")
-    assert shop_with_stream.stream_has_data("new_orders")
-    assert shop_with_stream.transact(consume) == [
-        ("DELETE", 1, 10),
-        ("DELETE", 2, 20),
-        ("INSERT", 1, 12),
-        ("INSERT", 3, 30),
-    ]
-    assert not shop_with_stream.stream_has_data("new_orders")
-    assert shop_with_stream.transact(consume) == []
-
-
-def test_equal_rows_of_a_stream_are_counted(shop_with_stream: LakeWarehouse) -> None:
-    shop_with_stream.transact(consume)
-    order(shop_with_stream, (1, "ann", 10), (1, "ann", 10))
-    assert shop_with_stream.transact(consume) == [("INSERT", 1, 10), ("INSERT", 1, 10)]
-
-
-def test_a_consumption_that_is_rolled_back_comes_again(shop_with_stream: LakeWarehouse) -> None:
-    def consume_and_fail(tx: Transaction) -> None:
-        assert consume(tx)
-        raise ValueError("no")
-
-    with pytest.raises(ValueError, match="no"):
-        shop_with_stream.transact(consume_and_fail)
-    assert shop_with_stream.transact(consume) == [("INSERT", 1, 10), ("INSERT", 2, 20)]
-
-
-def test_a_consumption_that_changes_the_streams_own_table_sees_that_change_next_time(
-    shop_with_stream: LakeWarehouse,
-) -> None:
-    def consume_and_order(tx: Transaction) -> None:
-        consume(tx)
-        tx.execute("INSERT INTO orders VALUES (3, 'cid', 30, '2100-01-01')")
-
-    shop_with_stream.transact(consume_and_order)
-    assert shop_with_stream.transact(consume) == [("INSERT", 3, 30)]
-
-
-def test_a_stream_outlives_a_new_column_of_its_table(shop_with_stream: LakeWarehouse) -> None:
-    shop_with_stream.transact(consume)
-    change(shop_with_stream, "DROP TABLE orders")
-    change(shop_with_stream, "CREATE TABLE orders AS SELECT 7 AS order_id, 70 AS amount")
-    assert ("INSERT", 7, 70) in shop_with_stream.transact(consume)
-    assert shop_with_stream.transact(consume) == []
-
-
-def test_a_stream_that_does_not_exist_is_an_error_that_names_it(shop: LakeWarehouse) -> None:
-    with pytest.raises(DynamicTableError, match="stream new_orders does not exist"):
-        shop.transact(consume)

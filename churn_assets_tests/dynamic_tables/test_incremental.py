@@ -12,11 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from churn_assets.clock import utc_now
-from churn_assets.dynamic_tables import engine
-from churn_assets.dynamic_tables.engine import DynamicTableError
+from churn_assets.dynamic_tables.definitions import schema_script
+from churn_assets.dynamic_tables.incremental import Reads, reads_of
+from churn_assets.dynamic_tables.tables import DynamicTableError
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.protocol import Transaction
-from churn_assets_tests.dynamic_tables.test_engine import NOON, change, rows
+from churn_assets_tests.dynamic_tables.shop import NOON, change, rows
 from churn_assets_tests.warehouse.processes import heard_from, process
 
 TABLES = (
@@ -96,7 +97,7 @@ CHANGES = st.lists(
 def bazaar(tmp_path_factory: pytest.TempPathFactory) -> LakeWarehouse:
     """A lake with one dynamic table of each shape, which must be refreshed incrementally."""
     lake = LakeWarehouse(tmp_path_factory.mktemp("bazaar") / "lake")
-    change(lake, *(statement.query for statement in duckdb.extract_statements(engine.schema_script())), *TABLES)
+    change(lake, *(statement.query for statement in duckdb.extract_statements(schema_script())), *TABLES)
     for shape, (query, key) in SHAPES.items():
         declare(lake, NAMES[shape], query, key, mode="INCREMENTAL")
     return lake
@@ -157,7 +158,7 @@ def test_after_any_history_an_incremental_refresh_equals_the_query_run_from_scra
 def stall(tmp_path: Path) -> LakeWarehouse:
     """A lake with two orders and their account, and no dynamic table."""
     lake = LakeWarehouse(tmp_path / "lake")
-    change(lake, *(statement.query for statement in duckdb.extract_statements(engine.schema_script())), *TABLES)
+    change(lake, *(statement.query for statement in duckdb.extract_statements(schema_script())), *TABLES)
     change(
         lake,
         f"INSERT INTO orders VALUES (1, 'a', 10, '{NOON}'), (2, 'b', 20, '{NOON}')",
@@ -273,6 +274,22 @@ def test_a_result_that_moves_with_the_clock_is_refreshed_until_the_last_row_has_
     assert refreshed(begin + 11 * minute) == ("FULL", [])
     assert lag(begin + 60 * minute) == 0
     assert refreshed(begin + 60 * minute) == ("NO_DATA", [])
+
+
+def test_what_a_query_reads_is_its_tables_and_variables_and_not_what_it_only_mentions() -> None:
+    query = (
+        "WITH seen AS (SELECT * FROM visits WHERE day <= GETVARIABLE('As_Of_Day')) -- as_of_time\n"
+        "SELECT 'as_of_time' AS as_of_time, seen.* FROM seen JOIN lake.main.orders USING (customer)"
+    )
+    assert reads_of(query) == Reads(frozenset({"visits", "orders"}), frozenset({"as_of_day"}))
+
+
+def test_a_result_that_only_mentions_the_clock_stays_incremental(stall: LakeWarehouse) -> None:
+    declare(stall, "made", "SELECT customer, max(seen_at) AS as_of_time FROM visits GROUP BY customer", ["customer"])
+    stall.refresh(["made"], NOON)
+    change(stall, f"INSERT INTO visits VALUES ('ann', '{NOON}')")
+    (result,) = stall.refresh(["made"], NOON)
+    assert (result.action, rows(stall, "FROM made")) == ("INCREMENTAL", [("ann", NOON)])
 
 
 def test_a_result_that_moves_with_the_clock_needs_a_window(stall: LakeWarehouse) -> None:

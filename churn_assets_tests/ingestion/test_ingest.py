@@ -189,8 +189,10 @@ def test_two_processes_that_ingest_the_same_messages_at_once_store_them_once(str
     for process in processes:
         process.stdin.write("go\n")
         process.stdin.flush()
+    for process in processes:
+        process.communicate(timeout=60)
 
-    assert [process.wait(60) for process in processes] == [0, 0]
+    assert [process.returncode for process in processes] == [0, 0]
     assert_stored_exactly_once(stream, rejects, refs)
 
 

@@ -16,7 +16,7 @@ from churn_assets.model.challenge import challenge, is_training_due
 from churn_assets.model.gate import Gate, calibration_verdict, judge
 from churn_assets.model.registry import RegistryError
 from churn_assets.model.scoring import score
-from churn_assets.model.training import Trained, train
+from churn_assets.model.training import Trained
 from churn_assets.model.training_set import read
 from churn_assets.operations.lake import deploy
 from churn_assets.rules import FEATURES, HIGH_FROM, MODEL_HIGH_FROM, MODEL_MEDIUM_FROM, RETRAINING_SECONDS
@@ -120,10 +120,7 @@ def test_two_who_promote_at_once_leave_one_champion(four: LakeWarehouse, setting
 
 
 def test_a_challenger_that_has_learned_nothing_does_not_pass(trained: Trained):
-    rows = training_rows()
-    rows["has_left"] = np.random.default_rng(1).permutation(rows["has_left"])
-    useless = train(rows)
-    useless = replace(useless, test=trained.test.assign(model=score(useless.model, trained.test)))
+    useless = replace(trained, test=trained.test.assign(model=np.random.default_rng(1).random(len(trained.test))))
 
     found = judge(useless, ("version 1", trained.model))
     assert not found.not_worse.passed
@@ -309,7 +306,8 @@ def test_a_champion_whose_file_is_damaged_fails_the_refresh_by_name_until_anothe
     serving: LakeWarehouse, settings: Settings, trained: Trained, gate: Gate
 ):
     serving.refresh(["dyn_churn_predictions"], NOW + HOUR)
-    second = registry.register(serving, train(training_rows(), seed=2).model, gate, NOW + HOUR)
+    other = replace(trained.model, card={**trained.model.card, "data_version": "of other rows"})
+    second = registry.register(serving, other, gate, NOW + HOUR)
     registry.promote(serving, second, NOW + HOUR, "Ann", "newer")
     (artefact,) = serving.query("SELECT artefact FROM churn_champion")["artefact"].to_pylist()
     (models(settings) / file_name(artefact)).write_bytes(b"rubbish")

@@ -127,7 +127,7 @@ def test_without_words_the_newest_are_read_from_the_ledgers():
         "WHERE TRUE AND customer_id = ? AND happened_at >= ? AND segment IN (?, ?) ORDER BY happened_at DESC NULLS LAST"
         " LIMIT 3"
     )
-    assert "FROM CHURN.MAIN.app_activity_logs AS logs" in sql
+    assert "FROM CHURN.MAIN.searchable_events WHERE" in sql
     assert values == ["C1", NOON.replace(hour=9), "MASS", "SMB"]
     assert [(hit.event_id, hit.score) for hit in hits] == [("L9", 0.0)]
 

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from churn_assets.dashboard.files import app_files
+from churn_assets.model import snowflake_functions
+from churn_assets.model.snowflake_functions import package_zip
 from churn_assets.operations import account as deployment
 from churn_assets.operations import dbt, history
 from churn_assets.operations.cost import estimate
@@ -18,6 +21,8 @@ from churn_assets.warehouse.snowflake_connection import SnowflakeError
 from churn_assets.warehouse.snowflake_names import Names, SnowflakeSqlError
 from churn_assets_tests.snowflake.scripted_account import MODELS, KilledError, ScriptedAccount, reported
 
+pytestmark = pytest.mark.heavy
+
 TASKS = {"task_generate_emails", "process_alerts_task"}
 POLICIES = "snowflake/after_dbt/060_policies.sql"
 Deploy = Callable[..., list[str]]
@@ -27,10 +32,18 @@ def models(query: str = "SELECT 1") -> list[Model]:
     return [Model(name, f"dbt/models/{name}.sql", f"{query} AS a", "5 minutes", "INCREMENTAL") for name in MODELS]
 
 
+@pytest.fixture(scope="module")
+def code() -> tuple[bytes, dict[str, bytes]]:
+    """What is uploaded: the code of the model's functions, and the dashboard's files."""
+    return package_zip(), app_files()
+
+
 @pytest.fixture(autouse=True)
-def compiled_by_dbt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the seconds that dbt takes."""
+def compiled_and_packed(monkeypatch: pytest.MonkeyPatch, code: tuple[bytes, dict[str, bytes]]) -> None:
+    """Without the seconds that dbt and the search for imported modules take."""
     monkeypatch.setattr(dbt, "compiled", lambda settings: models())
+    monkeypatch.setattr(snowflake_functions, "package_zip", lambda: code[0])
+    monkeypatch.setattr(deployment, "app_files", lambda: code[1])
 
 
 @pytest.fixture

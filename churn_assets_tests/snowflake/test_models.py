@@ -28,6 +28,8 @@ from churn_assets.operations.dbt import DBT_PROJECT
 from churn_assets.project_files import CODE_ROOT
 from churn_assets_tests.snowflake.incremental_form import broken_rules
 
+pytestmark = pytest.mark.heavy
+
 BREAKING = {
     "select current_date as day from t": "the clock outside",
     "select a from t group by a, current_timestamp": "the clock outside",

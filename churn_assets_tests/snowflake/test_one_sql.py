@@ -29,7 +29,7 @@ from churn_assets.ingestion.kafka import OffsetRange, Partition
 from churn_assets.ingestion.publisher import Publisher
 from churn_assets.model import registry, snowflake_training, training_set
 from churn_assets.model.gate import judge
-from churn_assets.model.training import Trained, train
+from churn_assets.model.training import Trained
 from churn_assets.operations.dbt import manifest_path
 from churn_assets.operations.status import status
 from churn_assets.retention import claims, effect, emails, suppressions
@@ -47,13 +47,14 @@ from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.wiring import open_lake
 from churn_assets_tests.assets.conftest import Graph
 from churn_assets_tests.ingestion.messages import message
-from churn_assets_tests.model.customers import training_rows
 from churn_assets_tests.repository import REPOSITORY
 from churn_assets_tests.retention.bank import DAY, HIGH, LOW, MINUTE, NOW, TODAY, rescore
 from churn_assets_tests.retention.desk import FailingWriter, SayingWriter, desk_of, write
 from churn_assets_tests.retention.post import Mailbox, approved_emails, mail_server, write_emails
 from churn_assets_tests.retention.test_queue import alert
 from churn_assets_tests.snowflake.one_sql import RULES, broken_rules
+
+pytestmark = pytest.mark.heavy
 
 BREAKING = (
     ("FROM dim_customers", "a query that begins with FROM"),
@@ -164,7 +165,7 @@ _PACKAGE = REPOSITORY / "churn_assets"
 
 
 @pytest.fixture(scope="module")
-def record(deployed_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Record]:
+def record(deployed_home: Path, trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Record]:
     """What a run of nearly everything sends: a small bank over Kafka, then emails and models of made-up customers."""
     found = Record()
     folder = tmp_path_factory.mktemp("one_sql")
@@ -176,7 +177,6 @@ def record(deployed_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Ite
         bank, made_up = (load_settings(CHURN_HOME=home) for home in homes)
         nodes = json.loads(manifest_path(bank).read_text())["nodes"].values()
         found.compiled += sorted((node["compiled_code"] for node in nodes if node.get("compiled_code")), key=len)[::-1]
-        trained = train(training_rows())
         _events_to_emails(bank, trained, folder)
         people = open_lake(made_up.lake_path)
         _models(people, trained)

@@ -38,25 +38,22 @@ def written_in_small_batches(lake: LakeWarehouse) -> LakeWarehouse:
     return lake
 
 
-def test_many_small_files_become_few_that_hold_the_same_rows(written_in_small_batches: LakeWarehouse):
+def test_many_small_files_become_few_that_hold_the_same_rows_by_day_and_are_then_left_as_they_are(
+    written_in_small_batches: LakeWarehouse,
+):
     lake = written_in_small_batches
     before = lake.query(f"SELECT * FROM {LEDGER} ORDER BY log_id")
+    look_up = f"SELECT log_id FROM {LEDGER} WHERE {TIME} < TIMESTAMP '2026-01-01 00:30:00'"
+    assert files_read(lake, look_up) == 40, "in each there is an event that is late"
 
     saved = lake.maintain({LEDGER: TIME}, utc_now())
 
     assert saved.files[LEDGER] == (40, 1)
     assert lake.query(f"SELECT * FROM {LEDGER} ORDER BY log_id").equals(before)
     assert files_read(lake, f"SELECT sum(length(log_id)) FROM {LEDGER}") == 1
-
-
-def test_late_events_do_not_make_a_days_look_up_read_every_file(written_in_small_batches: LakeWarehouse):
-    lake = written_in_small_batches
-    look_up = f"SELECT log_id FROM {LEDGER} WHERE {TIME} < TIMESTAMP '2026-01-01 00:30:00'"
-    assert files_read(lake, look_up) == 40
-
-    lake.maintain({LEDGER: TIME}, utc_now())
-
     assert files_read(lake, look_up) == 1
+    idle = lake.maintain({LEDGER: TIME}, utc_now())
+    assert all(files == after for files, after in idle.files.values())
 
 
 def test_files_and_snapshots_that_nobody_needs_are_given_up_after_their_time(written_in_small_batches: LakeWarehouse):
@@ -88,10 +85,3 @@ def test_snapshots_that_a_stream_or_a_dynamic_table_has_yet_to_read_are_kept(lak
     assert late == {"customer_day", "dyn_customer_features", "dyn_churn_predictions"}
     assert lake.refresh(["customer_day"], utc_now())[0].action == "INCREMENTAL"
     lake.transact(lambda tx: tx.consume_stream("stream_high_risk_customers"))
-
-
-def test_an_idle_lake_is_left_as_it_is(lake: LakeWarehouse):
-    lake.maintain({LEDGER: TIME}, utc_now())
-    before = lake.maintain({LEDGER: TIME}, utc_now())
-
-    assert all(files == after for files, after in before.files.values())

@@ -5,9 +5,7 @@ delivery that nobody notices. One process at a time takes from the outbox: a loc
 others of this machine out.
 """
 
-import fcntl
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +15,7 @@ from churn_assets.retention.queue import queue_again
 from churn_assets.retention.statuses import move
 from churn_assets.retention.suppressions import SUPPRESSED
 from churn_assets.warehouse.protocol import Transaction
+from churn_assets.warehouse.turns import turn
 
 # When each was approved, for the last time.
 APPROVALS = """
@@ -67,16 +66,10 @@ class Leaving:
     obstacle: str | None
 
 
-@contextmanager
-def alone(folder: Path) -> Generator[None]:
+def alone(folder: Path) -> AbstractContextManager[None]:
     """Hold the outbox's lock in the folder of the emails; `OutboxError` where another process of this machine does."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "outbox.lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go when the process dies
-        except BlockingIOError:
-            raise OutboxError("another process is sending or exporting now; try again when it has ended") from None
-        yield
+    taken = OutboxError("another process is sending or exporting now; try again when it has ended")
+    return turn(folder / "outbox.lock", taken)
 
 
 def all_leaving(tx: Transaction, by: str, now: datetime) -> tuple[list[Leaving], int]:

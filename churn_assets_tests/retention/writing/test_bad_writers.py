@@ -128,17 +128,26 @@ def test_a_model_that_mends_its_text_when_told_is_not_replaced(bank_with_an_inje
 
 
 @pytest.mark.parametrize("answer", NO_ANSWERS)
-def test_a_model_that_does_not_answer_leaves_claims_until_patience_ends_and_the_template_writes(
-    bank_with_an_injecting_name: LakeWarehouse, answer: str
-):
+def test_a_model_that_does_not_answer_leaves_claims(bank_with_an_injecting_name: LakeWarehouse, answer: str):
     lake = bank_with_an_injecting_name
     with OpenAIServer(NO_ANSWERS[answer]) as server:
         desk = desk_of(lake, server.base_url, timeout=0.3)
-        run = write_emails(lake, desk, TODAY, NOW)
-        assert run == EmailRun(claimed=3, failed=3)
-        assert_only_good_texts_are_ready(lake, desk, 0)
-        now = NOW
+        assert write_emails(lake, desk, TODAY, NOW) == EmailRun(claimed=3, failed=3)
+
+    assert_only_good_texts_are_ready(lake, desk, 0)
+    assert all(line["writer_error"] for line in interventions(lake))
+    assert next_day(lake, LIMITS, NOW + WRITER_PATIENCE_MINUTES[0] * MINUTE) == TODAY
+
+
+def test_once_patience_with_a_model_that_does_not_answer_ends_the_template_writes(
+    bank_with_an_injecting_name: LakeWarehouse,
+):
+    lake, now = bank_with_an_injecting_name, NOW
+    with OpenAIServer(NO_ANSWERS["an error"]) as server:
+        desk = desk_of(lake, server.base_url)
+        run = write_emails(lake, desk, TODAY, now)
         for minutes in WRITER_PATIENCE_MINUTES:
+            assert run.written == 0
             now += minutes * MINUTE
             assert next_day(lake, LIMITS, now) == TODAY
             run = write_emails(lake, desk, TODAY, now)

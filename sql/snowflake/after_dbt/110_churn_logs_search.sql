@@ -1,14 +1,10 @@
 -- Search in words over the app's errors and the support cases. A service is filled for money (each text is embedded
--- once), so it is not replaced: to change its query, replace it by hand. It answers with its owner's rights, so the
--- policies of the views do not hold in it: its texts have no name, address or amount, and who asks filters by segment.
-CREATE CORTEX SEARCH SERVICE IF NOT EXISTS {{ database }}.{{ serving_schema }}.churn_logs_search -- noqa: PRS
-ON document
-PRIMARY KEY (event_id)
-ATTRIBUTES kind, customer_id, segment, error_code, device, happened_at
-WAREHOUSE = {{ warehouse }}
-TARGET_LAG = '{{ search_target_lag }}'
-EMBEDDING_MODEL = 'snowflake-arctic-embed-l-v2.0'
-COMMENT = 'Errors of the app and support cases, in words'
+-- once), so neither it nor the view that fills it is replaced: to change what is searched, replace both by hand. The
+-- service answers with its owner's rights, so the policies of the views do not hold in it: its texts have no name,
+-- address or amount, and who asks filters by segment.
+
+-- What is searched. A search without words reads it (churn_assets/search/cortex.py), as a service answers none.
+CREATE VIEW IF NOT EXISTS {{ database }}.{{ schema }}.searchable_events
 AS
 SELECT
     logs.log_id AS event_id,
@@ -19,7 +15,8 @@ SELECT
     logs.device,
     logs.event_timestamp AS happened_at,
     COALESCE(codes.title || '. ' || codes.description, 'An error that the catalogue does not know.')
-    || COALESCE(' In other words: ' || codes.words || '.', '') || ' ' || logs.error_code || ' at ' || logs.event_type || COALESCE(' on ' || logs.device, '') AS document
+    || COALESCE(' In other words: ' || codes.words || '.', '')
+    || ' ' || logs.error_code || ' at ' || logs.event_type || COALESCE(' on ' || logs.device, '') AS document
 FROM {{ database }}.{{ schema }}.app_activity_logs AS logs
 INNER JOIN {{ database }}.{{ schema }}.dim_customers AS customers ON logs.customer_id = customers.customer_id
 LEFT JOIN {{ database }}.{{ schema }}.error_codes AS codes ON logs.error_code = codes.error_code
@@ -39,3 +36,23 @@ SELECT
 FROM {{ database }}.{{ schema }}.support_cases AS cases
 INNER JOIN {{ database }}.{{ schema }}.dim_customers AS customers ON cases.customer_id = customers.customer_id
 LEFT JOIN {{ database }}.{{ schema }}.case_categories AS categories ON cases.category = categories.category;
+
+CREATE CORTEX SEARCH SERVICE IF NOT EXISTS {{ database }}.{{ serving_schema }}.churn_logs_search -- noqa: PRS
+ON document
+PRIMARY KEY (event_id)
+ATTRIBUTES kind, customer_id, segment, error_code, device, happened_at
+WAREHOUSE = {{ warehouse }}
+TARGET_LAG = '{{ search_target_lag }}'
+EMBEDDING_MODEL = 'snowflake-arctic-embed-l-v2.0'
+COMMENT = 'Errors of the app and support cases, in words'
+AS
+SELECT
+    event_id,
+    kind,
+    customer_id,
+    segment,
+    error_code,
+    device,
+    happened_at,
+    document
+FROM {{ database }}.{{ schema }}.searchable_events;

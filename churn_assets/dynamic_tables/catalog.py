@@ -1,0 +1,107 @@
+"""The lake as its catalog has it: tables, snapshots, and which of them wrote which table."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+_WRITTEN = re.compile(r"(?:inserted_into_table|deleted_from_table|inlined_insert|inlined_delete):(\d+)")
+_CREATED = re.compile(r'created_table:"(?:[^"]|"")*"\."((?:[^"]|"")*)"')
+
+
+class LakeTransaction(Protocol):
+    """An open transaction on the lake, which is the current database."""
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Run one statement; the number of rows it changed."""
+        ...
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a query."""
+        ...
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as the lake's catalog has it."""
+
+    table_id: int
+    made_at: int  # snapshot
+    columns: dict[str, str]  # name: type, as the catalog writes it
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One snapshot: its time (UTC), the ids of the tables that it wrote rows of and the names of those it created.
+
+    Compaction, which rewrites files and not rows, writes none; flushing inlined deletions does, because the lake records it
+    like a deletion: it costs one refresh that finds nothing to write.
+    """
+
+    number: int
+    time: datetime
+    written: frozenset[int]
+    created: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Lake:
+    """The lake at one moment: its tables, its latest snapshots, and what the transaction under way has written since."""
+
+    snapshot: int
+    oldest_kept: int
+    tables: dict[str, Table]
+    latest: list[Snapshot]  # in order
+    written: set[str]
+
+    @staticmethod
+    def since(tx: LakeTransaction, position: int) -> "Lake":
+        """The lake, with the snapshots after `position`."""
+        oldest_kept = tx.rows(
+            "SELECT min(snapshot_id) FROM __ducklake_metadata_lake.ducklake_snapshot WHERE snapshot_id >= ?", [position]
+        )[0][0]
+        latest = tx.rows(
+            "SELECT snapshot_id, make_timestamp(epoch_us(CAST(snapshot_time AS TIMESTAMPTZ))), changes_made"
+            " FROM __ducklake_metadata_lake.ducklake_snapshot_changes JOIN __ducklake_metadata_lake.ducklake_snapshot"
+            " USING (snapshot_id) WHERE snapshot_id > ? ORDER BY snapshot_id",
+            [position],
+        )
+        tables = tx.rows(
+            "SELECT named.table_name, named.table_id, named.begin_snapshot,"
+            " map(list(c.column_name ORDER BY c.column_order), list(c.column_type ORDER BY c.column_order))"
+            " FROM __ducklake_metadata_lake.ducklake_table AS named"
+            " JOIN __ducklake_metadata_lake.ducklake_column AS c ON c.table_id = named.table_id"
+            " AND c.end_snapshot IS NULL AND c.parent_column IS NULL WHERE named.end_snapshot IS NULL GROUP BY ALL"
+        )
+        return Lake(
+            snapshot=current_snapshot(tx),
+            oldest_kept=oldest_kept,
+            tables={name: Table(table_id, made_at, columns) for name, table_id, made_at, columns in tables},
+            latest=[
+                Snapshot(
+                    number, time, frozenset(map(int, _WRITTEN.findall(changes))), frozenset(_CREATED.findall(changes))
+                )
+                for number, time, changes in latest
+            ],
+            written=set(),
+        )
+
+    def oldest_change(self, tables: Iterable[str], after: int) -> datetime | None:
+        """When the first snapshot after `after` was made that wrote or created one of `tables` (UTC), if there is one."""
+        names = set(tables)
+        ids = {self.tables[name].table_id for name in names & self.tables.keys()}
+        times = (s.time for s in self.latest if s.number > after and (s.written & ids or s.created & names))
+        return next(times, None)
+
+
+def current_snapshot(tx: LakeTransaction) -> int:
+    """The number of the lake's latest snapshot that the transaction sees."""
+    return tx.rows("FROM ducklake_current_snapshot('lake')")[0][0]
+
+
+def columns_of(tx: LakeTransaction, query: str) -> list[tuple[Any, ...]]:
+    """The columns of a query's result: (name, type)."""
+    # DESCRIBE alone shows today's columns, whatever version the query asks for.
+    tx.execute(f"CREATE OR REPLACE TEMPORARY TABLE columns_of AS {query} LIMIT 0")
+    return [row[:2] for row in tx.rows("DESCRIBE columns_of")]
