@@ -1,7 +1,7 @@
-"""What others read of the event contract, generated from `events`: producers `docs/events.md` and
-`docs/events.schema.json`, dbt the descriptions of the ledgers' columns.
+"""Generates documents from the event contract in `events`: `docs/events.md` and `docs/events.schema.json` for producers,
+and the descriptions of the ledgers' columns for dbt.
 
-`python -m churn_assets.ingestion.contract` writes all (`make event-docs`); a test compares them with the code.
+`python -m churn_assets.ingestion.contract` writes all of them (`make event-docs`); a test compares them with the code.
 """
 
 import json
@@ -21,9 +21,9 @@ _EXAMPLES = {"VARCHAR": "...", "DOUBLE": 0.5, "TIMESTAMP": "2026-03-01T10:00:00Z
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of one message. What is valid under it is accepted, but for impossible times.
+    """The JSON Schema (draft 2020-12) of one message. A valid message is accepted, unless it has an impossible time.
 
-    Ingestion is more lenient than the schema: it also takes numbers in quotes and times with a space for the T.
+    Ingestion is more lenient than the schema: it also accepts numbers in quotes and times with a space instead of the T.
     """
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -45,10 +45,10 @@ that a customer's events keep their order. Late and out-of-order events are welc
 - Times are ISO 8601; one without an offset is UTC. None is before {EARLIEST_EVENT} or more than
   {FUTURE_TOLERANCE_HOURS} hours ahead.
 - Members that the contract does not know are kept in the column `{EXTRA_FIELDS}`.
-- A fact with a key that is stored already is a duplicate and dropped; it is looked for on the days of its batch.
+- A fact whose key is already stored is a duplicate and is dropped. Only the days of its batch are searched for the key.
   A dimension keeps the latest state of each key by `updated_at`.
-- What cannot be a row goes to `event_rejects` with its reason and its original bytes. `churn replay-rejects` tries
-  again.
+- A message that cannot become a row goes to `event_rejects` with the reason and its original bytes.
+  `churn replay-rejects` tries again.
 
 {sections}"""
 
