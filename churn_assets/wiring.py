@@ -29,8 +29,7 @@ from churn_assets.search.index import LogIndex
 from churn_assets.search.relevance import load_catalogue
 from churn_assets.serving.guard import TIMEOUT_SECONDS
 from churn_assets.serving.reading import LakeServing, Serving, SnowflakeServing
-from churn_assets.rules import DEFAULT_MODELS
-from churn_assets.settings import Settings, SettingsError
+from churn_assets.settings import DEFAULT_MODELS, Settings, SettingsError
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.protocol import Warehouse
 from churn_assets.warehouse.snowflake_names import names_of

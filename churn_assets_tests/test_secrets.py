@@ -21,7 +21,7 @@ from dbt.cli import main as dbt
 from dbt.config.renderer import ProfileRenderer
 from pydantic import SecretStr, ValidationError
 
-from churn_assets.cli.app import app as cli
+from churn_assets.cli import app as cli
 from churn_assets.definitions import build_defs, defs
 from churn_assets.errors import ChurnError
 from churn_assets.ingestion import kafka

@@ -10,8 +10,7 @@ from churn_assets.operations.dbt import Model
 from churn_assets.retention.writing.prompts import MAX_ANSWER_TOKENS, load_prompts
 from churn_assets.retention.writing.writer import EmailRequest
 from churn_assets.rules import HISTORY_SECONDS, INGEST_SECONDS
-from churn_assets.rules import DEFAULT_MODELS
-from churn_assets.settings import Settings
+from churn_assets.settings import DEFAULT_MODELS, Settings
 
 DAY_SECONDS = 24 * 3600
 # Credits for an hour awake, billed by the second and for at least a minute each time that it wakes:

@@ -12,8 +12,7 @@ from churn_assets.rules import (
     ANALYST_ROLE,
     ENGINEER_ROLE,
 )
-from churn_assets.rules import DEFAULT_MODELS
-from churn_assets.settings import Settings
+from churn_assets.settings import DEFAULT_MODELS, Settings
 
 _NAME = re.compile(r"[A-Z_][A-Z0-9_$]{0,254}")
 

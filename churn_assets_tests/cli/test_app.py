@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from churn_assets.cli.app import app as cli
+from churn_assets.cli import app as cli
 from churn_assets.cli import bank as bank_commands
 from churn_assets.cli import questions
 from churn_assets.clock import utc_now

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from churn_assets.cli.app import app as cli
+from churn_assets.cli import app as cli
 from churn_assets.settings import load_settings
 from churn_assets.wiring import open_lake
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from churn_assets.cli.app import app as cli
+from churn_assets.cli import app as cli
 from churn_assets.errors import ChurnError
 from churn_assets.model.customer_file import CustomerFileError, read_customers
 from churn_assets.warehouse.lake import LakeWarehouse

@@ -17,7 +17,7 @@ import typer
 import yaml
 from typer.main import get_command
 
-from churn_assets.cli.app import app as cli
+from churn_assets.cli import app as cli
 from churn_assets.settings import Settings
 from churn_assets_tests.repository import REPOSITORY
 
