@@ -27,7 +27,7 @@ from churn_assets.warehouse.protocol import Warehouse
 from churn_assets.warehouse.snowflake import SessionWarehouse
 
 # What these modules import that is not Python's own, as PyPI names it; the connector gives Arrow only where pandas is, too.
-PACKAGES = ("pandas", "pyarrow", "pydantic-settings", "pyyaml", "snowflake-snowpark-python", "sqlglot")
+PACKAGES = ("pandas", "pyarrow", "pydantic-settings", "pyyaml", "snowflake-snowpark-python")
 SECONDS = 20 * 60.0  # after which no further run begins; the task is stopped after 30 minutes
 
 
