@@ -12,8 +12,9 @@ CREATE TABLE IF NOT EXISTS retention_queue (
     left_reason VARCHAR
 );
 
--- Statuses and their moves are in churn_assets/retention/statuses.py. Times are UTC. complaints: the findings of the text
--- checks in refused texts; writer_error: why the writer returned no text. is_fallback: the template wrote instead.
+-- Statuses and their moves are in churn_assets/retention/statuses.py. Times are UTC. complaints: the findings of the
+-- text checks in refused texts; writer_error: why the writer returned no text. is_fallback: the template wrote
+-- instead.
 CREATE TABLE IF NOT EXISTS agent_intervention_log (
     intervention_id VARCHAR NOT NULL,
     customer_id VARCHAR NOT NULL,

@@ -1,5 +1,5 @@
--- The training set of the churn model: one row per cut-off day (a Sunday, end of day UTC) and customer with an open account,
--- with the features as they were known then, and whether the customer left within the label window after it.
+-- The training set of the churn model: one row per cut-off day (a Sunday, end of day UTC) and customer with an open
+-- account, with the features as they were known then, and whether the customer left within the label window after it.
 CREATE TABLE IF NOT EXISTS churn_training_set (
     customer_id VARCHAR NOT NULL,
     cut_off DATE NOT NULL,
@@ -14,8 +14,8 @@ CREATE TABLE IF NOT EXISTS churn_training_set (
     made_at TIMESTAMP NOT NULL
 );
 
--- Every trained model and its status: challenger, champion or archived. The model itself is a file, named by the SHA-256
--- of its content; card and gate are JSON.
+-- Every trained model and its status: challenger, champion or archived. The model itself is a file, named by the
+-- SHA-256 of its content; card and gate are JSON.
 CREATE TABLE IF NOT EXISTS churn_models (
     version INTEGER NOT NULL,
     status VARCHAR NOT NULL,

@@ -1,6 +1,6 @@
--- Tasks that the streams trigger. They are created suspended, because Dagster does the same work, and only one may. With
--- CHURN_DRIVER=native the deployment resumes them, and Dagster leaves the streams alone. Their work is in procedures, so
--- that a new version does not change a running task.
+-- Tasks that the streams trigger. They are created suspended, because Dagster does the same work, and only one may.
+-- With CHURN_DRIVER=native the deployment resumes them, and Dagster leaves the streams alone. Their work is in
+-- procedures, so that a new version does not change a running task.
 CREATE TASK IF NOT EXISTS task_generate_emails
     WAREHOUSE = {{ warehouse }}
     USER_TASK_TIMEOUT_MS = 1800000

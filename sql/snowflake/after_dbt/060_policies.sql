@@ -1,5 +1,5 @@
--- Who sees what in the secure views. Policies are attached only to the views: on a base table they would make its dynamic
--- tables start over. The second statement of each pair updates an existing policy to the current rule.
+-- Who sees what in the secure views. Policies are attached only to the views: on a base table they would make its
+-- dynamic tables start over. The second statement of each pair updates an existing policy to the current rule.
 
 -- Only roles that may write to the customer see the name; the analyst sees initials.
 CREATE MASKING POLICY IF NOT EXISTS {{ database }}.{{ serving_schema }}.mask_name AS (full_name VARCHAR) -- noqa: LT01

@@ -1,7 +1,7 @@
--- Search in words over the app's errors and the support cases. Filling a service costs money (each text is embedded once),
--- so neither it nor the view that fills it is replaced. To change what is searched, replace both by hand. The service
--- answers with its owner's rights, so the views' policies do not apply. Therefore its texts contain no name, address or
--- amount, and callers filter by segment.
+-- Search in words over the app's errors and the support cases. Filling a service costs money (each text is embedded
+-- once), so neither it nor the view that fills it is replaced. To change what is searched, replace both by hand. The
+-- service answers with its owner's rights, so the views' policies do not apply. Therefore its texts contain no name,
+-- address or amount, and callers filter by segment.
 
 -- The texts that are searched. A search without words reads this view directly (churn_assets/search/cortex.py), because
 -- a service needs words.

@@ -1,5 +1,5 @@
--- The stage that holds a micro-batch as Parquet between PUT and the transaction that stores it. Rows go straight from the
--- file into their ledger: all runs would share a landing table and would have to empty it in every transaction.
+-- The stage that holds a micro-batch as Parquet between PUT and the transaction that stores it. Rows go straight from
+-- the file into their ledger: all runs would share a landing table and would have to empty it in every transaction.
 -- (The models' stage is created with the functions that read it: churn_assets/model/snowflake_functions.py.)
 
 -- BINARY_AS_TEXT would read the original bytes of a reject as text, and fail if they are not text.
