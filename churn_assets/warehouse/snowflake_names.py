@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from churn_assets.errors import ChurnError
-from churn_assets.rules import (
-    ANALYST_ROLE,
-    ENGINEER_ROLE,
-)
+from churn_assets.rules import ANALYST_ROLE, ENGINEER_ROLE
 from churn_assets.settings import DEFAULT_MODELS, Settings
 
 _NAME = re.compile(r"[A-Z_][A-Z0-9_$]{0,254}")
