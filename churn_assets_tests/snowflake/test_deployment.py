@@ -42,7 +42,7 @@ def code() -> tuple[bytes, dict[str, bytes]]:
 def compiled_and_packed(monkeypatch: pytest.MonkeyPatch, code: tuple[bytes, dict[str, bytes]]) -> None:
     """Without the seconds that dbt and the search for imported modules take."""
     monkeypatch.setattr(dbt, "compiled", lambda settings: models())
-    monkeypatch.setattr(snowflake_functions, "package_zip", lambda: code[0])
+    monkeypatch.setattr(snowflake_functions, "package_zip", lambda *_: code[0])
     monkeypatch.setattr(deployment, "app_files", lambda: code[1])
 
 
