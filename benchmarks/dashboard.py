@@ -24,7 +24,7 @@ from churn_assets.retention.queue import fill_queue
 from churn_assets.serving.risk_trend import count_risk
 from churn_assets.settings import Settings, load_settings
 from churn_assets.simulator.seeding import new_bank, seed
-from churn_assets.wiring import make_desk, open_lake
+from churn_assets.wiring import make_email_run, open_lake
 from churn_assets_tests.browser import open_browser
 from churn_assets_tests.dashboard.served import served, served_dashboard
 
@@ -103,7 +103,7 @@ def _make_bank(settings: Settings, customers: int, days: int) -> None:
     )
     deploy(settings, lake, lambda _: None)
     lake.transact(lambda tx: fill_queue(tx, now))
-    write_emails(lake, make_desk(settings, lake), now.date(), now)
+    write_emails(lake, make_email_run(settings, lake), now.date(), now)
 
 
 if __name__ == "__main__":

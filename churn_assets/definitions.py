@@ -32,7 +32,7 @@ from churn_assets.settings import Settings, load_settings
 def build_defs(
     settings: Settings, resource_overrides: dict[str, Any] | None = None, clock: Clock | None = None
 ) -> dg.Definitions:
-    """The whole graph for `settings`; tests replace resources (`settings`, `warehouse`, `desk`) by name.
+    """The whole graph for `settings`; tests replace resources (`settings`, `warehouse`, `email_run`) by name.
 
     The sensors read the time from `clock`: the machine's, unless a test passes another.
     """

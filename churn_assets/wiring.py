@@ -1,4 +1,4 @@
-"""Where the settings become objects: warehouse, search index, writer, author, email desk.
+"""Where the settings become objects: warehouse, search index, writer, author, email run.
 
 Only here are CHURN_TARGET, CHURN_WRITER and CHURN_ANALYST asked. What the objects do is said in their own modules.
 """
@@ -14,7 +14,7 @@ from churn_assets.analyst.semantic_model import SemanticModel, load_semantic_mod
 from churn_assets.clock import utc_now
 from churn_assets.errors import ChurnError
 from churn_assets.model import serving as model_functions
-from churn_assets.retention.emails import Desk, Limits
+from churn_assets.retention.emails import EmailRun, Limits
 from churn_assets.retention.writing.cortex import CortexWriter
 from churn_assets.retention.writing.prompts import Prompts, load_prompts
 from churn_assets.retention.writing.template import TemplateWriter
@@ -184,10 +184,10 @@ def make_writer(settings: Settings, prompts: Prompts, warehouse: Warehouse) -> W
             return CortexWriter(warehouse, settings.writer_model or DEFAULT_MODELS[settings.writer], prompts)
 
 
-def make_desk(settings: Settings, warehouse: Warehouse) -> Desk:
+def make_email_run(settings: Settings, warehouse: Warehouse) -> EmailRun:
     """Read what marketing wrote, or `PromptsError`; `SettingsError` where the writer's settings are wrong."""
     prompts = load_prompts()
-    return Desk(
+    return EmailRun(
         writer=make_writer(settings, prompts, warehouse),
         template=TemplateWriter(prompts),
         check=partial(complaints_about, prompts=prompts),

@@ -23,7 +23,7 @@ from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.wiring import open_lake
 from churn_assets_tests.model.customers import training_rows
 from churn_assets_tests.once import made_once, worker_count
-from churn_assets_tests.retention.desk import desk_of
+from churn_assets_tests.retention.email_runs import email_run_of
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +96,7 @@ def home_of_a_bank(deployed_home: Path, tmp_path_factory: pytest.TempPathFactory
         lake, now = open_lake(load_settings(CHURN_HOME=home).lake_path), utc_now()
         seed(lake, new_bank(400, 60, 1, now), now, lambda ledger, rows: None)
         lake.refresh([table.name for table in lake.dynamic_tables(now)], now)
-        write_emails(lake, desk_of(lake), now.date(), now)
+        write_emails(lake, email_run_of(lake), now.date(), now)
         lake.transact(
             lambda tx: tx.execute(
                 "UPDATE agent_intervention_log SET created_at = ? WHERE customer_id ="

@@ -14,7 +14,7 @@ from churn_assets.assets.driver import DRIVER_CHECK_SPEC, driver_found, must_dri
 from churn_assets.assets.readable import failing, rounded, table
 from churn_assets.clock import utc_now
 from churn_assets.retention.claims import customers_written_to_twice
-from churn_assets.retention.emails import Desk, EmailRun, emails_with_complaints, write_emails
+from churn_assets.retention.emails import EmailRun, EmailRunResult, emails_with_complaints, write_emails
 from churn_assets.retention.outbox.approval import masked
 from churn_assets.retention.queue import STREAM, fill_queue, raise_alerts
 from churn_assets.rules import EMAIL_PAUSE_DAYS
@@ -112,26 +112,26 @@ def retention_emails_asset(first_day: date) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext,
         warehouse: dg.ResourceParam[Warehouse],
         settings: dg.ResourceParam[Settings],
-        desk: dg.ResourceParam[Desk],
+        email_run: dg.ResourceParam[EmailRun],
     ) -> dg.MaterializeResult:
         """Claim, write, check and log the day's emails; where the warehouse's own tasks do that, only look at them."""
         day = date.fromisoformat(context.partition_key)
         started = perf_counter()
         if settings.driver == "native":
-            run = EmailRun()
+            result = EmailRunResult()
         else:
             must_drive(settings, warehouse)
-            run = write_emails(warehouse, desk, day, utc_now(), context.log.info)
+            result = write_emails(warehouse, email_run, day, utc_now(), context.log.info)
         seconds = perf_counter() - started
         twice = customers_written_to_twice(warehouse)
-        complaints = emails_with_complaints(warehouse, desk.check, day)
+        complaints = emails_with_complaints(warehouse, email_run.check, day)
         return dg.MaterializeResult(
             metadata={
-                **{name: value for name, value in asdict(run).items() if value is not None},
+                **{name: value for name, value in asdict(result).items() if value is not None},
                 **_day_metadata(warehouse, day),
                 **rounded({"seconds": seconds}),
-                "writer": desk.writer.name,
-                "prompt_version": desk.writer.prompt_version,
+                "writer": email_run.writer.name,
+                "prompt_version": email_run.writer.prompt_version,
                 "dagster/row_count": row_count(warehouse, "agent_intervention_log"),
             },
             check_results=[
@@ -160,13 +160,13 @@ def retention_emails_asset(first_day: date) -> dg.AssetsDefinition:
                 ),
                 dg.AssetCheckResult(
                     check_name="the_writer_answers",
-                    passed=not (run.failed or run.unasked or run.by_template),
+                    passed=not (result.failed or result.unasked or result.by_template),
                     severity=dg.AssetCheckSeverity.WARN,
                     metadata={
-                        "failed": run.failed,
-                        "unasked": run.unasked,
-                        "by_template": run.by_template,
-                        "stopped_by": run.stopped_by or "",
+                        "failed": result.failed,
+                        "unasked": result.unasked,
+                        "by_template": result.by_template,
+                        "stopped_by": result.stopped_by or "",
                     },
                 ),
                 dg.AssetCheckResult(**driver_found(settings, warehouse.tasks())),

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import dagster as dg
 from pydantic import Field, SecretStr, create_model
 
-from churn_assets.retention.emails import Desk
+from churn_assets.retention.emails import EmailRun
 from churn_assets.settings import DEFAULT_MODELS, Settings
 from churn_assets.warehouse.protocol import Warehouse
-from churn_assets.wiring import make_desk, open_warehouse, place_of
+from churn_assets.wiring import make_email_run, open_warehouse, place_of
 
 if TYPE_CHECKING:
     from churn_assets.warehouse.snowflake_connection import Connections
@@ -53,7 +53,7 @@ class WarehouseResource(dg.ConfigurableResource[Warehouse]):
     tables_in: str = Field(description="What stands before the name of a table.")
 
 
-class DeskResource(dg.ConfigurableResource[Desk]):
+class EmailRunResource(dg.ConfigurableResource[EmailRun]):
     """Who writes the retention emails, by which prompts and text checks, and what a day may cost."""
 
     writer: str = Field(description="CHURN_WRITER: who writes.")
@@ -63,9 +63,9 @@ class DeskResource(dg.ConfigurableResource[Desk]):
 
 
 def resources_of(settings: Settings) -> dict[str, dg.ConfigurableResource[Any]]:
-    """The graph's resources by the names that assets and sensors ask for: `settings`, `warehouse` and `desk`.
+    """The graph's resources by the names that assets and sensors ask for: `settings`, `warehouse` and `email_run`.
 
-    One warehouse serves all runs and sensors of a process, so that its connection stays open. The desk is made where a run
+    One warehouse serves all runs and sensors of a process, so that its connection stays open. The email run is made where a run
     needs it: a slip of marketing's in the prompts must not stop anything but emails.
     """
     place = place_of(settings)
@@ -81,7 +81,7 @@ def resources_of(settings: Settings) -> dict[str, dg.ConfigurableResource[Any]]:
         "warehouse": _giving(WarehouseResource, lambda: warehouse)(
             target=settings.target, place=place.described, tables_in=place.schema
         ),
-        "desk": _giving(DeskResource, lambda: make_desk(settings, warehouse))(
+        "email_run": _giving(EmailRunResource, lambda: make_email_run(settings, warehouse))(
             writer=settings.writer,
             model=settings.writer_model or DEFAULT_MODELS.get(settings.writer, ""),
             emails_per_day=settings.emails_per_day,

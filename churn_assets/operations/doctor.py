@@ -19,7 +19,7 @@ from churn_assets.retention.outbox.quiet_hours import quiet_hours
 from churn_assets.retention.outbox.smtp import smtp_of
 from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse
-from churn_assets.wiring import make_desk, open_warehouse, place_of
+from churn_assets.wiring import make_email_run, open_warehouse, place_of
 
 if TYPE_CHECKING:
     from churn_assets.warehouse.snowflake_connection import Rows
@@ -138,7 +138,7 @@ def _kafka(settings: Settings, warehouse: Warehouse) -> str:
 
 def _emails(settings: Settings) -> str:
     """What is set and what marketing wrote; neither a language model nor a mail server is called."""
-    writer = make_desk(settings, open_warehouse(settings, read_only=True)).writer
+    writer = make_email_run(settings, open_warehouse(settings, read_only=True)).writer
     quiet_hours(settings)
     smtp = smtp_of(settings) if settings.smtp_url else None
     out = f"sent over {smtp.host}:{smtp.port}" if smtp else "not sent (CHURN_SMTP_URL is not set)"

@@ -49,7 +49,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Desk:
+class EmailRun:
     """Who writes, by what rules and within what limits.
 
     `template` writes where `writer` gives nothing that passes. `check` says in words what is wrong with a text. `folder` is
@@ -66,7 +66,7 @@ class Desk:
 
 
 @dataclass(frozen=True)
-class EmailRun:
+class EmailRunResult:
     """What one run of one day did: numbers of customers, tokens that were paid for, and why it stopped early if it did.
 
     `claimed` includes `control`. `written` includes `by_template`, the texts that the template wrote in the writer's place.
@@ -98,21 +98,23 @@ def next_day(warehouse: Warehouse, limits: Limits, now: datetime) -> date | None
 
 
 def write_emails(
-    warehouse: Warehouse, desk: Desk, day: date, now: datetime, report: Callable[[str], None] = lambda _: None
-) -> EmailRun:
+    warehouse: Warehouse, email_run: EmailRun, day: date, now: datetime, report: Callable[[str], None] = lambda _: None
+) -> EmailRunResult:
     """Complete the claims of `day` and, if it is the day of `now` (UTC), claim and write more: 50 texts a run at most.
 
     A past day gets no new customers, so running it again changes nothing. `report` is told of progress in words.
     """
-    with turn_to_write(desk.folder):
+    with turn_to_write(email_run.folder):
         cancelled = warehouse.transact(lambda tx: give_up_claims(tx, now))
         claims = Claims()
         if day == now.date():
-            claims = warehouse.transact(lambda tx: claim(tx, day, now, desk.limits.emails_per_day, desk.control_share))
+            claims = warehouse.transact(
+                lambda tx: claim(tx, day, now, email_run.limits.emails_per_day, email_run.control_share)
+            )
         owed = due_claims(warehouse, day, now)
-        calls = _Calls(desk, AnswerJournal(desk.folder), _tokens_spent(warehouse, now))
+        calls = _Calls(email_run, AnswerJournal(email_run.folder), _tokens_spent(warehouse, now))
         counts = _write_owed(warehouse, calls, owed, now, report)
-    return EmailRun(
+    return EmailRunResult(
         claimed=claims.claimed,
         control=claims.control,
         dropped=claims.dropped,
@@ -171,18 +173,18 @@ class _Draft:
 class _Calls:
     """One run's calls to the writer: what they cost, and whether to make another. Several threads draft at once."""
 
-    def __init__(self, desk: Desk, journal: AnswerJournal, tokens_before: int) -> None:
+    def __init__(self, email_run: EmailRun, journal: AnswerJournal, tokens_before: int) -> None:
         self.journal = journal
         self.tokens = 0
-        self.concurrency = desk.concurrency
-        self._desk = desk
+        self.concurrency = email_run.concurrency
+        self._email_run = email_run
         self._tokens_before = tokens_before
         self._failures_in_a_row = 0
         self._lock = Lock()
 
     def are_over(self) -> str | None:
         """Why the writer may not be asked any more, if so."""
-        limit = self._desk.limits.tokens_per_day
+        limit = self._email_run.limits.tokens_per_day
         if self._tokens_before + self.tokens >= limit:
             return f"the day's {limit:,} tokens are used; go on tomorrow or raise CHURN_TOKENS_PER_DAY"
         if self._failures_in_a_row >= WRITER_IS_DOWN_AFTER:
@@ -210,19 +212,19 @@ class _Calls:
                     draft = replace(self._drafted(owed, answers, complaints, started), error=str(error))
                     return draft if owed.failed_attempts < len(WRITER_PATIENCE_MINUTES) else self._in_its_place(draft)
             answers.append(answer)
-            found = self._desk.check(answer.text, request)
+            found = self._email_run.check(answer.text, request)
             if not found:
                 return replace(self._drafted(owed, answers, complaints, started), text=answer.text)
             complaints += found
         return self._in_its_place(self._drafted(owed, answers, complaints, started))
 
     def _drafted(self, owed: Claim, answers: Sequence[Answer], complaints: Sequence[str], started: float) -> _Draft:
-        writer = self._desk.writer
+        writer = self._email_run.writer
         return _Draft(owed, writer.name, writer.prompt_version, answers, complaints, perf_counter() - started)
 
     def _ask(self, owed: Claim, request: EmailRequest, complaints: Sequence[str]) -> Answer:
         try:
-            answer = self._desk.writer.write(request, complaints)
+            answer = self._email_run.writer.write(request, complaints)
         except WriterError:
             with self._lock:
                 self._failures_in_a_row += 1
@@ -236,12 +238,12 @@ class _Calls:
     def _in_its_place(self, draft: _Draft) -> _Draft:
         """What the template writes where the writer gave nothing that passes; without a text where that does not pass."""
         request = EmailRequest(draft.claim.full_name, draft.claim.segment, draft.claim.reasons)
-        text = self._desk.template.write(request).text
-        found = self._desk.check(text, request)
+        text = self._email_run.template.write(request).text
+        found = self._email_run.check(text, request)
         return replace(
             draft,
-            writer=self._desk.template.name,
-            prompt_version=self._desk.template.prompt_version,
+            writer=self._email_run.template.name,
+            prompt_version=self._email_run.template.prompt_version,
             text=None if found else text,
             complaints=[*draft.complaints, *found],
             is_fallback=True,

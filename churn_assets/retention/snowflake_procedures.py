@@ -18,7 +18,7 @@ from pathlib import Path
 from snowflake.snowpark import Session
 
 from churn_assets.clock import utc_now
-from churn_assets.retention.emails import Desk, EmailRun, Limits, next_day, write_emails
+from churn_assets.retention.emails import EmailRun, EmailRunResult, Limits, next_day, write_emails
 from churn_assets.retention.queue import fill_queue, raise_alerts
 from churn_assets.retention.writing.cortex import CortexWriter
 from churn_assets.retention.writing.prompts import prompts_of
@@ -43,7 +43,7 @@ def generate_retention_emails(
     """
     warehouse = _warehouse(session)
     prompts = prompts_of(marketing.encode())
-    desk = Desk(
+    email_run = EmailRun(
         writer=CortexWriter(warehouse, model, prompts),
         template=TemplateWriter(prompts),
         check=partial(complaints_about, prompts=prompts),
@@ -52,7 +52,7 @@ def generate_retention_emails(
         limits=Limits(emails_per_day, tokens_per_day),
         concurrency=1,
     )
-    return json.dumps([asdict(run) for run in _runs(warehouse, desk)])
+    return json.dumps([asdict(result) for result in _runs(warehouse, email_run)])
 
 
 def generate_retention_email(
@@ -78,14 +78,14 @@ def process_alerts(session: Session) -> str:
     return str(_warehouse(session).transact(lambda tx: raise_alerts(tx, utc_now())))
 
 
-def _runs(warehouse: Warehouse, desk: Desk) -> Iterator[EmailRun]:
+def _runs(warehouse: Warehouse, email_run: EmailRun) -> Iterator[EmailRunResult]:
     # The stream calls the task as long as it has data, so it is emptied also where nobody may be written to.
     warehouse.transact(lambda tx: fill_queue(tx, utc_now()))
     ends = time.monotonic() + SECONDS
-    while time.monotonic() < ends and (day := next_day(warehouse, desk.limits, utc_now())):
-        run = write_emails(warehouse, desk, day, utc_now())
-        yield run
-        if run.stopped_by:
+    while time.monotonic() < ends and (day := next_day(warehouse, email_run.limits, utc_now())):
+        result = write_emails(warehouse, email_run, day, utc_now())
+        yield result
+        if result.stopped_by:
             return
 
 

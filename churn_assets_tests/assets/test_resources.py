@@ -63,7 +63,7 @@ def test_every_resource_has_a_name_a_description_and_its_configuration_without_a
     assert {name: resource["resourceType"].rpartition(".")[2] for name, resource in resources.items()} == {
         "settings": "SettingsResource",
         "warehouse": "WarehouseResource",
-        "desk": "DeskResource",
+        "email_run": "EmailRunResource",
     }
     for resource in resources.values():
         assert resource["description"]

@@ -9,7 +9,7 @@ from churn_assets import wiring
 from churn_assets.settings import load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets_tests.retention.bank import forget_everybody
-from churn_assets_tests.retention.desk import clear_desk
+from churn_assets_tests.retention.email_runs import clear_journal
 
 
 @pytest.fixture(scope="session")
@@ -29,5 +29,5 @@ def open_lake(lake_path: Path) -> LakeWarehouse:
 def lake(open_lake: LakeWarehouse) -> LakeWarehouse:
     """A deployed lake without any customer, prediction, queue or intervention; the stream was never read."""
     forget_everybody(open_lake)
-    clear_desk(open_lake)
+    clear_journal(open_lake)
     return open_lake

@@ -31,12 +31,12 @@ from churn_assets_tests.retention.bank import (
     waiting,
     written_to,
 )
-from churn_assets_tests.retention.desk import (
+from churn_assets_tests.retention.email_runs import (
     LIMITS,
     BrokenWriter,
     FailingWriter,
     StubWriter,
-    clear_desk,
+    clear_journal,
     write,
 )
 from churn_assets_tests.rounds import rounds
@@ -127,7 +127,7 @@ def at_most_one_email_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
 @example(steps=LEAVES_WHILE_THE_TEXT_IS_OWED_AND_RETURNS)
 def test_whatever_happens_the_rules_hold_and_nobody_waits_for_ever(lake: LakeWarehouse, steps: list[Step]):
     forget_everybody(lake)
-    clear_desk(lake)
+    clear_journal(lake)
     now, scores, left = NOW, dict.fromkeys(SCORES, LOW), set[str]()
     suppressed_until = dict.fromkeys(SCORES, NOW.date())
     high, high_read, came_in = set[str](), set[str](), dict[str, datetime]()

@@ -23,7 +23,7 @@ from churn_assets.retention.writing.writer import Answer, EmailRequest
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.wiring import open_lake
 from churn_assets_tests.retention.bank import DAY, HIGH, MINUTE, NOW, fill, interventions, predict, waiting
-from churn_assets_tests.retention.desk import LIMITS, StubWriter, desk_of
+from churn_assets_tests.retention.email_runs import LIMITS, StubWriter, email_run_of
 from churn_assets_tests.rounds import rounds
 from churn_assets_tests.warehouse.processes import FORKS, preload
 
@@ -97,7 +97,7 @@ def run(path: Path, bill: Path, day: date, now: datetime, boundary: str, passes:
     emails._Calls._ask = ask_undisturbed
     writer = PaidWriter(bill, passes if boundary == "during the call" else None)
     lake = open_lake(path)
-    write_emails(lake, desk_of(lake, writer), day, now)
+    write_emails(lake, email_run_of(lake, writer), day, now)
 
 
 @pytest.mark.slow
@@ -123,7 +123,7 @@ def test_many_kills_write_to_nobody_twice_forget_nobody_and_pay_for_no_answer_tw
         killed[boundary] += process.exitcode == -signal.SIGKILL
     while day := next_day(lake, LIMITS, now):
         now += MINUTE
-        write_emails(lake, desk_of(lake, PaidWriter(bill, None)), day, now)
+        write_emails(lake, email_run_of(lake, PaidWriter(bill, None)), day, now)
 
     assert set(killed) == set(BOUNDARIES)
     log = interventions(lake)

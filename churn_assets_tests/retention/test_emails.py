@@ -12,7 +12,7 @@ import pytest
 
 from churn_assets.retention import claims
 from churn_assets.retention.claims import customers_written_to_twice, eligible_count, intervention_id
-from churn_assets.retention.emails import EmailRun, emails_with_complaints, next_day, write_emails
+from churn_assets.retention.emails import EmailRunResult, emails_with_complaints, next_day, write_emails
 from churn_assets.retention.suppressions import suppress
 from churn_assets.retention.writing.writer import Answer, EmailRequest
 from churn_assets.rules import (
@@ -37,7 +37,7 @@ from churn_assets_tests.retention.bank import (
     waiting,
     written_to,
 )
-from churn_assets_tests.retention.desk import (
+from churn_assets_tests.retention.email_runs import (
     LIMITS,
     TOKENS,
     BrokenWriter,
@@ -46,7 +46,7 @@ from churn_assets_tests.retention.desk import (
     SlowWriter,
     StubWriter,
     complaints,
-    desk_of,
+    email_run_of,
     folder_of,
     write,
 )
@@ -118,7 +118,7 @@ def test_who_is_no_longer_high_or_has_left_the_bank_is_dropped_with_a_reason(
     rescore(lake, {"Ann": HIGH, "Bob": LOW})
 
     assert eligible_count(lake, NOW) == 1
-    assert write(lake) == EmailRun(claimed=1, dropped=2, written=1, tokens=TOKENS)
+    assert write(lake) == EmailRunResult(claimed=1, dropped=2, written=1, tokens=TOKENS)
     left = lake.query("SELECT customer_id, left_at, left_reason FROM retention_queue").to_pylist()
     assert {row["customer_id"]: row["left_reason"] for row in left} == {
         "Ann": "intervention",
@@ -164,7 +164,7 @@ def test_a_past_day_is_completed_but_never_extended(lake: LakeWarehouse):
     rescore(lake, {"Ann": HIGH, "Bob": HIGH})
 
     assert next_day(lake, LIMITS, NOW + DAY) == TODAY
-    assert write(lake, now=NOW + DAY) == EmailRun(written=1, tokens=TOKENS)
+    assert write(lake, now=NOW + DAY) == EmailRunResult(written=1, tokens=TOKENS)
     assert written_to(lake) == ["Ann"]
     assert waiting(lake) == ["Bob"]
 
@@ -175,8 +175,8 @@ def test_running_a_finished_day_again_changes_nothing(bank_with_three_waiting_cu
     queue, log = lake.query("FROM retention_queue ORDER BY customer_id"), interventions(lake)
     writer = StubWriter()
 
-    assert write(lake, writer, now=NOW + MINUTE) == EmailRun()
-    assert write(lake, writer, now=NOW + DAY) == EmailRun()
+    assert write(lake, writer, now=NOW + MINUTE) == EmailRunResult()
+    assert write(lake, writer, now=NOW + DAY) == EmailRunResult()
 
     assert writer.requests == []
     assert lake.query("FROM retention_queue ORDER BY customer_id") == queue
@@ -276,7 +276,7 @@ def test_the_log_says_who_wrote_what_it_cost_and_what_was_wrong_before(lake: Lak
     run = write(lake, SayingWriter("Hello", "Dear Name of Ann"))
 
     [line] = interventions(lake)
-    assert run == EmailRun(claimed=1, written=1, tokens=2 * TOKENS)
+    assert run == EmailRunResult(claimed=1, written=1, tokens=2 * TOKENS)
     assert (line["writer"], line["model"], line["prompt_version"]) == ("stub", "stub-model", "stub-1")
     assert (line["prompt_tokens"], line["completion_tokens"]) == (TOKENS, TOKENS)
     assert line["complaints"] == "it does not greet the customer"
@@ -431,7 +431,7 @@ def test_a_text_that_no_longer_passes_is_found(bank_with_three_waiting_customers
 
 
 def run_when_both_are_ready(
-    path: Path, ready: Barrier, done: "multiprocessing.Queue[EmailRun]", day: date, limit: int, turns: bool
+    path: Path, ready: Barrier, done: "multiprocessing.Queue[EmailRunResult]", day: date, limit: int, turns: bool
 ):
     lake = open_lake(path)
     claims.EMAILS_PER_RUN = limit  # type: ignore[misc]
@@ -440,7 +440,7 @@ def run_when_both_are_ready(
     lake.query("SELECT 1")  # opens the lake
     ready.wait()
     now = NOW + (day - TODAY)
-    done.put(write_emails(lake, desk_of(lake, SlowWriter()), day, now))
+    done.put(write_emails(lake, email_run_of(lake, SlowWriter()), day, now))
 
 
 @pytest.mark.slow

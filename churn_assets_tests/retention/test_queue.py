@@ -22,7 +22,7 @@ from churn_assets_tests.retention.bank import (
     waiting,
     written_to,
 )
-from churn_assets_tests.retention.desk import write
+from churn_assets_tests.retention.email_runs import write
 
 
 @pytest.fixture

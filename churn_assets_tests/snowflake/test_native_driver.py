@@ -16,7 +16,7 @@ from churn_assets.model import snowflake_functions
 from churn_assets.operations import procedures
 from churn_assets.operations.statements import statements
 from churn_assets.retention.control import is_in_control_group
-from churn_assets.retention.emails import Desk, Limits, next_day, write_emails
+from churn_assets.retention.emails import EmailRun, Limits, next_day, write_emails
 from churn_assets.retention.queue import ALERT_STREAM, STREAM, fill_queue, raise_alerts
 from churn_assets.retention.suppressions import suppress
 from churn_assets.retention.writing.prompts import load_prompts
@@ -133,11 +133,11 @@ def pass_days(warehouse: Warehouse, days: int) -> None:
     warehouse.transact(work)
 
 
-def drive_by_dagster(lake: LakeWarehouse, desk: Desk) -> None:
+def drive_by_dagster(lake: LakeWarehouse, email_run: EmailRun) -> None:
     lake.transact(lambda tx: raise_alerts(tx, utc_now()))
     lake.transact(lambda tx: fill_queue(tx, utc_now()))
-    while day := next_day(lake, desk.limits, utc_now()):
-        write_emails(lake, desk, day, utc_now())
+    while day := next_day(lake, email_run.limits, utc_now()):
+        write_emails(lake, email_run, day, utc_now())
 
 
 def drive_by_tasks(emulator: RunningEmulator, account: SnowflakeWarehouse) -> None:
@@ -169,7 +169,7 @@ def test_the_native_tasks_and_dagster_leave_the_same_queue_log_and_alerts_over_t
     prompts = load_prompts()
     text = TemplateWriter(prompts).write(EmailRequest("Ann Example", "MASS", REASONS)).text
     emulator.complete(text=text)
-    desk = Desk(
+    email_run = EmailRun(
         Cortex(text),
         TemplateWriter(prompts),
         partial(complaints_about, prompts=prompts),
@@ -197,7 +197,7 @@ def test_the_native_tasks_and_dagster_leave_the_same_queue_log_and_alerts_over_t
         for warehouse in both:
             pass_days(warehouse, days)
             refresh(warehouse, scores, critical)
-        drive_by_dagster(lake, desk)
+        drive_by_dagster(lake, email_run)
         drive_by_tasks(emulator, account_with_tasks)
         assert left_by(account_with_tasks) == left_by(lake)
         assert not any(account_with_tasks.stream_has_data(stream) for stream in (STREAM, ALERT_STREAM)), (

@@ -49,7 +49,7 @@ from churn_assets_tests.assets.conftest import Graph
 from churn_assets_tests.ingestion.messages import message
 from churn_assets_tests.repository import REPOSITORY
 from churn_assets_tests.retention.bank import DAY, HIGH, LOW, MINUTE, NOW, TODAY, rescore
-from churn_assets_tests.retention.desk import FailingWriter, SayingWriter, desk_of, write
+from churn_assets_tests.retention.email_runs import FailingWriter, SayingWriter, email_run_of, write
 from churn_assets_tests.retention.post import Mailbox, approved_emails, mail_server, write_emails
 from churn_assets_tests.retention.test_queue import alert
 from churn_assets_tests.snowflake.one_sql import RULES, broken_rules
@@ -293,15 +293,15 @@ def _emails(lake: LakeWarehouse) -> None:
     rescore(lake, dict.fromkeys([*names, "Hal"], LOW))
     assert rescore(lake, {**dict.fromkeys(names, HIGH), "Hal": LOW}) == len(names)
     assert alert(lake, dict.fromkeys(["Ann", "Hal", "a stranger"], 0.95)) == 3
-    desk = desk_of(lake, FailingWriter("Name of Bob", "Name of Cat"), control_share=0.2)
-    assert emails.next_day(lake, desk.limits, NOW) == TODAY
-    emails.write_emails(lake, desk, TODAY, NOW)
+    email_run = email_run_of(lake, FailingWriter("Name of Bob", "Name of Cat"), control_share=0.2)
+    assert emails.next_day(lake, email_run.limits, NOW) == TODAY
+    emails.write_emails(lake, email_run, TODAY, NOW)
     suppressions.suppress(lake, "Cat", None, NOW, None, "Ann")
     rescore(lake, {name: LOW if name == "Dan" else HIGH for name in names if name != "Bob"}, NOW + MINUTE)
     write(lake, SayingWriter("nothing"), now=NOW + 31 * MINUTE)
     suppressions.lift(lake, "Cat", NOW + DAY)
-    emails.next_day(lake, desk.limits, NOW + DAY)
-    emails.emails_with_complaints(lake, desk.check, TODAY)
+    emails.next_day(lake, email_run.limits, NOW + DAY)
+    emails.emails_with_complaints(lake, email_run.check, TODAY)
     with suppress(suppressions.SuppressionError):
         suppressions.suppress(lake, "Nobody", None, NOW, None, "Ann")
     ready = [entry for entry in approval.waiting(lake) if entry.status == "READY"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from churn_assets.retention.emails import Desk, EmailRun, emails_with_complaints, next_day, write_emails
+from churn_assets.retention.emails import EmailRun, EmailRunResult, emails_with_complaints, next_day, write_emails
 from churn_assets.retention.writing.openai import OpenAIWriter
 from churn_assets.retention.writing.prompts import load_prompts
 from churn_assets.retention.writing.template import TemplateWriter
@@ -15,7 +15,7 @@ from churn_assets.retention.writing.text_checks import complaints_about
 from churn_assets.rules import WRITER_PATIENCE_MINUTES
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets_tests.retention.bank import HIGH, MINUTE, NOW, TODAY, interventions, rescore
-from churn_assets_tests.retention.desk import LIMITS, folder_of
+from churn_assets_tests.retention.email_runs import LIMITS, folder_of
 from churn_assets_tests.retention.openai_server import OpenAIServer, Reply, completion
 
 PROMPTS = load_prompts()
@@ -61,10 +61,10 @@ NO_ANSWERS: dict[str, Callable[[dict[str, Any]], Reply]] = {
 }
 
 
-def desk_of(lake: LakeWarehouse, base_url: str, timeout: float = 10) -> Desk:
+def email_run_of(lake: LakeWarehouse, base_url: str, timeout: float = 10) -> EmailRun:
     writer = OpenAIWriter(base_url, "key", "llama3", PROMPTS, timeout=timeout, max_retries=0)
     check = partial(complaints_about, prompts=PROMPTS)
-    return Desk(writer, TemplateWriter(PROMPTS), check, folder_of(lake), LIMITS, control_share=0.0)
+    return EmailRun(writer, TemplateWriter(PROMPTS), check, folder_of(lake), LIMITS, control_share=0.0)
 
 
 @pytest.fixture
@@ -77,8 +77,8 @@ def bank_with_an_injecting_name(lake: LakeWarehouse) -> LakeWarehouse:
     return lake
 
 
-def assert_only_good_texts_are_ready(lake: LakeWarehouse, desk: Desk, ready: int) -> None:
-    assert emails_with_complaints(lake, desk.check, TODAY) == {}
+def assert_only_good_texts_are_ready(lake: LakeWarehouse, email_run: EmailRun, ready: int) -> None:
+    assert emails_with_complaints(lake, email_run.check, TODAY) == {}
     lines = [line for line in interventions(lake) if line["status"] == "READY"]
     assert len(lines) == ready
     assert all("1000" not in line["generated_email"] and "nstructions" not in line["generated_email"] for line in lines)
@@ -89,13 +89,13 @@ def test_a_model_that_does_as_it_is_told_writes_to_everybody_and_its_tokens_are_
 ):
     lake = bank_with_an_injecting_name
     with OpenAIServer(lambda request: (200, completion(good_text(request)), 0)) as server:
-        desk = desk_of(lake, server.base_url)
-        run = write_emails(lake, desk, TODAY, NOW)
+        email_run = email_run_of(lake, server.base_url)
+        result = write_emails(lake, email_run, TODAY, NOW)
 
-    assert (run.written, run.by_template, run.failed) == (3, 0, 0)
-    assert_only_good_texts_are_ready(lake, desk, 3)
+    assert (result.written, result.by_template, result.failed) == (3, 0, 0)
+    assert_only_good_texts_are_ready(lake, email_run, 3)
     assert {(line["writer"], line["model"]) for line in interventions(lake)} == {("openai", "llama3")}
-    assert run.tokens == sum(line["prompt_tokens"] + line["completion_tokens"] for line in interventions(lake)) > 0
+    assert result.tokens == sum(line["prompt_tokens"] + line["completion_tokens"] for line in interventions(lake)) > 0
 
 
 @pytest.mark.parametrize("answer", BAD_ANSWERS)
@@ -104,12 +104,12 @@ def test_a_model_that_answers_badly_is_told_why_and_then_replaced_by_the_templat
 ):
     lake = bank_with_an_injecting_name
     with OpenAIServer(BAD_ANSWERS[answer]) as server:
-        desk = desk_of(lake, server.base_url)
-        run = write_emails(lake, desk, TODAY, NOW)
+        email_run = email_run_of(lake, server.base_url)
+        result = write_emails(lake, email_run, TODAY, NOW)
 
-    assert (run.claimed, run.written, run.by_template, run.failed) == (3, 3, 3, 0)
+    assert (result.claimed, result.written, result.by_template, result.failed) == (3, 3, 3, 0)
     assert sum(map(is_asked_twice, server.requests)) == 3
-    assert_only_good_texts_are_ready(lake, desk, 3)
+    assert_only_good_texts_are_ready(lake, email_run, 3)
     assert all(line["is_fallback"] and line["complaints"] for line in interventions(lake))
 
 
@@ -120,21 +120,21 @@ def test_a_model_that_mends_its_text_when_told_is_not_replaced(bank_with_an_inje
         return 200, completion(good_text(request) if is_asked_twice(request) else "Hello!"), 0
 
     with OpenAIServer(mends) as server:
-        desk = desk_of(lake, server.base_url)
-        run = write_emails(lake, desk, TODAY, NOW)
+        email_run = email_run_of(lake, server.base_url)
+        result = write_emails(lake, email_run, TODAY, NOW)
 
-    assert (run.written, run.by_template) == (3, 0)
-    assert_only_good_texts_are_ready(lake, desk, 3)
+    assert (result.written, result.by_template) == (3, 0)
+    assert_only_good_texts_are_ready(lake, email_run, 3)
 
 
 @pytest.mark.parametrize("answer", NO_ANSWERS)
 def test_a_model_that_does_not_answer_leaves_claims(bank_with_an_injecting_name: LakeWarehouse, answer: str):
     lake = bank_with_an_injecting_name
     with OpenAIServer(NO_ANSWERS[answer]) as server:
-        desk = desk_of(lake, server.base_url, timeout=0.3)
-        assert write_emails(lake, desk, TODAY, NOW) == EmailRun(claimed=3, failed=3)
+        email_run = email_run_of(lake, server.base_url, timeout=0.3)
+        assert write_emails(lake, email_run, TODAY, NOW) == EmailRunResult(claimed=3, failed=3)
 
-    assert_only_good_texts_are_ready(lake, desk, 0)
+    assert_only_good_texts_are_ready(lake, email_run, 0)
     assert all(line["writer_error"] for line in interventions(lake))
     assert next_day(lake, LIMITS, NOW + WRITER_PATIENCE_MINUTES[0] * MINUTE) == TODAY
 
@@ -144,16 +144,16 @@ def test_once_patience_with_a_model_that_does_not_answer_ends_the_template_write
 ):
     lake, now = bank_with_an_injecting_name, NOW
     with OpenAIServer(NO_ANSWERS["an error"]) as server:
-        desk = desk_of(lake, server.base_url)
-        run = write_emails(lake, desk, TODAY, now)
+        email_run = email_run_of(lake, server.base_url)
+        result = write_emails(lake, email_run, TODAY, now)
         for minutes in WRITER_PATIENCE_MINUTES:
-            assert run.written == 0
+            assert result.written == 0
             now += minutes * MINUTE
             assert next_day(lake, LIMITS, now) == TODAY
-            run = write_emails(lake, desk, TODAY, now)
+            result = write_emails(lake, email_run, TODAY, now)
 
-    assert run == EmailRun(written=3, by_template=3)
-    assert_only_good_texts_are_ready(lake, desk, 3)
+    assert result == EmailRunResult(written=3, by_template=3)
+    assert_only_good_texts_are_ready(lake, email_run, 3)
     assert all(line["writer_error"] for line in interventions(lake))
 
 
@@ -161,13 +161,13 @@ def test_a_server_that_is_down_costs_nobody_their_email(bank_with_an_injecting_n
     lake = bank_with_an_injecting_name
     with OpenAIServer(lambda request: (200, completion(good_text(request)), 0)) as server:
         pass
-    run = write_emails(lake, desk_of(lake, server.base_url), TODAY, NOW)
-    assert run == EmailRun(claimed=3, failed=3)
+    result = write_emails(lake, email_run_of(lake, server.base_url), TODAY, NOW)
+    assert result == EmailRunResult(claimed=3, failed=3)
     errors = {line["writer_error"] for line in interventions(lake)}
     assert len(errors) == 1
     assert "ollama serve" in errors.pop()
 
     with OpenAIServer(lambda request: (200, completion(good_text(request)), 0)) as server:
-        desk = desk_of(lake, server.base_url)
-        assert write_emails(lake, desk, TODAY, NOW + 10 * MINUTE).written == 3
-    assert_only_good_texts_are_ready(lake, desk, 3)
+        email_run = email_run_of(lake, server.base_url)
+        assert write_emails(lake, email_run, TODAY, NOW + 10 * MINUTE).written == 3
+    assert_only_good_texts_are_ready(lake, email_run, 3)

@@ -1,4 +1,4 @@
-"""Writers that behave as a test wants, and the desk that they sit at."""
+"""Email runs for tests, and writers that behave as a test wants."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from datetime import date, datetime
 from pathlib import Path
 from threading import Lock
 
-from churn_assets.retention.emails import Desk, EmailRun, Limits, write_emails
+from churn_assets.retention.emails import EmailRun, EmailRunResult, Limits, write_emails
 from churn_assets.retention.writing.writer import Answer, EmailRequest, Writer, WriterError
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets_tests.retention.bank import NOW, TODAY
@@ -98,7 +98,7 @@ def complaints(text: str, request: EmailRequest) -> list[str]:
     return [] if f"Dear {request.full_name}" in text else ["it does not greet the customer"]
 
 
-def desk_of(
+def email_run_of(
     lake: LakeWarehouse,
     writer: Writer | None = None,
     *,
@@ -106,26 +106,26 @@ def desk_of(
     emails_per_day: int = LIMITS.emails_per_day,
     tokens_per_day: int = LIMITS.tokens_per_day,
     control_share: float = 0.0,
-) -> Desk:
-    """A desk beside the lake, without a control group unless a test wants one."""
+) -> EmailRun:
+    """An email run beside the lake, without a control group unless a test wants one."""
     template = StubWriter(name="template")
-    return Desk(
+    return EmailRun(
         writer or StubWriter(), template, check, folder_of(lake), Limits(emails_per_day, tokens_per_day), control_share
     )
 
 
 def folder_of(lake: LakeWarehouse) -> Path:
-    """Where the desk keeps its journal."""
+    """Where the email run keeps its journal."""
     return lake._path.parent / "emails"
 
 
 def write(
     lake: LakeWarehouse, writer: Writer | None = None, day: date = TODAY, now: datetime = NOW, **limits: float
-) -> EmailRun:
-    """One run."""
-    return write_emails(lake, desk_of(lake, writer, **limits), day, now)
+) -> EmailRunResult:
+    """Write once, and say what was done."""
+    return write_emails(lake, email_run_of(lake, writer, **limits), day, now)
 
 
-def clear_desk(lake: LakeWarehouse) -> None:
+def clear_journal(lake: LakeWarehouse) -> None:
     """Leave no journal behind."""
     shutil.rmtree(folder_of(lake), ignore_errors=True)
