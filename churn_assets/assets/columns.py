@@ -1,6 +1,20 @@
-"""What the columns of the tables mean that no event contract and no dbt model describes; their definition is in `sql/`."""
+"""The columns of the tables that assets write, for Dagster's UI. `sql/` defines the tables.
+
+The event contracts describe the columns of the ledgers, and `schema.yml` those of the dynamic tables. All others are described
+here.
+"""
 
 import dagster as dg
+
+from churn_assets.ingestion.events import LEDGERS, STORED_COLUMNS
+
+_STORED_TYPES = {
+    "extra_fields": "VARCHAR",
+    "ingested_at": "TIMESTAMP",
+    "kafka_topic": "VARCHAR",
+    "kafka_partition": "INTEGER",
+    "kafka_offset": "BIGINT",
+}
 
 _COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
     "event_rejects": {
@@ -107,7 +121,21 @@ def table_metadata(table: str) -> dict[str, object]:
     """The name of a table on the lake and its columns, for the metadata of the asset that writes it."""
     return {
         "dagster/table_name": f"lake.main.{table}",
-        "dagster/column_schema": dg.TableSchema(
-            [dg.TableColumn(name, type_, description) for name, (type_, description) in _COLUMNS[table].items()]
-        ),
+        "dagster/column_schema": dg.TableSchema(_ledger_columns(table) if table in LEDGERS else _other_columns(table)),
     }
+
+
+def _ledger_columns(ledger: str) -> list[dg.TableColumn]:
+    return [
+        *(
+            dg.TableColumn(
+                field.name, field.type, field.description, dg.TableColumnConstraints(nullable=not field.required)
+            )
+            for field in LEDGERS[ledger].fields
+        ),
+        *(dg.TableColumn(name, _STORED_TYPES[name], text) for name, text in STORED_COLUMNS.items()),
+    ]
+
+
+def _other_columns(table: str) -> list[dg.TableColumn]:
+    return [dg.TableColumn(name, type_, description) for name, (type_, description) in _COLUMNS[table].items()]

@@ -16,8 +16,9 @@ from typing import Any
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, build_dbt_asset_specs
 
-from churn_assets.assets.charts import line_charts
+from churn_assets.assets import groups
 from churn_assets.assets.freshness import within
+from churn_assets.assets.pictures.charts import line_charts
 from churn_assets.assets.readable import FAILING_ROWS, failing, rounded
 from churn_assets.clock import utc_now
 from churn_assets.dynamic_tables.tables import DynamicTable, Refresh, target_lag_seconds
@@ -53,11 +54,8 @@ class ChurnDbtTranslator(DagsterDbtTranslator):
 
     def get_owners(self, dbt_resource_props: Mapping[str, Any]) -> list[str]:
         """The team that owns features and predictions."""
-        return [
-            "team:data-science"
-            if dbt_resource_props["config"].get("group") == "predictions"
-            else "team:data-engineering"
-        ]
+        is_prediction = dbt_resource_props["config"].get("group") == "predictions"
+        return [groups.DATA_SCIENCE if is_prediction else groups.DATA_ENGINEERING]
 
     def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: Any) -> dg.AssetSpec:
         """dagster-dbt's spec with a freshness policy, materialized at least once in each target lag, query and lineage."""

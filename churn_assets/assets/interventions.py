@@ -9,6 +9,7 @@ from typing import Any
 
 import dagster as dg
 
+from churn_assets.assets import groups
 from churn_assets.assets.columns import table_metadata
 from churn_assets.assets.driver import DRIVER_CHECK_SPEC, driver_found, must_drive
 from churn_assets.assets.readable import failing, rounded, table
@@ -21,8 +22,6 @@ from churn_assets.rules import EMAIL_PAUSE_DAYS
 from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse, row_count
 
-GROUP = "interventions"
-OWNER = "team:marketing"
 ALERTS = "high_risk_history"
 ONCE_CHECK, TEXT_CHECK = "one_email_in_7_days", "every_text_passes_the_checks"
 EMAIL_CHECKS = tuple(dg.AssetCheckKey(dg.AssetKey("retention_emails"), name) for name in (ONCE_CHECK, TEXT_CHECK))
@@ -32,9 +31,7 @@ EMAIL_CHECKS = tuple(dg.AssetCheckKey(dg.AssetKey("retention_emails"), name) for
     name=STREAM,
     deps=["dyn_churn_predictions"],
     description="Moves each transition into the class HIGH from the predictions' change stream to the retention queue.",
-    kinds={"ducklake", "stream"},
-    group_name=GROUP,
-    owners=[OWNER],
+    **groups.INTERVENTIONS.spec("ducklake", "stream"),
     metadata=table_metadata("retention_queue"),
     pool="refresh",
 )
@@ -57,9 +54,7 @@ def stream_high_risk_customers(
         "Each time that a customer's live metrics came to CRITICAL, with the score of the model in use and, once it is"
         " written, the email. The customer joins the retention queue: same rules, claims and writer."
     ),
-    kinds={"ducklake", "stream"},
-    group_name=GROUP,
-    owners=[OWNER],
+    **groups.INTERVENTIONS.spec("ducklake", "stream"),
     metadata=table_metadata(ALERTS),
     pool="refresh",
 )
@@ -82,9 +77,7 @@ def retention_emails_asset(first_day: date) -> dg.AssetsDefinition:
             "One retention email to each waiting customer at risk, at most 50 a run and one in 7 days, checked and logged in"
             " agent_intervention_log; one in ten gets none, as the control group. A past day is only completed, never extended."
         ),
-        kinds={"ducklake", "email"},
-        group_name=GROUP,
-        owners=[OWNER],
+        **groups.INTERVENTIONS.spec("ducklake", "email"),
         check_specs=[
             dg.AssetCheckSpec(
                 ONCE_CHECK,

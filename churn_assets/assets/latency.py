@@ -4,10 +4,9 @@ from datetime import timedelta
 
 import dagster as dg
 
-from churn_assets.assets.charts import bar_charts
+from churn_assets.assets import groups
 from churn_assets.assets.freshness import scheduled
-from churn_assets.assets.ledgers import OWNER
-from churn_assets.assets.serving import GROUP
+from churn_assets.assets.pictures.charts import bar_charts
 from churn_assets.clock import utc_now
 from churn_assets.operations.latency import BOUNDS, SHARES, hops
 from churn_assets.rules import LATENCY_HOURS, TREND_SECONDS
@@ -19,9 +18,7 @@ _UP_TO = [*(f"{bound:g} s" for bound in BOUNDS), "more"]
 @dg.asset(
     deps=["dyn_churn_predictions"],
     description="How long events took to their ledger, features, score and email, hop by hop.",
-    kinds={"python"},
-    group_name=GROUP,
-    owners=[OWNER],
+    **groups.SERVING.spec("python"),
     freshness_policy=scheduled(TREND_SECONDS),
 )
 def event_latency(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:

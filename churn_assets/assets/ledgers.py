@@ -7,21 +7,20 @@ from typing import Any
 import dagster as dg
 import pydantic
 
+from churn_assets.assets import groups
 from churn_assets.assets.columns import table_metadata
 from churn_assets.assets.readable import failing, rounded, table
 from churn_assets.clock import utc_now
 from churn_assets.ingestion import kafka
 from churn_assets.ingestion.backlog import PartitionLag, ingest, lags
 from churn_assets.ingestion.commit import Stored, broken_ranges
-from churn_assets.ingestion.events import EVENT_TYPES, LEDGERS, STORED_COLUMNS, EventType
+from churn_assets.ingestion.events import EVENT_TYPES, LEDGERS, EventType
 from churn_assets.ingestion.kafka import OffsetRange, Partition
 from churn_assets.rules import EVENTS_TOPIC, SCORES_TOPIC
 from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse, row_counts
 
-GROUP = "ledgers"
 REJECTS = "event_rejects"
-OWNER = "team:data-engineering"
 
 _ACCOUNTED, _CONTIGUOUS, _COMPLETE = (
     "every_message_is_accounted_for",
@@ -35,9 +34,7 @@ topics = [
     dg.AssetSpec(
         topic,
         description=f"What {what} arrive on: JSON envelopes of event_type and payload. CHURN_TOPICS names other topics.",
-        kinds={"kafka"},
-        group_name=GROUP,
-        owners=[OWNER],
+        **groups.LEDGERS.spec("kafka"),
         metadata={
             "dagster/column_schema": dg.TableSchema(
                 [
@@ -79,36 +76,14 @@ def ingest_config(ranges: list[OffsetRange]) -> IngestConfig:
     )
 
 
-_STORED_TYPES = {
-    "extra_fields": "VARCHAR",
-    "ingested_at": "TIMESTAMP",
-    "kafka_topic": "VARCHAR",
-    "kafka_partition": "INTEGER",
-    "kafka_offset": "BIGINT",
-}
-
-
 def _ledger_spec(event_type: EventType) -> dg.AssetSpec:
-    columns = [
-        dg.TableColumn(
-            field.name, field.type, field.description, dg.TableColumnConstraints(nullable=not field.required)
-        )
-        for field in event_type.fields
-    ]
-    columns += [dg.TableColumn(name, _STORED_TYPES[name], text) for name, text in STORED_COLUMNS.items()]
     return dg.AssetSpec(
         event_type.ledger,
         deps=[event_type.topic],
         description=event_type.description,
-        kinds={"ducklake", "table"},
-        group_name=GROUP,
-        owners=[OWNER],
+        **groups.LEDGERS.spec("ducklake", "table"),
         skippable=True,
-        metadata={
-            "dagster/column_schema": dg.TableSchema(columns),
-            "dagster/table_name": f"lake.main.{event_type.ledger}",
-            "primary_key": event_type.key,
-        },
+        metadata={**table_metadata(event_type.ledger), "primary_key": event_type.key},
     )
 
 
@@ -116,9 +91,7 @@ _rejects_spec = dg.AssetSpec(
     REJECTS,
     deps=topics,
     description="Messages that could not become rows, with the reason and the original bytes.",
-    kinds={"ducklake", "table"},
-    group_name=GROUP,
-    owners=[OWNER],
+    **groups.LEDGERS.spec("ducklake", "table"),
     skippable=True,
     metadata=table_metadata(REJECTS),
 )

@@ -2,8 +2,9 @@
 
 import dagster as dg
 
+from churn_assets.assets import groups
 from churn_assets.assets.freshness import scheduled
-from churn_assets.assets.ledgers import OWNER, REJECTS
+from churn_assets.assets.ledgers import REJECTS
 from churn_assets.assets.readable import rounded, table
 from churn_assets.clock import utc_now
 from churn_assets.ingestion.events import EVENT_TYPES, LEDGERS
@@ -17,10 +18,8 @@ ORDER = {event_type.ledger: event_type.event_time for event_type in EVENT_TYPES 
 @dg.asset(
     deps=[*LEDGERS, REJECTS],
     description="Small files merged, deleted rows and old snapshots given up, left-over files deleted.",
-    group_name="maintenance",
-    owners=[OWNER],
+    **groups.MAINTENANCE.spec("ducklake"),
     freshness_policy=scheduled(MAINTENANCE_SECONDS),
-    kinds={"ducklake"},
     pool="maintenance",
 )
 def table_maintenance(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:

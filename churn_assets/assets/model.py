@@ -7,9 +7,10 @@ from typing import Any
 
 import dagster as dg
 
+from churn_assets.assets import groups
 from churn_assets.assets.columns import table_metadata
 from churn_assets.assets.freshness import scheduled
-from churn_assets.assets.model_charts import report
+from churn_assets.assets.pictures.model_report import report
 from churn_assets.assets.readable import rounded, table
 from churn_assets.clock import utc_now
 from churn_assets.model import registry, training, training_set
@@ -19,8 +20,6 @@ from churn_assets.model.metrics import Evaluation, Measure
 from churn_assets.rules import LABEL_DAYS, RETRAINING_SECONDS, TRAINING_SET_SECONDS
 from churn_assets.warehouse.protocol import Warehouse, row_count
 
-GROUP = "model"
-OWNER = "team:data-science"
 NOT_WORSE_CHECK, CALIBRATED_CHECK = "not_worse_than_the_champion", "probabilities_are_calibrated"
 _FEATURES_MODEL = "dyn_customer_features"
 
@@ -38,9 +37,7 @@ def training_set_asset(manifest_path: Path) -> dg.AssetsDefinition:
             "One row per customer on the books and weekly cut-off: the features as the live query would have given them that"
             f" evening, and whether the customer left within {LABEL_DAYS} days. A cut-off comes in when its label is known."
         ),
-        kinds={"ducklake", "training_set"},
-        group_name=GROUP,
-        owners=[OWNER],
+        **groups.MODEL.spec("ducklake", "training_set"),
         metadata=table_metadata("churn_training_set"),
         freshness_policy=scheduled(TRAINING_SET_SECONDS),
     )
@@ -71,9 +68,7 @@ def training_set_asset(manifest_path: Path) -> dg.AssetsDefinition:
         "A random forest over the training set, calibrated, and judged on the latest cut-offs beside a logistic regression and"
         " the heuristic. It becomes the challenger; the two checks decide whether it may serve."
     ),
-    kinds={"ducklake", "sklearn", "onnx"},
-    group_name=GROUP,
-    owners=[OWNER],
+    **groups.MODEL.spec("ducklake", "sklearn", "onnx"),
     metadata=table_metadata("churn_models"),
     freshness_policy=scheduled(RETRAINING_SECONDS),
     check_specs=[
@@ -138,9 +133,7 @@ def churn_model(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[W
         "The model that serves: the challenger that passed the gate takes the place of the one before. A failed check leaves"
         " the champion where it is; `churn model` promotes and rolls back by hand."
     ),
-    kinds={"ducklake", "onnx"},
-    group_name=GROUP,
-    owners=[OWNER],
+    **groups.MODEL.spec("ducklake", "onnx"),
     metadata=table_metadata("churn_champion"),
     freshness_policy=scheduled(RETRAINING_SECONDS),
 )

@@ -5,8 +5,8 @@ from typing import Any
 
 import dagster as dg
 
+from churn_assets.assets import groups
 from churn_assets.assets.columns import table_metadata
-from churn_assets.assets.interventions import GROUP, OWNER
 from churn_assets.assets.readable import failing
 from churn_assets.clock import utc_now
 from churn_assets.retention.outbox import approval, sending
@@ -22,9 +22,7 @@ from churn_assets.warehouse.protocol import Warehouse, row_count
         "Emails that leave: approved by a person (`churn outbox approve`) or automatically, then sent over SMTP outside of the"
         " quiet hours, each at most once. Off unless CHURN_SMTP_URL is set; `churn outbox export` is the other way out."
     ),
-    kinds={"ducklake", "email"},
-    group_name=GROUP,
-    owners=[OWNER],
+    **groups.INTERVENTIONS.spec("ducklake", "email"),
     metadata=table_metadata("intervention_moves"),
     check_specs=[
         dg.AssetCheckSpec(

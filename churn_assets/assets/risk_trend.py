@@ -1,19 +1,19 @@
 """The trend of risk, as a table and a plot. What is counted is `churn_assets.serving.risk_trend`."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import dagster as dg
 
-from churn_assets.assets.charts import line_charts
+from churn_assets.assets import groups
 from churn_assets.assets.columns import table_metadata
 from churn_assets.assets.freshness import scheduled
-from churn_assets.assets.serving import GROUP
+from churn_assets.assets.pictures.charts import line_charts
 from churn_assets.clock import utc_now
 from churn_assets.rules import TREND_DAYS, TREND_SECONDS
 from churn_assets.serving.risk_trend import count_risk
 from churn_assets.warehouse.protocol import Warehouse, row_count
 
-OWNER = "team:data-science"
 _TABLE = "risk_by_segment"
 
 
@@ -21,9 +21,7 @@ _TABLE = "risk_by_segment"
     name=_TABLE,
     deps=["dyn_churn_predictions", "dim_customers"],
     description="How many customers of each segment were at risk, at a time after the other: the dashboard's trend.",
-    kinds={"ducklake", "table"},
-    group_name=GROUP,
-    owners=[OWNER],
+    **replace(groups.SERVING, owner=groups.DATA_SCIENCE).spec("ducklake", "table"),
     metadata=table_metadata(_TABLE),
     freshness_policy=scheduled(TREND_SECONDS),
 )

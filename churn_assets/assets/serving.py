@@ -2,15 +2,13 @@
 
 import dagster as dg
 
+from churn_assets.assets import groups
 from churn_assets.assets.freshness import scheduled
-from churn_assets.assets.ledgers import OWNER
 from churn_assets.assets.readable import rounded
 from churn_assets.rules import SEARCH_POSITION_SECONDS
 from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse
 from churn_assets.wiring import open_log_index, place_of
-
-GROUP = "serving"
 
 
 def log_search_index_asset(settings: Settings) -> dg.AssetsDefinition:
@@ -23,9 +21,7 @@ def log_search_index_asset(settings: Settings) -> dg.AssetsDefinition:
             "The errors of the app and the support cases, to be searched in words; each run adds what has changed in the"
             " ledgers since the last one. On Snowflake the search service keeps itself up to date."
         ),
-        group_name=GROUP,
-        owners=[OWNER],
-        kinds={"tantivy", "search"},
+        **groups.SERVING.spec("tantivy", "search"),
         freshness_policy=freshness,
         pool="search",
     )

@@ -10,7 +10,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from churn_assets.assets.model_drift import FEATURES_CHECK, PROBABILITIES_CHECK, SCORES_CHECK, model_drift, plot
+from churn_assets.assets.model_drift import FEATURES_CHECK, PROBABILITIES_CHECK, SCORES_CHECK, model_drift
+from churn_assets.assets.pictures.drift import drift_plot
 from churn_assets.clock import utc_now
 from churn_assets.model import registry, training
 from churn_assets.model.artefact import ArtefactError
@@ -152,7 +153,7 @@ def test_a_damaged_model_is_named_with_what_to_do(bank: LakeWarehouse, settings:
 def test_a_plot_is_a_small_png_however_little_is_known(trained: Trained, scored: bool, matured: int):
     live = NOW.assign(score=score(trained.model, NOW) if scored else np.nan)
 
-    found = plot(drift(trained.model, live, at(FIRST + WEEKS * WEEK)[:matured])).value
+    found = drift_plot(drift(trained.model, live, at(FIRST + WEEKS * WEEK)[:matured])).value
 
     picture = base64.b64decode(found.partition("base64,")[2].partition(")")[0])
     assert picture.startswith(b"\x89PNG")
@@ -162,7 +163,7 @@ def test_a_plot_is_a_small_png_however_little_is_known(trained: Trained, scored:
 def test_of_an_empty_bank_there_are_words_and_no_empty_picture(trained: Trained):
     nobody = NOW[:0].assign(score=np.nan)
 
-    assert plot(drift(trained.model, nobody, nobody)).value.startswith("- nothing to compare yet")
+    assert drift_plot(drift(trained.model, nobody, nobody)).value.startswith("- nothing to compare yet")
 
 
 def test_drift_is_measured_once_a_day(graph: Graph, live_bank):

@@ -6,7 +6,8 @@ import dagster as dg
 import pytest
 
 from churn_assets.assets.effect import intervention_effect as effect_asset
-from churn_assets.assets.effect import numbers_of, plot
+from churn_assets.assets.effect import numbers_of
+from churn_assets.assets.pictures.effect import effect_plot
 from churn_assets.retention.effect import Effect, effect_by_month, estimate, further_customers, intervention_effect
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.protocol import Transaction
@@ -255,7 +256,7 @@ def test_the_asset_shows_every_number_and_a_plot(lake: LakeWarehouse):
 @pytest.mark.parametrize("found", [estimate(9, 1, 0, 0), estimate(900, 150, 100, 20), estimate(9, 0, 1, 1)])
 def test_a_plot_is_a_small_png_however_little_is_known(found: Effect, months: int):
     by_month = {date(2026 + month // 12, month % 12 + 1, 1): found for month in range(months)}
-    picture = base64.b64decode(plot(found, by_month).value.partition("base64,")[2].partition(")")[0])
+    picture = base64.b64decode(effect_plot(found, by_month).value.partition("base64,")[2].partition(")")[0])
 
     assert picture.startswith(b"\x89PNG")
     assert len(picture) < 60_000
@@ -264,7 +265,7 @@ def test_a_plot_is_a_small_png_however_little_is_known(found: Effect, months: in
 def test_where_nothing_is_known_there_are_words_and_no_empty_picture():
     unknown = estimate(0, 0, 0, 0)
 
-    assert plot(unknown, {}).value == unknown.conclusion
+    assert effect_plot(unknown, {}).value == unknown.conclusion
 
 
 def test_numbers_that_are_not_known_yet_are_null():

@@ -10,7 +10,7 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 
-from churn_assets.assets.charts import picture
+from churn_assets.assets.pictures.charts import picture
 from churn_assets.model.metrics import CONFIDENCE, LIFT_AT, Evaluation, Floats, Measure, auc_gain, bins
 from churn_assets.model.training import Trained, ways
 from churn_assets.rules import LABEL_DAYS, MODEL_HIGH_FROM, MODEL_MEDIUM_FROM

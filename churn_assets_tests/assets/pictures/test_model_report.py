@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from churn_assets.assets.model_charts import report
+from churn_assets.assets.pictures.model_report import report
 from churn_assets.model.metrics import Evaluation, Measure
 from churn_assets.model.scoring import Calibration, Model
 from churn_assets.model.training import Trained, evaluate_ways
