@@ -15,6 +15,7 @@ ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1
 WORKDIR /app
 COPY --from=build /app/.venv .venv
 COPY churn_assets churn_assets
+COPY dagster_warm dagster_warm
 COPY dbt dbt
 COPY marketing marketing
 COPY sql sql

@@ -65,7 +65,7 @@ def main() -> None:
 
 def churn(*arguments: str) -> list[str]:
     """The command line of a `churn` command."""
-    return [sys.executable, "-m", "churn_assets.cli.app", *arguments]
+    return [sys.executable, "-m", "churn_assets.cli", *arguments]
 
 
 def running(command: list[str], environment: dict[str, str]) -> subprocess.Popen[bytes]:

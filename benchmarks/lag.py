@@ -45,7 +45,7 @@ def main() -> None:
         command = [
             sys.executable,
             "-m",
-            "churn_assets.cli.app",
+            "churn_assets.cli",
             "demo",
             "--port",
             f"{port}",

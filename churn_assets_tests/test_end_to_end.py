@@ -22,7 +22,7 @@ from dagster_warm.launcher import PROCESS_TAG
 
 pytestmark = pytest.mark.heavy
 
-CHURN = [sys.executable, "-m", "churn_assets.cli.app"]
+CHURN = [sys.executable, "-m", "churn_assets.cli"]
 PATIENCE_SECONDS = 300.0  # many first runs share two cores with other tests
 
 

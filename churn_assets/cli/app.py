@@ -104,7 +104,3 @@ def demo(
         rate=rate,
         say=say,
     )
-
-
-if __name__ == "__main__":
-    main()

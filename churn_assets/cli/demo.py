@@ -93,7 +93,7 @@ def run_demo(
         # Dagster ends, so that no run is cut off.
         stack.callback(_work_off, settings, warehouse, stop, say)
         stack.callback(_drain, settings, warehouse, say)
-        churn = [sys.executable, "-m", "churn_assets.cli.app", "produce", "--rate", str(rate)]
+        churn = [sys.executable, "-m", "churn_assets.cli", "produce", "--rate", str(rate)]
         processes.append(stack.enter_context(_process("producer", churn, settings)))
         say(
             f"Dagster    http://127.0.0.1:{port}\ndashboard  http://127.0.0.1:{dashboard_port}\nlogs       {_logs(settings)}\n"

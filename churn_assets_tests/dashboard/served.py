@@ -17,7 +17,7 @@ _PATIENCE_SECONDS = 60.0
 @contextmanager
 def served_dashboard(settings: Settings) -> Generator[str]:
     """The address at which the dashboard of a home answers."""
-    command = [sys.executable, "-m", "churn_assets.cli.app", "dashboard", "--port"]
+    command = [sys.executable, "-m", "churn_assets.cli", "dashboard", "--port"]
     with served(command, {"CHURN_HOME": str(settings.home.absolute())}) as address:
         yield address
 

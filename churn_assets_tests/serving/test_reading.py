@@ -202,7 +202,7 @@ def test_the_lakes_masks_give_what_snowflakes_policies_say():
 
 def test_churn_query_reads_as_a_role(three_customers: LakeWarehouse):
     def query(*arguments: str) -> Any:
-        return run([sys.executable, "-m", "churn_assets.cli.app", "query", *arguments], capture_output=True, text=True)
+        return run([sys.executable, "-m", "churn_assets.cli", "query", *arguments], capture_output=True, text=True)
 
     sql = "SELECT full_name FROM customer_risk ORDER BY 1"
     shown = query("--role", "marketing_analyst", "--json", sql)
