@@ -64,7 +64,7 @@ def granted_segments(warehouse: Queries, role: str) -> frozenset[str] | None:
     rows = warehouse.query("SELECT segment FROM segment_grants WHERE role_name = ?", [role])
     granted = frozenset(rows["segment"].to_pylist())
     if not granted and role != ANALYST_ROLE:
-        raise UnknownRoleError(f"there is no role {role!r}; those that there are: {', '.join(roles(warehouse))}")
+        raise UnknownRoleError(f"there is no role {role!r}; the roles are {', '.join(roles(warehouse))}")
     return None if _EVERY_SEGMENT in granted else granted
 
 
