@@ -12,7 +12,7 @@ PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(RUN)/pytest
 SYNCED := .venv/.synced
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dashboard test test-quick test-slow test-kafka test-snowflake test-wheel check test-ui lint check-lock format dbt-vars event-docs screenshots benchmark-ingest benchmark-refresh benchmark-lag benchmark-latency benchmark-idle benchmark-effect benchmark-scoring benchmark-questions benchmark-dashboard benchmark-search clean
+.PHONY: help install demo dashboard test test-quick test-slow test-kafka test-snowflake test-wheel check test-ui lint check-lock format dbt-vars event-docs layers docs screenshots benchmark-ingest benchmark-refresh benchmark-lag benchmark-latency benchmark-idle benchmark-effect benchmark-scoring benchmark-questions benchmark-dashboard benchmark-search clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -35,13 +35,13 @@ dashboard: $(SYNCED)  ## Show the dashboard of CHURN_HOME on http://127.0.0.1:85
 	$(RUN)/churn dashboard $(ARGS)
 
 test: $(SYNCED)  ## Run the tests; of one part only: make test ARGS=churn_assets_tests/retention
-	$(PYTEST) -n 2 --dist loadfile $(ARGS)
+	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-quick: $(SYNCED)  ## Run within a minute the tests that need no lake of dbt's, no Dagster and no training; ARGS as above
-	$(PYTEST) -n 2 --dist loadfile -m "not (heavy or ui or slow or kafka or emulator or snowflake)" $(ARGS)
+	$(PYTEST) -n 2 --dist loadfile -m "not (heavy or ui or slow or kafka or emulator or snowflake or wheel)" $(ARGS)
 
 test-slow: $(SYNCED)  ## Run the slower tests: killed processes, many random histories
-	$(PYTEST) -n 2 --dist load -m slow $(ARGS)
+	$(PYTEST) -n 2 --dist worksteal -m slow $(ARGS)
 
 check: $(SYNCED)  ## Run the whole graph on a small bank and fail on any failed asset check
 	$(RUN)/churn check
@@ -114,8 +114,14 @@ dbt-vars: $(SYNCED)  ## Write the rules of settings.py into dbt_project.yml
 event-docs: $(SYNCED)  ## Write docs/events.md and docs/events.schema.json from the event contract
 	$(RUN)/python -m churn_assets.ingestion.contract
 
+layers: $(SYNCED)  ## Draw docs/layers.svg from the import contracts of pyproject.toml
+	$(RUN)/python docs/draw_layers.py
+
+docs: $(SYNCED)  ## Build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict
+
 screenshots: $(SYNCED)  ## Take the README's screenshots from a running demo (needs chromium)
 	PYTHONPATH=. $(RUN)/python docs/take_screenshots.py
 
 clean:  ## Remove what was installed and built, but not .churn, where the lake is
-	rm -rf .venv .tools dbt/target dbt/logs .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .tools site dbt/target dbt/logs .pytest_cache .ruff_cache .hypothesis

@@ -55,6 +55,18 @@ def deployed_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made_once(tmp_path_factory, "deployed", make)
 
 
+@pytest.fixture(scope="session")
+def home_by_model(deployed_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, deployed with CHURN_SCORE_SOURCE=model. Copy it, do not use it."""
+
+    def make(home: Path) -> None:
+        shutil.copytree(deployed_home, home)
+        settings = load_settings(CHURN_HOME=home, CHURN_SCORE_SOURCE="model")
+        deploy(settings, open_lake(settings.lake_path), lambda _: None)
+
+    return made_once(tmp_path_factory, "deployed_by_model", make)
+
+
 @pytest.fixture
 def settings(tmp_path: Path, deployed_home: Path) -> Settings:
     """The settings of a home with an empty, deployed lake."""
@@ -129,7 +141,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as `heavy` what needs a lake that dbt has deployed, or a trained model; files may say so of themselves."""
+    """Mark as `heavy` what needs a lake that dbt has deployed, or a trained model; files may say so of themselves.
+
+    The longest test comes first: as the last one it would leave the other core idle.
+    """
     for item in items:
         if {"deployed_home", "trained"} & set(getattr(item, "fixturenames", ())):
             item.add_marker("heavy")
+    items.sort(key=lambda item: item.path.name != "test_end_to_end.py")

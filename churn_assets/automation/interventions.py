@@ -11,7 +11,7 @@ from churn_assets.automation.gates import BLOCKING_CHECKS, blocked, last_outcome
 from churn_assets.automation.jobs import emails_job, outbox_job
 from churn_assets.automation.watching import WATCHING_TICK_SECONDS, WHOLE, watched
 from churn_assets.clock import Clock
-from churn_assets.retention.claims import oldest_drafted_day
+from churn_assets.retention.claims import latest_text
 from churn_assets.retention.emails import next_day
 from churn_assets.retention.outbox import approval
 from churn_assets.retention.outbox.quiet_hours import quiet_hours
@@ -129,11 +129,21 @@ def _write_emails(
         context.instance, (*BLOCKING_CHECKS, DRIVER_CHECK)
     ):
         return skip
-    writes = settings.driver == "dagster"
-    day = next_day(warehouse, limits_of(settings), now) if writes else oldest_drafted_day(warehouse, now)
-    if day:
+    if settings.driver == "native":
+        return _look_at_new_texts(context, warehouse)
+    if day := next_day(warehouse, limits_of(settings), now):
         return dg.RunRequest(partition_key=day.isoformat())
     return dg.SkipReason("nobody waits who may be written to today")
+
+
+def _look_at_new_texts(context: dg.SensorEvaluationContext, warehouse: Warehouse) -> dg.RunRequest | dg.SkipReason:
+    """Request a run that only checks the day of the latest text, where the warehouse's own tasks have written a new one."""
+    latest = latest_text(warehouse)
+    if latest is None or latest[0].isoformat() == context.cursor:
+        return dg.SkipReason("the warehouse's own tasks write the emails, and have written none since the last look")
+    written_at, day = latest
+    context.update_cursor(written_at.isoformat())
+    return dg.RunRequest(partition_key=day.isoformat())
 
 
 def _send_emails(

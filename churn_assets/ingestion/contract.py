@@ -39,16 +39,18 @@ def markdown() -> str:
 
 Generated from `churn_assets/ingestion/events.py` by `make event-docs`. As JSON Schema: [events.schema.json](events.schema.json).
 
-A message is one JSON object in UTF-8, `{{"event_type": "...", "payload": {{...}}}}`. Its key should be the customer's id, so
-that a customer's events keep their order. Late and out-of-order events are welcome.
+A message is one JSON object in UTF-8, `{{"event_type": "...", "payload": {{...}}}}`. Its key should be the customer's id, so that
+a customer's events keep their order. Late and out-of-order events are welcome.
 
 - Times are ISO 8601; one without an offset is UTC. None is before {EARLIEST_EVENT} or more than
   {FUTURE_TOLERANCE_HOURS} hours ahead.
 - Members that the contract does not know are kept in the column `{EXTRA_FIELDS}`.
-- A fact with a key that is stored already is a duplicate and dropped; it is looked for on the days of its batch.
-  A dimension keeps the latest state of each key by `updated_at`.
-- What cannot be a row goes to `event_rejects` with its reason and its original bytes. `churn replay-rejects` tries
-  again.
+- A fact whose key is stored already is a duplicate and is dropped. It is looked for on the days of its batch only.
+  A dimension keeps the latest state of each key, by `updated_at`.
+- A message that cannot be a row goes to `event_rejects`, with the reason and its original bytes. `churn replay-rejects`
+  tries again.
+
+A file of history has the same fields as columns ([your own bank](your-bank.md)); [Kafka](kafka.md) says how to connect.
 
 {sections}"""
 
@@ -125,7 +127,7 @@ def _section(event_type: EventType) -> str:
 {event_type.description} Ledger `{event_type.ledger}`, key `{event_type.key}`, time `{event_type.event_time}`;
 expected on the topic `{event_type.topic}`.
 
-| field | type | required | |
+| field | type | required | meaning |
 |---|---|---|---|
 {rows}
 

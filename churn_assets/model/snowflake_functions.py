@@ -27,15 +27,14 @@ def statements(schema: str, code: bytes) -> list[str]:
     code is wanted in it, drop it, deploy, create the predictions again with `dbt run --full-refresh`, and their stream after
     them. A new model needs none of this. The stage is encrypted by the server, as files that functions open must be.
     """
-    imports = f"IMPORTS = ('{_place(schema, code)}')"
     columns = ", ".join(["digest VARCHAR", *(f"{name} FLOAT" for name in FEATURES)])
     return [
         f"CREATE STAGE IF NOT EXISTS {schema}.churn_models ENCRYPTION = (TYPE = 'SNOWFLAKE_SSE')",
-        f"CREATE OR REPLACE PROCEDURE {schema}.train_churn_model() RETURNS VARCHAR LANGUAGE PYTHON {_packages(TRAINING_PACKAGES)}"
-        f" {imports} HANDLER = '{_TRAINING}.train_churn_model' EXECUTE AS OWNER",
+        f"CREATE OR REPLACE PROCEDURE {schema}.train_churn_model() RETURNS VARCHAR LANGUAGE PYTHON {packages(TRAINING_PACKAGES)}"
+        f" {imports(schema, code)} HANDLER = '{_TRAINING}.train_churn_model' EXECUTE AS OWNER",
         *(
             f"CREATE FUNCTION IF NOT EXISTS {schema}.{function}({columns}) RETURNS {type_} LANGUAGE PYTHON IMMUTABLE"
-            f" {_packages(SCORING_PACKAGES)} {imports} HANDLER = 'handler' AS $$\n"
+            f" {packages(SCORING_PACKAGES)} {imports(schema, code)} HANDLER = 'handler' AS $$\n"
             f"from {_SCORING} import {maker}\nhandler = {maker}('@{schema}.churn_models')\n$$"
             for function, type_, maker in ((PREDICT, "FLOAT", "predictor"), (REASONS, "VARCHAR", "explainer"))
         ),
@@ -48,9 +47,14 @@ def upload(schema: str, code: bytes, folder: str = "") -> str:
     return f"PUT 'file://{folder}{name}' {place} AUTO_COMPRESS = FALSE"
 
 
-def package_zip() -> bytes:
-    """The modules that the handlers need, as a zip to import them from; the same code gives the same bytes."""
-    return zipped(contents(modules_behind(_SCORING, _TRAINING)))
+def package_zip(modules: Sequence[str] = (_SCORING, _TRAINING)) -> bytes:
+    """These modules and all that they need, as a zip to import them from; the same code gives the same bytes."""
+    return zipped(contents(modules_behind(*modules)))
+
+
+def imports(schema: str, code: bytes) -> str:
+    """What of a function or procedure names the code on the stage."""
+    return f"IMPORTS = ('{_place(schema, code)}')"
 
 
 def _place(schema: str, code: bytes) -> str:
@@ -58,8 +62,11 @@ def _place(schema: str, code: bytes) -> str:
     return f"@{schema}.churn_models/churn_assets-{digest(code)[:12]}.zip"
 
 
-def _packages(names: Sequence[str]) -> str:
-    """Those of this process, which are those of uv.lock; it has some in several versions, each for other versions of Python."""
+def packages(names: Sequence[str]) -> str:
+    """What of a function or procedure names its runtime and packages.
+
+    They are those of this process, so those of uv.lock; it has some in several versions, each for other versions of Python.
+    """
     runtime = f"{sys.version_info.major}.{sys.version_info.minor}"
     pinned = ", ".join(f"'{name}=={version(name)}'" for name in names)
     return f"RUNTIME_VERSION = '{runtime}' ARTIFACT_REPOSITORY = {REPOSITORY} PACKAGES = ({pinned})"

@@ -41,6 +41,7 @@ from churn_assets.warehouse.snowflake_names import Names, names_of
 
 Report = Callable[[str], None]
 _FUNCTIONS = "churn_assets/model/snowflake_functions.py"
+_PROCEDURES = "churn_assets/operations/procedures.py"
 _CREATES_IF_MISSING = re.compile(r"CREATE (?!TABLE )[A-Z ]+ IF NOT EXISTS ")
 _IS_NOT_THERE = {2003, 2043, 3013, 390189}  # errors: the object does not exist, or the role may not see or use it
 _NUMBER = re.compile(r"\b(\d{6}) \(\w{5}\)")  # of an error in dbt's messages
@@ -104,18 +105,28 @@ def preview(
 
 
 def _plan(settings: Settings, names: Names) -> _Plan:
-    from churn_assets.model import snowflake_functions  # noqa: PLC0415  # a second of imports
+    # A second of imports each.
+    from churn_assets.model import snowflake_functions  # noqa: PLC0415
+    from churn_assets.operations import procedures  # noqa: PLC0415
 
     of_sql = statements.statements(names)
     tasks = statements.driver_statements(settings, names)
     schema, code = f"{names.database}.{names.schema}", snowflake_functions.package_zip()
     stage, *functions = snowflake_functions.statements(schema, code)
+    of_tasks = procedures.code()
     models = dbt.compiled(settings)
     of: dict[Phase, list[Statement]] = {phase: [one for one in of_sql if one.phase == phase] for phase in PHASES}
     session = [one for one in of["schema"] if one.is_of_the_session]
     of["schema"][len(session) : len(session)] = [one for one in tasks if one.phase == "schema"]
-    upload, app = snowflake_functions.upload(schema, code), app_files()
-    of["functions"] = [Statement(_FUNCTIONS, text, "functions") for text in (stage, upload, *functions)] + [
+    upload, upload_of_tasks = (snowflake_functions.upload(schema, one) for one in (code, of_tasks))
+    app = app_files()
+    of["functions"] = [
+        *(Statement(_FUNCTIONS, text, "functions") for text in (stage, upload, *functions)),
+        *(
+            Statement(_PROCEDURES, text, "functions")
+            for text in (upload_of_tasks, *procedures.statements(names, of_tasks))
+        ),
+    ] + [
         Statement(
             f"churn_assets/dashboard/{name}",
             f"PUT 'file://{name}' @{names.database}.{names.serving_schema}.{APP_STAGE}/{APP_FOLDER}"
@@ -134,7 +145,8 @@ def _plan(settings: Settings, names: Names) -> _Plan:
         for model in models
     ]
     of["after_dbt"] += [one for one in tasks if one.phase == "after_dbt"]
-    return _Plan([one for phase in PHASES for one in of[phase]], models, {_put_name(upload): code, **app})
+    files = {_put_name(upload): code, _put_name(upload_of_tasks): of_tasks, **app}
+    return _Plan([one for phase in PHASES for one in of[phase]], models, files)
 
 
 def _put_name(text: str) -> str:

@@ -1,14 +1,13 @@
 """Every Snowflake object that dbt does not own, as statements in the order of deployment.
 
 Here belong the rendering of `sql/snowflake` and of the tables in `sql/*.sql`, and the splitting into statements. Nothing here
-connects: `account` runs the statements, and dbt before the last phase. The model's stage and functions, which are deployed
-with the code that they run, are in `model.snowflake_functions`.
+connects: `account` runs the statements, and dbt before the last phase. Objects that are deployed with the code that they run
+are in `model.snowflake_functions` and `procedures`.
 
 Written from the documentation, never run on a live account.
 """
 
 import re
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -17,14 +16,10 @@ from typing import Literal
 from churn_assets.analyst.semantic_model import for_snowflake, load_semantic_model
 from churn_assets.dashboard.files import APP_FILE, APP_FOLDER
 from churn_assets.project_files import PROJECT_FILES, files_in
-from churn_assets.retention.control import control_group_in_sql
 from churn_assets.retention.effect import outcomes_in_sql
-from churn_assets.retention.writing.addressee import addressee_in_sql
-from churn_assets.retention.writing.prompts import MAX_ANSWER_TOKENS, TEMPERATURE, Prompts, load_prompts
 from churn_assets.rules import (
     ALERT_HOURS,
     EMAIL_PAUSE_DAYS,
-    EMAILS_PER_RUN,
     RISK_RULES,
     SEARCH_TARGET_LAG,
 )
@@ -38,7 +33,7 @@ Phase = Literal["account", "schema", "functions", "dbt", "after_dbt"]
 PHASES: dict[Phase, str] = {
     "account": "by an administrator, once",
     "schema": "the tables, by the engineer's role",
-    "functions": "the model's stage and functions, with their code, and the dashboard's files",
+    "functions": "the model's stage and functions and the tasks' procedures, with their code, and the dashboard's files",
     "dbt": "the dynamic tables, by `dbt run`",
     "after_dbt": "the objects that read the dynamic tables",
 }
@@ -49,7 +44,6 @@ _PLACEHOLDER = re.compile(r"\{\{ (\w+) \}\}")
 # Within these a semicolon does not end a statement: comments, strings, quoted names and bodies.
 _OPAQUE = re.compile(r"--[^\n]*|//[^\n]*|/\*.*?\*/|'(?:[^'\\]|''|\\.)*'|\"(?:[^\"]|\"\")*\"|\$\$.*?\$\$", re.DOTALL)
 _COMMENTS = ("--", "//", "/*")
-_HERE = "\0"  # a mark that no file contains
 # The kind and name of a statement's object; the first pattern that matches counts.
 _KIND = r"(?:(?:SECURE|DYNAMIC|SEMANTIC|CORTEX|SEARCH|MASKING|ROW|ACCESS|FILE) )*[A-Z]+"
 _ABOUT = (
@@ -171,33 +165,18 @@ def _files() -> dict[Phase, list[str]]:
 
 
 def _values(names: Names) -> dict[str, str]:
-    prompts, model = load_prompts(), load_semantic_model()
+    model = load_semantic_model()
     (unhappy,) = [rule for rule in RISK_RULES if rule.feature == "avg_sentiment"]
-    before_customer, _, after_customer = prompts.wording.prompt.user.partition("{customer}")
     return {
         **names.identifiers(),
-        "writer_model": _literal(names.writer_model),
-        "addressee": addressee_in_sql(":full_name"),
-        "offers": _offers(prompts),
-        "email_rules": " || :offers || ".join(_literal(part) for part in prompts.rules(_HERE).split(_HERE)),
-        "before_customer": _literal(before_customer),
-        "after_customer": _literal(after_customer),
-        "prompt_version": _literal(prompts.prompt_version),
-        "temperature": str(TEMPERATURE),
-        "max_answer_tokens": str(MAX_ANSWER_TOKENS),
-        "emails_per_run": str(EMAILS_PER_RUN),
-        "emails_per_day": str(names.emails_per_day),
-        "tokens_per_day": str(names.tokens_per_day),
         "email_pause_days": str(EMAIL_PAUSE_DAYS),
         "alert_hours": f"{ALERT_HOURS:.0f}",
-        "is_control": control_group_in_sql("queue.customer_id"),
-        "uuid_namespace": _literal(str(uuid.NAMESPACE_URL)),
         "error_codes": ", ".join(f"({', '.join(map(_literal, code))})" for code in load_error_codes()),
         "case_categories": ", ".join(f"({', '.join(map(_literal, category))})" for category in load_case_categories()),
         "outcomes": outcomes_in_sql(f"{names.database}.{names.schema}."),
         "unhappy_below": str(unhappy.threshold),
         "search_target_lag": SEARCH_TARGET_LAG,
-        "semantic_model": _within_dollars(for_snowflake(names.database, names.serving_schema)),
+        "semantic_model": within_dollars(for_snowflake(names.database, names.serving_schema)),
         "semantic_view": model.name.upper(),
         "sample_question": model.verified_queries[0].question,
         "app_folder": APP_FOLDER,
@@ -205,17 +184,8 @@ def _values(names: Names) -> dict[str, str]:
     }
 
 
-def _offers(prompts: Prompts) -> str:
-    """An SQL expression: the offers for the reasons in the variable `reason_codes`, one a line."""
-    cases = [
-        f"IFF(CONTAINS('; ' || COALESCE(:reason_codes, '') || '; ', {_literal(f'; {offer.reason}; ')}),"
-        f" {_literal(f'- {offer.promise}')} || CHR(10), '')"
-        for offer in prompts.wording.offers
-    ]
-    return " || ".join([*cases, _literal(f"- {prompts.wording.general_offer.promise}")])
-
-
-def _within_dollars(text: str) -> str:
+def within_dollars(text: str) -> str:
+    """The same text, for a $$ body; `SnowflakeSqlError` if it contains $$, which would end the body."""
     if "$$" in text:
         raise SnowflakeSqlError(f"a text for Snowflake cannot have $$: {text[:60]!r}")
     return text
@@ -223,4 +193,4 @@ def _within_dollars(text: str) -> str:
 
 def _literal(text: str) -> str:
     """A text as a Snowflake literal within a $$ body, which the text cannot end."""
-    return literal(_within_dollars(text), "snowflake")
+    return literal(within_dollars(text), "snowflake")

@@ -13,7 +13,6 @@ from churn_assets.retention.control import is_in_control_group
 from churn_assets.retention.queue import drop_from_queue, fill_queue, queue_again
 from churn_assets.retention.statuses import Status, begin, move
 from churn_assets.retention.suppressions import SUPPRESSED
-from churn_assets.retention.writing.writer import Answer
 from churn_assets.rules import ALERT_HOURS, EMAIL_PAUSE_DAYS, EMAILS_PER_RUN
 from churn_assets.warehouse.protocol import Transaction, Warehouse
 from churn_assets.warehouse.values import as_table, flat, one_row, places
@@ -44,15 +43,6 @@ class Claims:
 
 
 @dataclass(frozen=True)
-class Draft:
-    """A text that Snowflake's own task has asked for and paid for; no check has seen it."""
-
-    answer: Answer
-    writer: str
-    prompt_version: str
-
-
-@dataclass(frozen=True)
 class Claim:
     """A text that is owed. `failed_attempts` counts runs whose writer gave none."""
 
@@ -62,7 +52,6 @@ class Claim:
     segment: str
     reasons: str
     failed_attempts: int
-    draft: Draft | None = None
 
 
 def is_anybody_waiting(warehouse: Warehouse) -> bool:
@@ -94,8 +83,8 @@ def claim(tx: Transaction, day: date, now: datetime, emails_per_day: int, contro
 
     The control group is taken like everybody else, and logged as such.
     """
-    fill_queue(tx, now)  # who is dropped below must come into HIGH anew, so the stream has to have seen them leave
     dropped = drop_from_queue(tx, now)
+    fill_queue(tx, now)  # after it, so that who is dropped with an old alert and is HIGH waits again at once
     taken_today, owed = tx.rows(_TAKEN, [day])[0]
     taken = tx.rows(
         "SELECT queue.customer_id, queue.source, predictions.reason_codes,"
@@ -141,8 +130,10 @@ def claim(tx: Transaction, day: date, now: datetime, emails_per_day: int, contro
 
 
 def give_up_claims(tx: Transaction, now: datetime) -> int:
-    """Cancel the claims of who left, is no longer at risk or may not be written to now; how many. The last wait again."""
-    fill_queue(tx, now)  # who comes back into HIGH must be seen to have left
+    """Cancel the claims of who left, is no longer at risk or may not be written to now; how many. All of them wait again.
+
+    The queue's own rules then drop who left or is no longer at risk, so a customer who comes back into HIGH is not forgotten.
+    """
     gone: dict[str, str] = dict(
         tx.rows(
             "SELECT log.intervention_id, CASE WHEN predictions.customer_id IS NULL THEN 'left the bank'"
@@ -156,7 +147,7 @@ def give_up_claims(tx: Transaction, now: datetime) -> int:
             [now],
         )
     )
-    queue_again(tx, [id_ for id_, why in gone.items() if why == "suppressed"], now)
+    queue_again(tx, list(gone), now)
     for reason in sorted(set(gone.values())):
         move(tx, [id_ for id_, why in gone.items() if why == reason], "CANCELLED", now, "run", reason)
     return len(gone)
@@ -167,29 +158,12 @@ def due_claims(warehouse: Warehouse, day: date, now: datetime) -> list[Claim]:
     rows = warehouse.query(
         "SELECT log.intervention_id, log.customer_id, coalesce(log.reason_codes, '') AS reasons,"
         " coalesce(customers.full_name, '') AS full_name, coalesce(customers.segment, '') AS segment,"
-        " coalesce(log.failed_attempts, 0) AS failed_attempts, log.generated_email, log.writer, coalesce(log.model, '') AS model,"
-        " coalesce(log.prompt_version, '') AS prompt_version, coalesce(log.prompt_tokens, 0) AS prompt_tokens,"
-        " coalesce(log.completion_tokens, 0) AS completion_tokens FROM agent_intervention_log AS log"
+        " coalesce(log.failed_attempts, 0) AS failed_attempts FROM agent_intervention_log AS log"
         f" LEFT JOIN dim_customers AS customers ON log.customer_id = customers.customer_id WHERE {_DUE}"
         " AND log.partition_day = ? ORDER BY log.churn_score DESC NULLS LAST, log.customer_id",
         [now, day],
     )
-    return [_claim(**row) for row in rows.to_pylist()]
-
-
-def _claim(
-    generated_email: str | None,
-    writer: str | None,
-    model: str,
-    prompt_version: str,
-    prompt_tokens: int,
-    completion_tokens: int,
-    **owed: Any,
-) -> Claim:
-    if writer is None:
-        return Claim(**owed)
-    answer = Answer(generated_email or "", model, prompt_tokens, completion_tokens)
-    return Claim(**owed, draft=Draft(answer, writer, prompt_version))
+    return [Claim(**row) for row in rows.to_pylist()]
 
 
 def oldest_due_day(warehouse: Warehouse, now: datetime) -> date | None:
@@ -199,13 +173,14 @@ def oldest_due_day(warehouse: Warehouse, now: datetime) -> date | None:
     ][0].as_py()
 
 
-def oldest_drafted_day(warehouse: Warehouse, now: datetime) -> date | None:
-    """The oldest day with a text of the warehouse's own task that no check has seen."""
-    return warehouse.query(
-        "SELECT min(partition_day) AS oldest_day FROM agent_intervention_log AS log"
-        f" WHERE {_DUE} AND log.generated_email IS NOT NULL",
-        [now],
-    )["oldest_day"][0].as_py()
+def latest_text(warehouse: Warehouse) -> tuple[datetime, date] | None:
+    """When the latest text became ready (UTC), and the day that it belongs to."""
+    rows = warehouse.query(
+        "SELECT moves.moved_at, log.partition_day FROM intervention_moves AS moves INNER JOIN agent_intervention_log AS log"
+        " ON moves.intervention_id = log.intervention_id WHERE moves.status_to = 'READY'"
+        " ORDER BY moves.moved_at DESC NULLS LAST LIMIT 1"
+    ).to_pylist()
+    return (rows[0]["moved_at"], rows[0]["partition_day"]) if rows else None
 
 
 def customers_written_to_twice(warehouse: Warehouse) -> list[str]:

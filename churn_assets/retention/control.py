@@ -5,7 +5,6 @@ change. What became of the two groups is `effect`.
 """
 
 import hashlib
-import math
 
 from churn_assets.rules import CONTROL_SHARE
 
@@ -20,9 +19,3 @@ def is_in_control_group(customer_id: str, share: float = CONTROL_SHARE) -> bool:
     """
     digest = hashlib.sha256(f"{_PREFIX}{customer_id}".encode()).digest()
     return int.from_bytes(digest[:8], "big") < share * 2**64
-
-
-def control_group_in_sql(column: str, share: float = CONTROL_SHARE) -> str:
-    """The same assignment as a condition in Snowflake's SQL, on a column of customers' ids; `share` is below 1."""
-    # Both sides are hexadecimal, the left one longer, so the order of texts is that of the digests' first 8 bytes.
-    return f"SHA2('{_PREFIX}' || {column}, 256) < '{math.ceil(share * 2**64):016x}'"

@@ -3,8 +3,7 @@
 A run claims customers in one transaction, which takes them from the queue and gives each a line in the intervention log.
 Only then are texts asked for; each answer is kept on disk as soon as it is there and stored with what became of it. A run
 that dies leaves claims, which the next run of that day completes, without paying again for answers that had come; the
-7-day rule counts claims, so nobody is written to twice. A claim may come with a draft, which Snowflake's own task has asked
-for: it counts as the writer's first answer.
+7-day rule counts claims, so nobody is written to twice.
 
 Here belongs what one run does and whether one is due. Who may be claimed is `claims`; writers, text checks and statuses are
 modules of their own; what happens to a text that is ready is `outbox`.
@@ -21,7 +20,6 @@ from time import perf_counter
 from churn_assets.retention.claims import (
     Claim,
     Claims,
-    Draft,
     claim,
     due_claims,
     eligible_count,
@@ -55,7 +53,7 @@ class Desk:
     """Who writes, by what rules and within what limits.
 
     `template` writes where `writer` gives nothing that passes. `check` says in words what is wrong with a text. `folder` is
-    this machine's, for what a run keeps beside the warehouse.
+    this machine's, for what a run keeps beside the warehouse. `concurrency` is how many texts are asked for at once.
     """
 
     writer: Writer
@@ -64,6 +62,7 @@ class Desk:
     folder: Path
     limits: Limits
     control_share: float = CONTROL_SHARE
+    concurrency: int = WRITER_CONCURRENCY
 
 
 @dataclass(frozen=True)
@@ -127,23 +126,6 @@ def write_emails(
     )
 
 
-def check_drafts(warehouse: Warehouse, desk: Desk, day: date, now: datetime) -> EmailRun:
-    """Check the texts that the warehouse's own task has written for `day`: READY what passes, CANCELLED what does not.
-
-    Nobody is claimed, no stream is read and no writer is asked.
-    """
-    with turn_to_write(desk.folder):
-        drafts = [_checked(desk, claim, claim.draft) for claim in due_claims(warehouse, day, now) if claim.draft]
-        counts = warehouse.transact(lambda tx: _store(tx, drafts, now))
-    return EmailRun(cancelled=counts["CANCELLED"], written=counts["READY"])
-
-
-def _checked(desk: Desk, claim: Claim, draft: Draft) -> "_Draft":
-    text = draft.answer.text
-    found = desk.check(text, EmailRequest(claim.full_name, claim.segment, claim.reasons))
-    return _Draft(claim, draft.writer, draft.prompt_version, [draft.answer], found, 0.0, None if found else text)
-
-
 def emails_with_complaints(
     warehouse: Warehouse, check: Callable[[str, EmailRequest], list[str]], day: date
 ) -> dict[str, list[str]]:
@@ -192,6 +174,7 @@ class _Calls:
     def __init__(self, desk: Desk, journal: AnswerJournal, tokens_before: int) -> None:
         self.journal = journal
         self.tokens = 0
+        self.concurrency = desk.concurrency
         self._desk = desk
         self._tokens_before = tokens_before
         self._failures_in_a_row = 0
@@ -209,7 +192,7 @@ class _Calls:
     def draft(self, owed: Claim, known: Sequence[Answer]) -> _Draft | None:
         """A text that passes the checks, or why there is none; None where the writer may not be asked.
 
-        `known` are answers that have been paid for: a draft of Snowflake's, then those of an earlier run.
+        `known` are answers that an earlier run has paid for.
         """
         request = EmailRequest(owed.full_name, owed.segment, owed.reasons)
         answers: list[Answer] = []
@@ -229,10 +212,7 @@ class _Calls:
             answers.append(answer)
             found = self._desk.check(answer.text, request)
             if not found:
-                draft = replace(self._drafted(owed, answers, complaints, started), text=answer.text)
-                if owed.draft and answer is owed.draft.answer:
-                    return replace(draft, writer=owed.draft.writer, prompt_version=owed.draft.prompt_version)
-                return draft
+                return replace(self._drafted(owed, answers, complaints, started), text=answer.text)
             complaints += found
         return self._in_its_place(self._drafted(owed, answers, complaints, started))
 
@@ -274,14 +254,9 @@ def _write_owed(
     """Ask for all texts, a few at once, and store each with what else has come meanwhile; numbers by what became of them."""
     counts = {"READY": 0, "CANCELLED": 0, "by_template": 0, "failed": 0, "unasked": 0}
     known = calls.journal.answers({claim.intervention_id for claim in owed})
-    with ThreadPoolExecutor(WRITER_CONCURRENCY, "writer") as pool:
+    with ThreadPoolExecutor(calls.concurrency, "writer") as pool:
         waiting: set[Future[_Draft | None]] = {
-            pool.submit(
-                calls.draft,
-                claim,
-                [*([claim.draft.answer] if claim.draft else []), *known.get(claim.intervention_id, [])],
-            )
-            for claim in owed
+            pool.submit(calls.draft, claim, known.get(claim.intervention_id, [])) for claim in owed
         }
         while waiting:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
@@ -301,13 +276,12 @@ def _write_owed(
 
 
 def _tokens_spent(warehouse: Warehouse, now: datetime) -> int:
-    """Tokens of the texts that were stored on the day of `now`, and of its drafts that are yet to be checked."""
+    """Tokens of the texts that were stored on the day of `now`."""
     return warehouse.query(
         "SELECT cast(coalesce(sum(log.prompt_tokens + log.completion_tokens), 0) AS bigint) AS tokens"
-        " FROM agent_intervention_log AS log LEFT JOIN (SELECT DISTINCT intervention_id FROM intervention_moves"
-        " WHERE status_from = 'CLAIMED' AND moved_at >= ?) AS stored ON log.intervention_id = stored.intervention_id"
-        " WHERE stored.intervention_id IS NOT NULL OR (log.status = 'CLAIMED' AND log.partition_day = ?)",
-        [datetime.combine(now.date(), datetime.min.time()), now.date()],
+        " FROM agent_intervention_log AS log INNER JOIN (SELECT DISTINCT intervention_id FROM intervention_moves"
+        " WHERE status_from = 'CLAIMED' AND moved_at >= ?) AS stored ON log.intervention_id = stored.intervention_id",
+        [datetime.combine(now.date(), datetime.min.time())],
     )["tokens"][0].as_py()
 
 

@@ -21,20 +21,34 @@ _CAME_INTO = (
     " WHERE was.customer_id = came.customer_id AND was.change_action = 'DELETE' AND was.{state})"
 )
 _WAITS = "SELECT customer_id FROM retention_queue WHERE left_at IS NULL"
+# Who left the queue for an intervention, and did not wait again since.
+_HAD_A_TURN = (
+    "SELECT customer_id FROM retention_queue GROUP BY customer_id"
+    " HAVING max(CASE WHEN left_reason = 'intervention' THEN left_at END) = max(left_at)"
+)
 
 
 def fill_queue(tx: Transaction, now: datetime) -> int:
-    """Move each transition into HIGH since the last call from the stream to the queue; how many customers joined.
+    """Queue each transition into HIGH since the last call, and whoever is HIGH without having had a turn; how many joined.
 
+    The second rule is for those whose transition was seen long ago: they waited because of an alert that has expired since, or
+    were dropped or given up at a moment when they were not HIGH. So whoever is HIGH waits, or left the queue for an intervention.
     The stream's position and the queue's rows change in the one transaction `tx`. Who waits already does not wait twice.
     """
     changes = tx.consume_stream(STREAM)
     came_into = _CAME_INTO.format(changes=changes, state="risk_class = 'HIGH'")
-    return tx.execute(
-        "INSERT INTO retention_queue (customer_id, source, churn_score, reason_codes, queued_at)"
-        " SELECT came.customer_id, 'prediction', came.risk_score, came.reason_codes, CAST(? AS TIMESTAMP)"
-        f" FROM {changes} AS came WHERE {came_into} AND came.customer_id NOT IN ({_WAITS})",
-        [now],
+    high: list[tuple[str, str]] = [
+        (f"{changes} AS came", came_into),
+        ("dyn_churn_predictions AS came", f"came.risk_class = 'HIGH' AND came.customer_id NOT IN ({_HAD_A_TURN})"),
+    ]
+    return sum(
+        tx.execute(
+            "INSERT INTO retention_queue (customer_id, source, churn_score, reason_codes, queued_at)"
+            " SELECT came.customer_id, 'prediction', came.risk_score, came.reason_codes, CAST(? AS TIMESTAMP)"
+            f" FROM {source} WHERE {condition} AND came.customer_id NOT IN ({_WAITS})",
+            [now],
+        )
+        for source, condition in high
     )
 
 
@@ -78,7 +92,7 @@ def raise_alerts(tx: Transaction, now: datetime) -> int:
 
 
 def queue_again(tx: Transaction, interventions: Sequence[str], now: datetime) -> None:
-    """Let the customers of interventions wait again: they may not be written to now, but are at risk still."""
+    """Let the customers of cancelled interventions wait again, until they are written to or `drop_from_queue` drops them."""
     if interventions:
         tx.execute(
             "INSERT INTO retention_queue (customer_id, source, churn_score, reason_codes, queued_at)"
@@ -96,7 +110,8 @@ def alert_id(customer_id: str, at: datetime) -> str:
 def drop_from_queue(tx: Transaction, now: datetime) -> int:
     """Take out who left the bank or is no longer at risk; how many. The reason stays with the row.
 
-    The live metrics look back ten minutes only, so an alert stands until it is a day old.
+    The live metrics look back ten minutes only, so an alert stands until it is a day old. Who is HIGH at that time is queued
+    again by the next `fill_queue`, as a prediction.
     """
     reasons: dict[str, tuple[str, list[datetime]]] = {
         "left the bank": ("customer_id NOT IN (SELECT customer_id FROM dyn_churn_predictions)", []),

@@ -13,13 +13,14 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from graphlib import TopologicalSorter
 from io import BytesIO
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import pyarrow as pa
@@ -352,6 +353,22 @@ class SnowflakeWarehouse:
                 raise
             self._idle.append(session)
             return result
+
+
+class SessionWarehouse(SnowflakeWarehouse):
+    """The schema of a connection that is open already, as a stored procedure's is: one statement or transaction at a time.
+
+    A stored procedure may open no other session and not ask two questions at once.
+    https://docs.snowflake.com/en/developer-guide/stored-procedure/python/procedure-python-limitations
+    """
+
+    def __init__(self, connection: SnowflakeConnection, settings: Settings) -> None:
+        super().__init__(settings, connect=lambda _: lambda: nullcontext(connection))
+        self._turn = Lock()
+
+    def _ask(self, work: Callable[[_Session], T]) -> T:
+        with self._turn:
+            return super()._ask(work)
 
 
 def _transacted(session: _Session, work: Callable[[Transaction], T], staged: Mapping[str, pa.Table]) -> T:

@@ -6,20 +6,22 @@ import dagster as dg
 import pytest
 
 from churn_assets.assets.driver import DRIVER_CHECK, wrong_driver
-from churn_assets.assets.interventions import ALERTS
+from churn_assets.assets.interventions import ALERTS, TEXT_CHECK
 from churn_assets.clock import utc_now
 from churn_assets.definitions import build_defs
 from churn_assets.retention.queue import STREAM
+from churn_assets.retention.statuses import begin, move
 from churn_assets.retention.writing.prompts import load_prompts
 from churn_assets.retention.writing.template import TemplateWriter
 from churn_assets.retention.writing.writer import EmailRequest
 from churn_assets.settings import SettingsError, load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.warehouse.protocol import Transaction
 from churn_assets_tests.assets.conftest import Graph, skip_reason, the_request
 from churn_assets_tests.retention.bank import HIGH, NOW, fill, interventions, predict, waiting
 
 TASKS = {"process_alerts_task": True, "task_generate_emails": True}
-DRAFT = TemplateWriter(load_prompts()).write(EmailRequest("Name of C1", "MASS", "many app errors")).text
+TEXT = TemplateWriter(load_prompts()).write(EmailRequest("Name of C1", "MASS", "many app errors")).text
 
 
 @pytest.fixture
@@ -31,16 +33,21 @@ def native(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> Graph:
     return graph
 
 
-def drafted(lake: LakeWarehouse, customer: str, text: str) -> None:
-    """Leave a claim with a text as TASK_GENERATE_EMAILS does."""
-    lake.transact(
-        lambda tx: tx.execute(
+def written_by_a_task(lake: LakeWarehouse, customer: str, text: str) -> None:
+    """Leave an email as TASK_GENERATE_EMAILS does."""
+    now = utc_now()
+
+    def work(tx: Transaction) -> None:
+        tx.execute(
             "INSERT INTO agent_intervention_log (intervention_id, customer_id, churn_score, created_at, status, source,"
             " reason_codes, partition_day, generated_email, writer, model, prompt_version, prompt_tokens, completion_tokens)"
             " VALUES (?, ?, 0.9, ?, 'CLAIMED', 'prediction', 'many app errors', ?, ?, 'cortex', 'm', 'v', 300, 60)",
-            [f"I-{customer}", customer, utc_now(), utc_now().date(), text],
+            [f"I-{customer}", customer, now, now.date(), text],
         )
-    )
+        begin(tx, {f"I-{customer}": "CLAIMED"}, now)
+        move(tx, [f"I-{customer}"], "READY", now, "run")
+
+    lake.transact(work)
 
 
 @pytest.mark.parametrize(
@@ -100,32 +107,31 @@ def test_where_tasks_drive_dagster_reads_no_stream_and_claims_nobody(native: Gra
     assert native.lake.stream_has_data(STREAM)
     request = native.tick("refresh_sensor").run_requests
     assert not request or not {STREAM, ALERTS} & {key.path[-1] for key in request[0].asset_selection or ()}
-    assert skip_reason(native.tick("emails_sensor")) == "nobody waits who may be written to today"
+    assert "the warehouse's own tasks write the emails" in skip_reason(native.tick("emails_sensor"))
     run = native.run("refresh_dynamic_tables")
     assert not run.success
     assert waiting(native.lake) == []
     assert native.lake.stream_has_data(STREAM)
 
 
-def test_where_tasks_drive_their_drafts_are_checked_and_what_does_not_pass_never_leaves(native: Graph):
-    predict(native.lake, {"C1": HIGH, "C2": HIGH, "C3": HIGH})
-    drafted(native.lake, "C1", DRAFT)
-    drafted(native.lake, "C2", "Your churn risk is 0.93!")
+def test_where_tasks_drive_dagster_looks_at_each_new_text_once_and_finds_what_does_not_pass(native: Graph):
+    predict(native.lake, {"C1": HIGH, "C2": HIGH})
+    written_by_a_task(native.lake, "C1", TEXT)
 
-    request = the_request(native.tick("emails_sensor"))
-    run = native.run("write_retention_emails", request)
+    first = native.tick("emails_sensor")
+    run = native.run("write_retention_emails", the_request(first))
 
     assert run.success
-    found = {line["customer_id"]: line for line in interventions(native.lake)}
-    assert {customer: line["status"] for customer, line in found.items()} == {"C1": "READY", "C2": "CANCELLED"}
-    assert found["C1"]["generated_email"] == DRAFT
-    assert found["C1"]["writer"] == "cortex"
-    assert "churn" in found["C2"]["complaints"]
-    assert skip_reason(native.tick("emails_sensor")) == "nobody waits who may be written to today"
+    assert [line["status"] for line in interventions(native.lake)] == ["READY"]
+    assert "none since the last look" in skip_reason(native.tick("emails_sensor", first.cursor))
+    written_by_a_task(native.lake, "C2", "Your churn risk is 0.93!")
+    again = native.run("write_retention_emails", the_request(native.tick("emails_sensor", first.cursor)))
+    (found,) = [check for check in again.get_asset_check_evaluations() if check.check_name == TEXT_CHECK]
+    assert not found.passed
 
 
 def test_where_tasks_drive_what_they_leave_is_observed_once(native: Graph):
-    drafted(native.lake, "C1", DRAFT)
+    written_by_a_task(native.lake, "C1", TEXT)
 
     first = native.tick("driver_sensor")
     observed = {event.asset_key.path[-1] for event in first.asset_events if isinstance(event, dg.AssetObservation)}

@@ -1,6 +1,7 @@
 """Which model serves: the gate, promotions and ways back, and the predictions that follow."""
 
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,9 +19,8 @@ from churn_assets.model.registry import RegistryError
 from churn_assets.model.scoring import score
 from churn_assets.model.training import Trained
 from churn_assets.model.training_set import read
-from churn_assets.operations.lake import deploy
 from churn_assets.rules import FEATURES, HIGH_FROM, MODEL_HIGH_FROM, MODEL_MEDIUM_FROM, RETRAINING_SECONDS
-from churn_assets.settings import Settings
+from churn_assets.settings import Settings, load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.wiring import open_lake
 from churn_assets_tests.model.customers import FEW, fill, put_features, training_rows
@@ -219,14 +219,26 @@ def test_training_is_due_when_there_is_something_new_to_learn(
 # The predictions
 
 
-@pytest.fixture
-def serving(lake: LakeWarehouse, settings: Settings, trained: Trained, gate: Gate) -> LakeWarehouse:
+def with_champion(lake: LakeWarehouse, trained: Trained, gate: Gate) -> LakeWarehouse:
     """300 customers, whose predictions are there, and a champion that was promoted after that."""
     put_features(lake, training_rows(customers=300, weeks=1))
     lake.refresh(["dyn_churn_predictions"], NOW)
     version = registry.register(lake, trained.model, gate, NOW)
     registry.promote(lake, version, NOW, "Ann", "first")
     return lake
+
+
+@pytest.fixture
+def serving(lake: LakeWarehouse, trained: Trained, gate: Gate) -> LakeWarehouse:
+    """A bank with a champion."""
+    return with_champion(lake, trained, gate)
+
+
+@pytest.fixture
+def lake_by_model(home_by_model: Path, tmp_path: Path) -> LakeWarehouse:
+    """A deployed lake whose class is made by the model."""
+    shutil.copytree(home_by_model, tmp_path / "by_model")
+    return open_lake(load_settings(CHURN_HOME=tmp_path / "by_model").lake_path)
 
 
 def predictions(lake: LakeWarehouse) -> dict[str, dict]:
@@ -263,9 +275,10 @@ def test_by_default_the_rules_make_the_class_and_the_model_stands_beside(serving
         assert row["risk_score"] == row["churn_score"]
 
 
-def test_the_model_makes_class_and_reasons_where_it_is_told_to(serving: LakeWarehouse, settings: Settings):
-    settings = settings.model_copy(update={"score_source": "model"})
-    deploy(settings, serving, lambda _: None)
+def test_the_model_makes_class_and_reasons_where_it_is_told_to(
+    lake_by_model: LakeWarehouse, trained: Trained, gate: Gate
+):
+    serving = with_champion(lake_by_model, trained, gate)
     put_features(
         serving, training_rows(customers=300, weeks=1).tail(5).assign(support_cases_30d=12, error_count_30d=12)
     )
@@ -281,9 +294,8 @@ def test_the_model_makes_class_and_reasons_where_it_is_told_to(serving: LakeWare
     assert any("many support cases" in (row["reason_codes"] or "") for row in found)
 
 
-def test_as_long_as_no_model_serves_the_rules_make_the_class(lake: LakeWarehouse, settings: Settings):
-    settings = settings.model_copy(update={"score_source": "model"})
-    deploy(settings, lake, lambda _: None)
+def test_as_long_as_no_model_serves_the_rules_make_the_class(lake_by_model: LakeWarehouse):
+    lake = lake_by_model
     put_features(
         lake, training_rows(customers=300, weeks=1).assign(wire_out_30d=9_000, avg_sentiment=0.1, support_cases_30d=9)
     )

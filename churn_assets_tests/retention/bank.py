@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from churn_assets.retention.queue import fill_queue
-from churn_assets.rules import HIGH_FROM, MEDIUM_FROM
+from churn_assets.rules import CRITICAL_FROM, HIGH_FROM, MEDIUM_FROM
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.protocol import Transaction
 
@@ -44,6 +44,22 @@ def predict(lake: LakeWarehouse, scores: dict[str, float]) -> None:
         )
 
     lake.transact(write, {"next": rows})
+
+
+def measure(lake: LakeWarehouse, averages: dict[str, float]) -> None:
+    """Leave the live metrics as a refresh would."""
+    rows = ", ".join(
+        f"('{customer}', 3, {average}, {average}, 2, 40.0, TIMESTAMP '{NOW}',"
+        f" '{'CRITICAL' if average >= CRITICAL_FROM else 'SAFE'}')"
+        for customer, average in averages.items()
+    )
+
+    def write_all(tx: Transaction) -> None:
+        tx.execute("DELETE FROM churn_metrics_live")
+        if rows:
+            tx.execute(f"INSERT INTO churn_metrics_live VALUES {rows}")
+
+    lake.transact(write_all)
 
 
 def risk_class(score: float) -> str:

@@ -1,4 +1,4 @@
-"""Emails over random histories: whatever turns, dies, fails, is suppressed or passes, the rules hold and nobody is forgotten."""
+"""Emails over random histories: whatever turns, leaves, alerts, dies, fails, is suppressed or passes, nobody is forgotten."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from churn_assets.retention import claims
 from churn_assets.retention.claims import customers_written_to_twice
 from churn_assets.retention.emails import next_day
+from churn_assets.retention.queue import raise_alerts
 from churn_assets.retention.suppressions import suppress
 from churn_assets.rules import EMAIL_PAUSE_DAYS
 from churn_assets.warehouse.lake import LakeWarehouse
@@ -25,7 +26,9 @@ from churn_assets_tests.retention.bank import (
     fill,
     forget_everybody,
     interventions,
+    measure,
     predict,
+    waiting,
     written_to,
 )
 from churn_assets_tests.retention.desk import (
@@ -41,27 +44,32 @@ from churn_assets_tests.rounds import rounds
 PAUSE = EMAIL_PAUSE_DAYS * DAY
 LIMIT = 1
 SCORES = {"Ann": 0.75, "Bob": 0.85, "Cat": 0.95}  # of who is HIGH
+ALERTED = 0.9  # the live score of who is CRITICAL
 
 
 class Step(NamedTuple):
-    """Who turns HIGH or back, who is suppressed for how long, whether the refresh job lives to fill the queue, how a run goes,
-    and then days pass."""
+    """Who turns HIGH or back, who leaves the bank or returns, whose metrics are CRITICAL, who is suppressed for how long, whether
+    the refresh job lives to fill the queue, how a run goes, and then days pass."""
 
     turn: Sequence[str] = ()
+    leave: Sequence[str] = ()
+    critical: Sequence[str] = ()
     suppressed: tuple[str, int] | None = None
     queue_is_filled: bool = True
     run: Literal["completes", "dies", "fails"] | None = None
-    days: int = 0
+    days: float = 0
 
 
 STEPS = st.lists(
     st.builds(
         Step,
         turn=st.lists(st.sampled_from(list(SCORES)), unique=True),
+        leave=st.just([]) | st.lists(st.sampled_from(list(SCORES)), max_size=1),
+        critical=st.lists(st.sampled_from(list(SCORES)), unique=True),
         suppressed=st.none() | st.tuples(st.sampled_from(list(SCORES)), st.sampled_from([1, 3, 10])),
         queue_is_filled=st.sampled_from([True, True, False]),
         run=st.sampled_from([None, "completes", "dies", "fails"]),
-        days=st.sampled_from([0, 1, EMAIL_PAUSE_DAYS - 1, EMAIL_PAUSE_DAYS]),
+        days=st.sampled_from([0, 0.5, 1, EMAIL_PAUSE_DAYS - 1, EMAIL_PAUSE_DAYS]),
     ),
     min_size=2,
     max_size=5,
@@ -78,6 +86,23 @@ IS_DROPPED_BEFORE_THE_QUEUE_IS_FILLED = [
     Step(["Ann"]),
 ]
 IS_SUPPRESSED_WHILE_THE_TEXT_IS_OWED = [Step(["Ann"], run="dies"), Step(suppressed=("Ann", 3), run="completes")]
+COMES_INTO_HIGH_WHILE_AN_ALERT_WAITS = [Step(critical=["Ann"]), Step(["Ann"], days=1), Step(run="completes")]
+THE_SYSTEM_PAUSES_WHILE_AN_ALERT_WAITS = [
+    Step(critical=["Ann"]),
+    Step(["Ann"], queue_is_filled=False, days=EMAIL_PAUSE_DAYS),
+    Step(run="completes"),
+]
+IS_SUPPRESSED_WITH_AN_ALERT = [
+    Step(critical=["Ann"], run="completes"),
+    Step(suppressed=("Ann", 3)),
+    Step(["Ann"], days=3),
+    Step(run="completes"),
+]
+LEAVES_WHILE_THE_TEXT_IS_OWED_AND_RETURNS = [
+    Step(["Ann"], run="dies"),
+    Step(leave=["Ann"], queue_is_filled=False, run="completes"),
+    Step(leave=["Ann"]),
+]
 TURNS_WHILE_THE_TEXT_IS_OWED = [Step(["Ann"], run="dies"), Step(["Ann"], run="completes"), Step(["Ann"])]
 
 
@@ -96,17 +121,24 @@ def at_most_one_email_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
 @example(steps=IS_DROPPED_BEFORE_THE_QUEUE_IS_FILLED)
 @example(steps=IS_SUPPRESSED_WHILE_THE_TEXT_IS_OWED)
 @example(steps=TURNS_WHILE_THE_TEXT_IS_OWED)
+@example(steps=COMES_INTO_HIGH_WHILE_AN_ALERT_WAITS)
+@example(steps=THE_SYSTEM_PAUSES_WHILE_AN_ALERT_WAITS)
+@example(steps=IS_SUPPRESSED_WITH_AN_ALERT)
+@example(steps=LEAVES_WHILE_THE_TEXT_IS_OWED_AND_RETURNS)
 def test_whatever_happens_the_rules_hold_and_nobody_waits_for_ever(lake: LakeWarehouse, steps: list[Step]):
     forget_everybody(lake)
     clear_desk(lake)
-    now, scores = NOW, dict.fromkeys(SCORES, LOW)
+    now, scores, left = NOW, dict.fromkeys(SCORES, LOW), set[str]()
     suppressed_until = dict.fromkeys(SCORES, NOW.date())
-    scores_read, came_in = scores, dict[str, datetime]()
+    high, high_read, came_in = set[str](), set[str](), dict[str, datetime]()
     predict(lake, scores)
     for step in [*steps, Step(days=10), Step(days=EMAIL_PAUSE_DAYS), Step()]:
         now += MINUTE
         scores = scores | {name: SCORES[name] if scores[name] == LOW else LOW for name in step.turn}
-        predict(lake, scores)
+        left = left ^ set(step.leave)
+        high = {name for name in scores if scores[name] != LOW and name not in left}
+        predict(lake, {name: score for name, score in scores.items() if name not in left})
+        measure(lake, dict.fromkeys(step.critical, ALERTED))
         if step.suppressed:
             name, days = step.suppressed
             suppress(lake, name, now.date() + days * DAY, now, None, "test")
@@ -114,12 +146,14 @@ def test_whatever_happens_the_rules_hold_and_nobody_waits_for_ever(lake: LakeWar
         due = next_day(lake, LIMITS, now)
         if step.queue_is_filled:
             fill(lake, now)
+            lake.transact(lambda tx, now=now: raise_alerts(tx, now))
             due = next_day(lake, LIMITS, now)
-        if step.queue_is_filled or (step.run and due == now.date()):
-            came_in |= {name: now for name in scores if scores[name] != LOW and scores_read[name] == LOW}
-            scores_read = scores
         if step.run and due:
             run_once(lake, now, step.run)
+        if step.queue_is_filled or (step.run and due == now.date()):
+            came_in |= dict.fromkeys(high - high_read, now)
+            high_read = high
+            assert not forgotten(lake, high, came_in)
         now += step.days * DAY
     while next_day(lake, LIMITS, now):
         now += MINUTE
@@ -130,15 +164,25 @@ def test_whatever_happens_the_rules_hold_and_nobody_waits_for_ever(lake: LakeWar
     for name in scores:
         mine = [at for customer, at in log if customer == name]
         assert all(later - earlier >= PAUSE for earlier, later in pairwise(mine))
-        if scores[name] != LOW and suppressed_until[name] <= now.date():
-            assert any(at >= came_in[name] for at in mine), f"{name} was forgotten"
+    assert not {name for name in waiting(lake) if name in high and suppressed_until[name] <= now.date()}
+    assert not forgotten(lake, high, came_in)
     assert customers_written_to_twice(lake) == []
     assert max(Counter(at for _, at in log).values(), default=0) <= LIMIT
 
 
+def forgotten(lake: LakeWarehouse, high: set[str], came_in: dict[str, datetime]) -> set[str]:
+    """Who is HIGH, does not wait, and has no intervention that stands since the queue has seen them come into HIGH."""
+    stands = {
+        line["customer_id"]
+        for line in interventions(lake)
+        if line["status"] != "CANCELLED" and line["created_at"] >= came_in.get(line["customer_id"], NOW)
+    }
+    return high - set(waiting(lake)) - stands
+
+
 def run_once(lake: LakeWarehouse, now: datetime, how: str) -> bool:
     """Run as the sensor would; whether anything changed. Who is left waiting has no higher score than who was taken."""
-    day, before = next_day(lake, LIMITS, now), interventions(lake)
+    day, before = next_day(lake, LIMITS, now), (interventions(lake), waiting(lake))
     assert day
     writer = {"completes": StubWriter, "dies": BrokenWriter, "fails": FailingWriter}[how]()
     try:
@@ -147,8 +191,10 @@ def run_once(lake: LakeWarehouse, now: datetime, how: str) -> bool:
         assert how == "dies"
     after = interventions(lake)
     taken = [line["churn_score"] for line in after if line["created_at"] == now]
-    left = lake.query(f"SELECT predictions.churn_score {claims._ELIGIBLE}", [now, now - PAUSE, now.date()])[
-        "churn_score"
-    ].to_pylist()
+    left = lake.query(
+        "SELECT CASE WHEN queue.source = 'alert' THEN queue.churn_score ELSE predictions.risk_score END AS score"
+        f" {claims._ELIGIBLE}",
+        [now, now - PAUSE, now.date()],
+    )["score"].to_pylist()
     assert all(score <= min(taken) for score in left if taken)
-    return after != before
+    return (after, waiting(lake)) != before

@@ -3,7 +3,6 @@
 Kills are held off the moment between an answer's arrival and its line on disk: no program can make these two one.
 """
 
-import multiprocessing
 import os
 import random
 import signal
@@ -26,6 +25,7 @@ from churn_assets.wiring import open_lake
 from churn_assets_tests.retention.bank import DAY, HIGH, MINUTE, NOW, fill, interventions, predict, waiting
 from churn_assets_tests.retention.desk import LIMITS, StubWriter, desk_of
 from churn_assets_tests.rounds import rounds
+from churn_assets_tests.warehouse.processes import FORKS, preload
 
 KILLS = rounds(100)
 BOUNDARIES = (
@@ -37,8 +37,6 @@ BOUNDARIES = (
     "after the write",
 )
 answering = RLock()
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["churn_assets_tests.retention.test_crashes"])
 
 
 class PaidWriter(StubWriter):
@@ -106,6 +104,7 @@ def run(path: Path, bill: Path, day: date, now: datetime, boundary: str, passes:
 def test_many_kills_write_to_nobody_twice_forget_nobody_and_pay_for_no_answer_twice(
     lake: LakeWarehouse, lake_path: Path, tmp_path: Path
 ):
+    preload("churn_assets_tests.retention.test_crashes")
     rng, bill = random.Random(5), tmp_path / "bill"
     now, customers, killed = NOW, list[str](), Counter[str]()
     while sum(killed.values()) < KILLS:
@@ -115,7 +114,7 @@ def test_many_kills_write_to_nobody_twice_forget_nobody_and_pay_for_no_answer_tw
         fill(lake, now)
         day = next_day(lake, LIMITS, now) or now.date()
         boundary = BOUNDARIES[sum(killed.values()) % len(BOUNDARIES)]
-        process = PROCESSES.Process(
+        process = FORKS.Process(
             target=run, args=(lake_path, bill, day, now, boundary, rng.randrange(2), rng.choice([1, 1, 4]))
         )
         process.start()

@@ -413,55 +413,6 @@ def test_an_answer_that_was_paid_for_is_used_by_the_next_run_though_the_first_ne
     assert journal.read_text() == "", "what is stored is not kept here"
 
 
-def claimed_with_a_draft(lake: LakeWarehouse, text: str) -> None:
-    """Ann is claimed and Snowflake's own task has written to her, as by CHURN_DRIVER=native."""
-    rescore(lake, {"Ann": HIGH})
-    with pytest.raises(ZeroDivisionError):
-        write(lake, BrokenWriter())
-    lake.transact(
-        lambda tx: tx.execute(
-            "UPDATE agent_intervention_log SET generated_email = ?, writer = 'cortex', model = 'llama3.1-8b',"
-            " prompt_version = 'c-1', prompt_tokens = 300, completion_tokens = 60",
-            [text],
-        )
-    )
-
-
-def test_a_draft_of_snowflakes_is_checked_and_not_paid_for_again(lake: LakeWarehouse):
-    claimed_with_a_draft(lake, "Dear Name of Ann, from Cortex")
-    writer = StubWriter()
-    assert next_day(lake, LIMITS, NOW) == TODAY
-
-    run = write(lake, writer, now=NOW + MINUTE)
-
-    [line] = interventions(lake)
-    assert (run.written, run.tokens, writer.requests) == (1, 0, [])
-    assert (line["status"], line["generated_email"]) == ("READY", "Dear Name of Ann, from Cortex")
-    assert (line["writer"], line["model"], line["prompt_version"]) == ("cortex", "llama3.1-8b", "c-1")
-    assert (line["prompt_tokens"], line["completion_tokens"]) == (300, 60)
-
-
-def test_a_draft_of_snowflakes_that_does_not_pass_is_asked_for_once_more_with_what_was_wrong(lake: LakeWarehouse):
-    claimed_with_a_draft(lake, "Hello")
-    writer = StubWriter()
-
-    run = write(lake, writer, now=NOW + MINUTE)
-
-    [line] = interventions(lake)
-    assert (run.written, run.tokens, len(writer.requests)) == (1, TOKENS, 1)
-    assert (line["generated_email"], line["writer"], line["prompt_version"]) == ("Dear Name of Ann", "stub", "stub-1")
-    assert line["complaints"] == "it does not greet the customer"
-    assert (line["prompt_tokens"], line["completion_tokens"]) == (300 + TOKENS // 2, 60 + TOKENS // 2)
-
-
-def test_the_tokens_of_drafts_count_for_the_day(lake: LakeWarehouse):
-    claimed_with_a_draft(lake, "Hello")
-
-    assert next_day(lake, replace(LIMITS, tokens_per_day=360), NOW) is None
-    run = write(lake, now=NOW + MINUTE, tokens_per_day=360)
-    assert (run.written, run.unasked) == (0, 1)
-
-
 def test_a_text_that_no_longer_passes_is_found(bank_with_three_waiting_customers: LakeWarehouse):
     lake = bank_with_three_waiting_customers
     write(lake)

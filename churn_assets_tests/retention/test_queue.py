@@ -4,7 +4,6 @@ from typing import Any
 import pytest
 
 from churn_assets.retention.queue import ALERT_STREAM, STREAM, fill_queue, raise_alerts
-from churn_assets.rules import CRITICAL_FROM
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.protocol import Transaction
 from churn_assets_tests.retention.bank import (
@@ -17,6 +16,7 @@ from churn_assets_tests.retention.bank import (
     TODAY,
     fill,
     interventions,
+    measure,
     predict,
     rescore,
     waiting,
@@ -112,22 +112,6 @@ def test_who_is_dropped_between_two_readings_of_the_stream_and_comes_back_waits(
 # Alerts
 
 
-def measure(lake: LakeWarehouse, averages: dict[str, float]) -> None:
-    """Leave the live metrics as a refresh would."""
-    rows = ", ".join(
-        f"('{customer}', 3, {average}, {average}, 2, 40.0, TIMESTAMP '{NOW}',"
-        f" '{'CRITICAL' if average >= CRITICAL_FROM else 'SAFE'}')"
-        for customer, average in averages.items()
-    )
-
-    def write_all(tx: Transaction) -> None:
-        tx.execute("DELETE FROM churn_metrics_live")
-        if rows:
-            tx.execute(f"INSERT INTO churn_metrics_live VALUES {rows}")
-
-    lake.transact(write_all)
-
-
 def alert(lake: LakeWarehouse, averages: dict[str, float], now: datetime = NOW) -> int:
     """What the refresh job does: new metrics, then the alerts; how many there were."""
     measure(lake, averages)
@@ -193,6 +177,19 @@ def test_an_alert_that_waited_for_a_day_is_too_old(lake: LakeWarehouse):
 
     [row] = lake.query("SELECT left_reason FROM retention_queue").to_pylist()
     assert row["left_reason"] == "the alert is too old"
+
+
+def test_who_came_into_high_while_an_alert_waited_waits_on_when_it_is_too_old(lake: LakeWarehouse):
+    rescore(lake, {"Ann": LOW})
+    alert(lake, {"Ann": 0.9})
+    rescore(lake, {"Ann": HIGH})
+    late = NOW + DAY + MINUTE
+
+    run = write(lake, day=late.date(), now=late)
+
+    assert (run.dropped, run.written) == (1, 1)
+    [line] = interventions(lake)
+    assert (line["source"], line["churn_score"]) == ("prediction", HIGH)
 
 
 def test_a_failed_transaction_moves_neither_the_metrics_stream_nor_the_alerts(lake: LakeWarehouse):

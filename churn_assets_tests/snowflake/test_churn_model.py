@@ -13,10 +13,9 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
-from importlib.metadata import packages_distributions, requires
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from packaging.markers import Marker
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 from snowflake.snowpark import Row, Session  # type: ignore[import]  # pyright takes this folder for the package
 from sqlfluff.core import Linter
 
@@ -44,6 +41,7 @@ from churn_assets.rules import FEATURES
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.wiring import open_lake
 from churn_assets_tests.repository import REPOSITORY
+from churn_assets_tests.snowflake.packages import ONLY_PACKAGES, OWNERS, importable, with_dependencies
 
 pytestmark = pytest.mark.heavy
 
@@ -279,21 +277,9 @@ def test_the_functions_take_batches():
     assert vars(predictor(STAGE)) == vars(explainer(STAGE)) == {"_sf_vectorized_input": pd.DataFrame}
 
 
-# Whatever is not on the list that comes in as an argument is missing, as it is in Snowflake.
 PROCESS = """
-import io, json, pickle, sys
-from pathlib import Path
+import io, pickle
 
-there = {"churn_assets", *sys.stdlib_module_names, *json.loads(sys.argv[1])}
-imported = set()
-
-class Missing:
-    def find_spec(self, name, path=None, target=None):
-        imported.add(name.partition(".")[0])
-        if name.partition(".")[0] not in there and not name.startswith("_sysconfigdata_"):
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Missing())
 sys.path.insert(0, str(Path("code.zip").absolute()))
 frame, staged, rows = pickle.loads(Path("given.pickle").read_bytes())
 """
@@ -330,13 +316,11 @@ Path("found.pickle").write_bytes(pickle.dumps((churn_assets.__file__, imported, 
 def test_the_handlers_run_from_the_zip_with_the_listed_packages_alone_and_need_each_of_them(
     account: Account, frame: pd.DataFrame, tmp_path: Path, code: str, packages: tuple[str, ...]
 ):
-    there = with_dependencies(packages)
-    importable = [name for name, owners in OWNERS.items() if owners & there]
     (tmp_path / "code.zip").write_bytes(package_zip())
     (tmp_path / "given.pickle").write_bytes(pickle.dumps((frame, account.staged, account.rows)))
 
-    script = PROCESS + code + REPORT
-    command = [sys.executable, "-I", "-c", script, json.dumps(importable)]
+    script = ONLY_PACKAGES + PROCESS + code + REPORT
+    command = [sys.executable, "-I", "-c", script, json.dumps(importable(packages))]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
 
     assert ran.returncode == 0, ran.stderr
@@ -347,22 +331,6 @@ def test_the_handlers_run_from_the_zip_with_the_listed_packages_alone_and_need_e
         assert found == (predictor(STAGE)(frame).to_list(), explainer(STAGE)(frame).to_list())
     else:
         assert found == account.found["gate"]["gain"]["value"]
-
-
-OWNERS = {name: {canonicalize_name(owner) for owner in owners} for name, owners in packages_distributions().items()}
-
-
-def with_dependencies(names: Iterable[str]) -> set[str]:
-    """The distributions of these names and all that they require here."""
-    found: set[str] = set()
-    waiting = list(names)
-    while waiting:
-        name = canonicalize_name(waiting.pop())
-        if name not in found:
-            found.add(name)
-            needed = [Requirement(text) for text in requires(name) or []]
-            waiting += [one.name for one in needed if not one.marker or one.marker.evaluate({"extra": ""})]
-    return found
 
 
 def test_the_same_code_gives_the_same_zip_without_what_snowflake_does_not_need():

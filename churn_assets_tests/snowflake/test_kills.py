@@ -3,7 +3,6 @@
 The account is the emulator, in a process that outlives the killed ones: it rolls back what they had begun, as Snowflake does.
 """
 
-import multiprocessing
 import os
 import random
 import signal
@@ -29,6 +28,7 @@ from churn_assets_tests.ingestion.test_any_order import outcome
 from churn_assets_tests.ingestion.test_crashes import random_events
 from churn_assets_tests.rounds import rounds
 from churn_assets_tests.snowflake.emulator.process import RunningEmulator, running
+from churn_assets_tests.warehouse.processes import FORKS, preload
 
 pytestmark = [pytest.mark.emulator, pytest.mark.slow]
 
@@ -43,8 +43,6 @@ BOUNDARIES = (
     "before COMMIT",
     "after COMMIT",
 )
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["churn_assets_tests.snowflake.test_kills", "dagster_snowflake"])
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +98,7 @@ def ingest_and_die(environment: dict[str, str], home: Path, boundary: str, numbe
 def test_many_kills_change_nothing_that_is_stored(
     emulator: RunningEmulator, tables: Settings, settings: Settings, lake: LakeWarehouse
 ):
+    preload("churn_assets_tests.snowflake.test_kills", "dagster_snowflake")
     luck, died, number = random.Random(3), Counter[str](), 0
     warehouse = SnowflakeWarehouse(tables)
     with embedded_broker(tables.broker_file) as cluster:
@@ -110,9 +109,7 @@ def test_many_kills_change_nothing_that_is_stored(
             number += 1
             if sum(map(len, stream.waiting())) < 3 * CHUNK_MESSAGES:
                 stream.send(random_events(luck, 4 * CHUNK_MESSAGES))
-            child = PROCESSES.Process(
-                target=ingest_and_die, args=(emulator.environment(), tables.home, boundary, number)
-            )
+            child = FORKS.Process(target=ingest_and_die, args=(emulator.environment(), tables.home, boundary, number))
             child.start()
             child.join(60)
             died[boundary] += child.exitcode == -signal.SIGKILL

@@ -230,7 +230,7 @@ def test_cortex_writes_an_email(warehouse: SnowflakeWarehouse, settings: Setting
     assert answer.prompt_tokens > 0 < answer.completion_tokens
 
 
-def test_the_native_driver_drafts_by_itself_and_dagster_takes_over_again(
+def test_the_native_driver_writes_by_itself_and_dagster_takes_over_again(
     warehouse: SnowflakeWarehouse, settings: Settings
 ):
     try:
@@ -238,11 +238,9 @@ def test_the_native_driver_drafts_by_itself_and_dagster_takes_over_again(
         assert set(warehouse.tasks().values()) == {True}
         come_into_high(warehouse, *(f"N{number}" for number in range(5)))
         warehouse.refresh(["dyn_churn_predictions"], utc_now())
-        drafts = (
-            "SELECT writer, writer_error FROM agent_intervention_log WHERE customer_id LIKE 'N%' AND status = 'CLAIMED'"
-        )
-        found = waited_for(lambda: warehouse.query(f"{drafts} AND writer IS NOT NULL").to_pylist(), 5 * MINUTES)
-        assert found, warehouse.query(drafts).to_pylist()
+        log = "SELECT status, writer, writer_error FROM agent_intervention_log WHERE customer_id LIKE 'N%'"
+        found = waited_for(lambda: warehouse.query(f"{log} AND status = 'READY'").to_pylist(), 5 * MINUTES)
+        assert found, warehouse.query(log).to_pylist()
     finally:
         deploy(settings, driver="dagster")
     assert set(warehouse.tasks().values()) == {False}

@@ -9,16 +9,24 @@ from typing import Any
 
 PATIENCE_SECONDS = 60.0  # after which a process that says nothing is a failure, not a slow machine
 
-# A fork server that has imported DuckDB starts a process in a tenth of the time of a new interpreter.
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["__main__", "pytest", "churn_assets.warehouse.lake"])
+FORKS = multiprocessing.get_context("forkserver")
+
+
+def preload(*modules: str) -> None:
+    """Let the fork server of this worker import what its processes need: they start in a tenth of a new interpreter's time.
+
+    There is one, and what counts is what it was told last before its first process. So say it in a fixture: said when a file
+    is imported, the last file's modules were imported for every other's tests.
+    """
+    FORKS.set_forkserver_preload([*modules])
 
 
 @contextmanager
 def process(target: Callable[..., None], *args: Any) -> Iterator[tuple[BaseProcess, Connection]]:
     """Run `target(connection, *args)` in a process of its own, which does not outlive the block."""
-    ours, theirs = _CONTEXT.Pipe()
-    child = _CONTEXT.Process(target=target, args=(theirs, *args), daemon=True)
+    preload("__main__", "pytest", "churn_assets.warehouse.lake")
+    ours, theirs = FORKS.Pipe()
+    child = FORKS.Process(target=target, args=(theirs, *args), daemon=True)
     child.start()
     theirs.close()
     try:

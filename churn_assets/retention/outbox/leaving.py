@@ -22,7 +22,6 @@ APPROVALS = """
     SELECT intervention_id, MAX(moved_at) AS approved_at FROM intervention_moves WHERE status_to = 'APPROVED'
     GROUP BY intervention_id
 """
-_LEFT = "has no open account"
 # What is approved, each with why it may not leave. The parameter is the time now (UTC).
 LEAVING = f"""
     SELECT
@@ -35,7 +34,7 @@ LEAVING = f"""
         CASE
             WHEN customers.email_consent = FALSE THEN 'refused emails'
             WHEN suppressed.customer_id IS NOT NULL THEN 'is suppressed'
-            WHEN with_account.customer_id IS NULL THEN '{_LEFT}'
+            WHEN with_account.customer_id IS NULL THEN 'has no open account'
         END AS obstacle
     FROM agent_intervention_log AS log
     LEFT JOIN ({APPROVALS}) AS approvals ON log.intervention_id = approvals.intervention_id
@@ -86,5 +85,4 @@ def cancel(tx: Transaction, approved: list[Leaving], by: str, now: datetime) -> 
     for obstacle in sorted({email.obstacle for email in approved if email.obstacle}):
         ids = [email.intervention_id for email in approved if email.obstacle == obstacle]
         move(tx, ids, "CANCELLED", now, by, f"the customer {obstacle}")
-        if obstacle != _LEFT:
-            queue_again(tx, ids, now)
+        queue_again(tx, ids, now)

@@ -4,7 +4,6 @@ Anybody may put anything into a name. It is never shown to a language model, nor
 only looks odd (digits, "Risk Churnman", "Gift") is the customer's own and stays.
 """
 
-import re
 import unicodedata
 
 from churn_assets.retention.writing.patterns import (
@@ -23,8 +22,6 @@ MAX_NAME_WORDS = 8  # María del Carmen de la Cruz y Ortega has eight
 _BESIDE_LETTERS = frozenset(" .,'’-‐–&()\"·")
 # Words of somebody who talks to a language model; nobody is called so. Promise, Grace or Will are names.
 _ORDERS = frozenset({"ignore", "disregard", "instruction", "instructions", "prompt", "pretend", "assistant", "system"})
-# What a word of a name is made of where Snowflake decides: its regular expressions know no classes of Unicode.
-_LETTERS = "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u0391-\u03a1\u03a3-\u03ce\u0400-\u0481\u048a-\u04ff"
 
 
 def addressee(full_name: str) -> str:
@@ -36,27 +33,6 @@ def addressee(full_name: str) -> str:
     on_one_line = "".join(" " if unicodedata.category(char) == "Cc" else char for char in full_name)
     name = " ".join(visible(on_one_line).split())
     return name if _can_be_a_name(name) else UNNAMED
-
-
-def addressee_in_sql(name: str) -> str:
-    """The same in Snowflake's SQL, where `name` is a column or a variable; it takes fewer names, and none that Python refuses.
-
-    A name is of letters (Latin, Greek, Cyrillic), apostrophes, hyphens and full stops after a word.
-    """
-    one_line = f"TRIM(REGEXP_REPLACE({name}, '[ \\\\t\\\\r\\\\n]+', ' '))"
-    word = f"[{_LETTERS}]+([-''’][{_LETTERS}]+)*[.]?"
-    words = "|".join(sorted(_ORDERS))
-    refused = rf"({INSTRUCTION.pattern}|\b({words})\b|\bper ?cent)".replace("(?:", "(").replace("'", "''")
-    return (
-        f"IFF(LENGTH({one_line}) <= {MAX_NAME_CHARACTERS}"
-        f" AND REGEXP_LIKE({one_line}, '{word}( {word}){{0,{MAX_NAME_WORDS - 1}}}')"
-        f" AND NOT REGEXP_LIKE({one_line}, '.*{_escaped(refused)}.*', 'i'), {one_line}, '{UNNAMED}')"
-    )
-
-
-def _escaped(pattern: str) -> str:
-    """A pattern within a text of Snowflake's, where a backslash escapes."""
-    return re.sub(r"\\", r"\\\\", pattern)
 
 
 def _can_be_a_name(name: str) -> bool:

@@ -154,6 +154,11 @@ def load_prompts(path: Path = PROMPTS_FILE) -> Prompts:
         content = path.read_bytes()
     except OSError as error:
         raise PromptsError(f"{path} cannot be read ({error.strerror}); restore it from the repository") from error
+    return prompts_of(content, path)
+
+
+def prompts_of(content: bytes, path: Path = PROMPTS_FILE) -> Prompts:
+    """The same for the content of the file, where it is not at hand; `path` is what `PromptsError` calls it."""
     try:
         wording = Wording.model_validate(yaml.safe_load(content))
     except yaml.YAMLError as error:

@@ -5,6 +5,6 @@ semantics: what passes here is evidence about our code, and none about Snowflake
 nothing succeeds that was not thought of.
 
 fakesnow translates queries to DuckDB, which holds the rows. Unlike there, this is not there: privileges (grants are kept and
-refuse nobody), policies (kept, not enforced), schedules (nothing refreshes or starts by itself), SQL scripting and Python
+refuse nobody), policies (kept, not enforced), schedules (nothing refreshes or starts by itself), SQL scripting, arguments of
 procedures, lengths of VARCHAR, nondeterministic UPDATEs, external stages, files other than Parquet.
 """

@@ -27,7 +27,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="snowflake-emulator-") as folder:
         if asked.until_stdin_closes:
             threading.Thread(target=_end_with_stdin, args=[folder], daemon=True).start()
-        app = Emulator(Path(folder), Limits(asked.lock_timeout, asked.idle)).app()
+        app = Emulator(Path(folder), Limits(asked.lock_timeout, asked.idle), asked.port).app()
         uvicorn.run(app, host="127.0.0.1", port=asked.port, log_level="warning")
 
 

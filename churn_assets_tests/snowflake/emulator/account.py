@@ -94,8 +94,9 @@ class Completion:
 
 
 class Account:
-    def __init__(self, stages: Path, limits: Limits) -> None:
+    def __init__(self, stages: Path, limits: Limits, port: int) -> None:
         self.limits = limits
+        self.port = port  # where it is served
         self.stages = stages
         self.engine = FakeSnow(create_database_on_connect=False, create_schema_on_connect=False)
         self.turn = threading.Condition()

@@ -35,9 +35,7 @@ def unsupported(what: str) -> StatementError:
 
 
 def no_scripting(what: str) -> StatementError:
-    return StatementError(
-        2, "0A000", f"Unsupported feature: the emulator does not run SQL scripting or Python ({what})"
-    )
+    return StatementError(2, "0A000", f"Unsupported feature: the emulator does not run SQL scripting ({what})")
 
 
 def missing_property(kind: str, name: str) -> StatementError:

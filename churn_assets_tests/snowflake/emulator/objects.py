@@ -1,8 +1,8 @@
 """Objects: CREATE, ALTER, DROP, GRANT, USE, and what is called.
 
-Tables and views are the engine's; dynamic tables and streams have semantics here (`dynamic_tables`, `streams`). Everything else
-is kept as it was defined and does nothing: policies are not enforced, tasks do not start, procedures do not run, roles and
-grants refuse nobody. A statement that is not known is refused.
+Tables and views are the engine's; dynamic tables and streams have semantics here (`dynamic_tables`, `streams`), and procedures in
+Python run (`procedures`). Everything else is kept as it was defined and does nothing: policies are not enforced, tasks do not
+start, roles and grants refuse nobody. A statement that is not known is refused.
 
 DDL commits the session's open transaction, as in Snowflake; USE and ALTER SESSION do not.
 """
@@ -18,14 +18,13 @@ import yaml
 from fakesnow import info_schema, macros
 from sqlglot import exp, parse_one
 
-from churn_assets_tests.snowflake.emulator import dynamic_tables, stages
+from churn_assets_tests.snowflake.emulator import dynamic_tables, procedures, stages
 from churn_assets_tests.snowflake.emulator.account import SYSTEM_ROLES, Definition, Grant
 from churn_assets_tests.snowflake.emulator.errors import (
     StatementError,
     already_exists,
     does_not_exist,
     missing_property,
-    no_scripting,
     syntax_error,
     unsupported,
 )
@@ -680,12 +679,16 @@ def _alter_session(session: "Session", found: "re.Match[str]", _: str) -> Rows:
 
 def _call(session: "Session", found: "re.Match[str]", _: str) -> Rows:
     name = session.name(found["name"])
-    if not any(
-        kind == "PROCEDURE" and one[:2] == name[:2] and one[2].startswith(f"{name[2]}(")
-        for kind, one in _defined(session)
-    ):
+    of_that_name = [
+        one
+        for (kind, one) in _defined(session)
+        if kind == "PROCEDURE" and one[:2] == name[:2] and one[2].startswith(f"{name[2]}(")
+    ]
+    if not of_that_name:
         raise StatementError(2140, "42601", f"SQL compilation error:\nUnknown user-defined procedure {shown(name)}.")
-    raise no_scripting(f"the procedure {shown(name)}")
+    if found["arguments"].strip() or len(of_that_name) > 1:
+        raise unsupported(f"the procedure {shown(name)} with arguments")
+    return procedures.call(session, session.account.definition("PROCEDURE", of_that_name[0]))
 
 
 def _defined(session: "Session") -> list[tuple[str, Name]]:
@@ -746,5 +749,5 @@ RULES = [
     (rf"USE\s+(?P<kind>SECONDARY\s+ROLES)\s+(?P<name>{NAME})$", _use),
     (rf"USE\s+(?:(?P<kind>ROLE|WAREHOUSE|DATABASE|SCHEMA)\s+)?(?P<name>{NAME})$", _use),
     (rf"EXECUTE\s+TASK\s+(?P<name>{NAME})$", _execute_task),
-    (rf"CALL\s+(?P<name>{NAME})\s*\(.*\)$", _call),
+    (rf"CALL\s+(?P<name>{NAME})\s*\((?P<arguments>.*)\)$", _call),
 ]

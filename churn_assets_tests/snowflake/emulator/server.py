@@ -30,16 +30,17 @@ Handler = Callable[[Request], Awaitable[JSONResponse]]
 class Emulator:
     """The account that is served now; a reset puts an empty one in its place."""
 
-    def __init__(self, stages: Path, limits: Limits) -> None:
+    def __init__(self, stages: Path, limits: Limits, port: int) -> None:
         self._stages = stages
         self._limits = limits
+        self._port = port
         self._resets = 0
         self.account = self._empty()
 
     def _empty(self) -> Account:
         stages = self._stages / str(self._resets)
         stages.mkdir(parents=True, exist_ok=True)
-        return Account(stages, self._limits)
+        return Account(stages, self._limits, self._port)
 
     # ---- the protocol
 

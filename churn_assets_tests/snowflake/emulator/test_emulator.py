@@ -868,7 +868,27 @@ def test_a_task_is_created_suspended_and_runs_only_when_it_is_told_to(one: Clien
     assert words(one) == ["one", "task", "two"]
 
 
-def test_a_procedure_is_kept_and_says_that_it_is_not_run(one: Client):
+def test_a_procedure_in_python_runs_as_its_owner_with_its_packages_alone(one: Client):
+    create = (
+        "CREATE OR REPLACE PROCEDURE p() RETURNS VARCHAR LANGUAGE PYTHON RUNTIME_VERSION = '3.11' HANDLER = 'handler'"
+        " PACKAGES = ('snowflake-snowpark-python') EXECUTE AS OWNER AS $$\n{}\n$$"
+    )
+    body = "def handler(session):\n    session.sql(\"INSERT INTO t VALUES (3, 'called')\").collect()\n    return 1"
+    one.run(create.format(body))
+    one.run("CREATE TASK k WAREHOUSE = churn WHEN SYSTEM$STREAM_HAS_DATA('s') AS CALL p()")
+
+    assert one.rows("CALL p()") == [("1",)]
+    one.run("EXECUTE TASK k")
+    assert words(one) == ["called", "called", "one", "two"]
+    one.run(create.format("import duckdb\ndef handler(session): ..."))
+    assert one.error("CALL p()") == 100357, "the package is not on its list"
+    assert one.error("CALL p(1)") == 2
+    one.run("BEGIN")
+    assert one.error("CALL p()") == 2, "a transaction of the caller's is not known"
+    one.run("ROLLBACK")
+
+
+def test_a_procedure_in_sql_is_kept_and_says_that_it_is_not_run(one: Client):
     one.run("CREATE OR REPLACE PROCEDURE p() RETURNS VARCHAR LANGUAGE SQL AS $$ BEGIN RETURN 1; END $$")
 
     assert one.error("CALL p()") == 2
