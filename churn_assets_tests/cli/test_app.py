@@ -185,7 +185,7 @@ def test_ask_says_what_it_can_answer_where_it_cannot(churn: Churn, question: str
     as_json = churn("ask", "--json", question)
 
     assert (outcome.code, outcome.err) == (1, "churn: I cannot answer that\n")
-    assert outcome.out.startswith("none: it is none of the verified questions\nI can answer these:\n")
+    assert outcome.out.startswith("none: it is not one of the verified questions\nI can answer these:\n")
     assert len(outcome.out.splitlines()) == 2 + 5
     assert as_json.code == 1
     assert len(json.loads(as_json.out)["nearest"]) == 5
