@@ -60,12 +60,12 @@ def build_defs(
         asset_checks=ledger_checks(),
         jobs=JOBS,
         sensors=all_sensors(clock or Clock()),
-        # A step of this graph takes less than the start of a process of its own.
+        # A step of this graph takes less time than starting a process for it.
         executor=dg.in_process_executor,
         resources={
             "settings": settings,
             "warehouse": warehouse,
-            # Made where a run needs it: a slip of marketing's in the prompts must not stop anything but emails.
+            # Made when a run needs it, so that a mistake in marketing's prompts stops nothing but emails.
             "desk": dg.ResourceDefinition(lambda _: make_desk(settings, warehouse)),
             **(resource_overrides or {}),
         },
@@ -73,7 +73,7 @@ def build_defs(
 
 
 def _placed(spec: dg.AssetSpec, place: Place) -> dg.AssetSpec:
-    """The asset with its table where that is; assets say it as it is on the lake."""
+    """The asset with the kind and full table name of the warehouse in use; assets are declared with those of the lake."""
     if "ducklake" not in spec.kinds:
         return spec
     here = {"dagster/table_name": f"{place.schema}.{table}"} if (table := _table_of(spec)) else {}
@@ -90,5 +90,5 @@ def _table_of(spec: dg.AssetSpec) -> str | None:
 @dg.definitions
 @cache
 def defs() -> dg.Definitions:
-    """What Dagster loads, several times in a process: the graph for the settings in the environment."""
+    """The graph for the settings in the environment. Dagster loads it several times in a process, so it is cached."""
     return build_defs(load_settings())
