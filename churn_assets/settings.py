@@ -156,6 +156,11 @@ class Settings(BaseSettings):
     time_zone: str = Field(
         "UTC", alias="CHURN_TIME_ZONE", description="The customers' time zone, such as Europe/Paris."
     )
+    dashboard_url: str | None = Field(
+        None,
+        alias="CHURN_DASHBOARD_URL",
+        description="Where the dashboard is, for the links to it in Dagster; no links when unset.",
+    )
 
     @model_validator(mode="after")
     def _has_tasks_to_drive(self) -> "Settings":
@@ -197,6 +202,13 @@ class Settings(BaseSettings):
         if servers is not None and not re.fullmatch(r"[^\s:,@]+:\d+(,[^\s:,@]+:\d+)*", servers):
             raise ValueError("must be host:port, several of them comma-separated")
         return servers
+
+    @field_validator("dashboard_url")
+    @classmethod
+    def _is_an_address_without_password(cls, url: str | None) -> str | None:
+        if url is not None and not re.fullmatch(r"https?://[^\s@]+", url):
+            raise ValueError("must be an address such as http://127.0.0.1:8501, without user or password")
+        return url
 
     @property
     def topics(self) -> tuple[str, ...]:

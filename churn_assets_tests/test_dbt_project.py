@@ -447,7 +447,7 @@ def test_models_that_are_declared_wrongly_are_errors_that_name_them(
     message = str(raised.value)
     assert "model keyless: a dynamic_table needs a refresh_key" in message
     assert "model vague: target_lag 'soon' is not a number and a unit" in message
-    assert "model hasty: target_lag '30 seconds' is under the least, 60 seconds" in message
+    assert "model hasty: target_lag '30 seconds' is below the minimum of 60 seconds" in message
     assert "model lagless: target_lag 'None' is not a number and a unit" in message
     assert positions(lake) == before
 

@@ -1,7 +1,7 @@
-"""Which files the loaded definitions came from, and whether any of them has changed since.
+"""Which files the definitions were loaded from, and whether any of them has changed since.
 
-Not only modules count: whatever is opened for reading while the definitions are loaded (a manifest, a YAML file) made
-them what they are. What is installed in the Python environment does not count.
+Besides modules, every file that is opened for reading while the definitions load counts (a manifest, a YAML file). Files
+installed in the Python environment do not count.
 """
 
 import os
@@ -15,8 +15,8 @@ _hooked = False
 
 @contextmanager
 def recorded_files() -> Generator[set[str]]:
-    """The files that are opened for reading within the block; complete when it is left."""
-    global _opened, _hooked  # noqa: PLW0603  # an audit hook is the process's and cannot be removed
+    """The files that are opened for reading within the block; the set is complete when the block ends."""
+    global _opened, _hooked  # noqa: PLW0603  # an audit hook belongs to the process and cannot be removed
     if not _hooked:
         sys.addaudithook(_record)
         _hooked = True
@@ -39,7 +39,7 @@ Fingerprint = dict[str, tuple[int, int] | None]
 
 
 def fingerprint(opened: set[str]) -> Fingerprint:
-    """Time and size of the files opened and of all modules' files, and of the modules' folders, in which new ones appear."""
+    """Time and size of the opened files, of all module files, and of their folders, which change when files are added."""
     modules = {
         os.path.abspath(file) for module in list(sys.modules.values()) if (file := getattr(module, "__file__", None))
     }
@@ -49,7 +49,7 @@ def fingerprint(opened: set[str]) -> Fingerprint:
 
 
 def has_changed(before: Fingerprint) -> bool:
-    """Whether any of the files is another one than it was."""
+    """Whether any of the files has changed."""
     return any(_stamp(path) != stamp for path, stamp in before.items())
 
 

@@ -1,4 +1,4 @@
-"""The run coordinator: a run that has nothing to wait for does not wait for the queue's next look.
+"""The run coordinator: a run that nothing holds back starts at once, not at the queue daemon's next tick.
 
 `dagster.yaml`:
 
@@ -6,9 +6,11 @@
       module: dagster_warm.coordinator
       class: DirectRunCoordinator
 
-With its options and limits it is Dagster's queue. Launched on the spot is only a run of which that can be told without the
-queue's daemon: in the process that has started the warm process of its code, with none queued, fewer under way than there
-may be, none of its pools in use, and no limit of tags that those under way may count for. Such a run can exceed no limit.
+It is Dagster's queue, with the same options and limits. It launches a run at once only if that certainly exceeds no limit:
+- this process has started the warm process of the run's code,
+- no run is queued, and fewer runs are in progress than the limit allows,
+- no run in progress uses one of the run's pools, and
+- no run is in progress if there are limits by tag.
 """
 
 import threading
@@ -28,11 +30,11 @@ _IN_THE_WAY = [
 
 
 class DirectRunCoordinator(QueuedRunCoordinator[T_DagsterInstance]):
-    """Launches a run at once where nothing stands in its way, and queues it elsewhere."""
+    """Launches a run at once if nothing holds it back, otherwise queues it."""
 
     def __init__(self, *arguments: object, **options: object) -> None:
         super().__init__(*arguments, **options)  # type: ignore[arg-type]
-        self._submitting = threading.Lock()  # of two runs at once, the second finds the first one under way
+        self._submitting = threading.Lock()  # of two runs at once, the second sees the first in progress
 
     def submit_run(self, context: SubmitRunContext) -> DagsterRun:
         """Launch or queue the run."""
@@ -56,7 +58,10 @@ class DirectRunCoordinator(QueuedRunCoordinator[T_DagsterInstance]):
         tag_limits = queue.tag_concurrency_limits if queue else []
         most = queue.max_concurrent_runs if queue else -1
         limits = [most, config.pool_config.default_pool_limit, *(pool.limit for pool in pools)]
-        if 0 in (*limits, *(limit.get("limit") for limit in tag_limits)):  # held back though nothing is under way
+        if 0 in (
+            *limits,
+            *(limit.get("limit") for limit in tag_limits),
+        ):  # it holds back every run
             return False
         others = self._instance.get_runs(RunsFilter(statuses=_IN_THE_WAY))
         if others and (tag_limits or 0 < most <= len(others)):

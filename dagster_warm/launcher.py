@@ -1,4 +1,4 @@
-"""The run launcher: which run goes to which warm process, and what happens where there is none.
+"""The run launcher: which run goes to which warm process, and what happens if there is none.
 
 `dagster.yaml`:
 
@@ -6,9 +6,8 @@
       module: dagster_warm.launcher
       class: WarmRunLauncher
 
-It belongs to the process that launches runs: the daemon, or the web server where no daemon does. Each code location has a
-warm process of its own. Whatever keeps a run from being forked, it is started by Dagster's default launcher instead, and
-the run's log says why.
+It lives in the process that launches runs: the daemon, or the web server if no daemon runs. Each code location has its own
+warm process. If a run cannot be forked, Dagster's default launcher starts it instead, and the run's log says why.
 """
 
 import json
@@ -37,33 +36,33 @@ from dagster._serdes import ConfigurableClass, ConfigurableClassData, serialize_
 from dagster_warm.messages import WarmProcessGoneError, call, listen
 from dagster_warm.warm_process import Orders
 
-# Hidden in the UI, like all tags that begin so: the name under which the run's warm process listens.
+# The tag with the name under which the run's warm process listens. The UI hides tags that begin with ".dagster/".
 PROCESS_TAG = ".dagster/warm_process"
-KILL_SECONDS = 60.0  # for a canceled run to end by itself
-# An answer may have to wait until a process that replaces itself has loaded the definitions.
+KILL_SECONDS = 60.0  # for a canceled run to end before it is killed
+# For an answer from a process that may first have to reload the definitions.
 _PATIENCE_SECONDS = 30.0
 _HERE = {"localhost", "127.0.0.1", "::1"}
 
 
 class NotWarmError(Exception):
-    """A run cannot be forked; the message says why. It was not begun."""
+    """A run cannot be forked and has not started; the message says why."""
 
 
 @dataclass(frozen=True)
 class Started:
-    """A warm process that this one has started, and is the parent of."""
+    """A warm process that is a child of this process."""
 
     name: str
     process: subprocess.Popen[bytes]
     lifeline: int
 
     def end(self) -> None:
-        """Let it end: at once while it loads, else after the runs under way."""
+        """Let it end: at once if it is still loading, otherwise after its runs in progress."""
         os.close(self.lifeline)
 
 
 class WarmRunLauncher(RunLauncher[T_DagsterInstance], ConfigurableClass):
-    """Forks each run from a process that has loaded the definitions before. For Linux; elsewhere as the default launcher."""
+    """Forks each run from a process that has already loaded the definitions. Off Linux it acts as the default launcher."""
 
     def __init__(
         self,
@@ -83,7 +82,7 @@ class WarmRunLauncher(RunLauncher[T_DagsterInstance], ConfigurableClass):
 
     @property
     def inst_data(self) -> ConfigurableClassData | None:
-        """What `dagster.yaml` says."""
+        """The configuration from `dagster.yaml`."""
         return self._inst_data
 
     @classmethod
@@ -91,17 +90,17 @@ class WarmRunLauncher(RunLauncher[T_DagsterInstance], ConfigurableClass):
         """The options in `dagster.yaml`."""
         return {
             "replace_after_runs": Field(
-                IntSource, default_value=1000, description="After so many runs a warm process replaces itself."
+                IntSource, default_value=1000, description="Number of runs after which a warm process replaces itself."
             ),
             "drain_seconds": Field(
                 IntSource,
                 default_value=30,
-                description="How long runs may go on when the launching process has ended, before they are interrupted.",
+                description="How long runs may go on after the launching process has ended, before they are interrupted.",
             ),
             "load_timeout_seconds": Field(
                 IntSource,
                 default_value=60,
-                description="How long a launch waits for the definitions to be loaded before it falls back.",
+                description="How long a launch waits for the definitions to load before it uses the default launcher.",
             ),
         }
 
@@ -111,18 +110,18 @@ class WarmRunLauncher(RunLauncher[T_DagsterInstance], ConfigurableClass):
         return cls(**config_value, inst_data=inst_data)
 
     def register_instance(self, instance: T_DagsterInstance) -> None:
-        """Remember the instance, for the fallback too."""
+        """Set the instance, also for the default launcher."""
         super().register_instance(instance)
         self._default.register_instance(instance)
 
     def launch_run(self, context: LaunchRunContext) -> None:
-        """Fork the run, or start it by the default launcher."""
+        """Fork the run, or start it with the default launcher."""
         run = context.dagster_run
         try:
             self._fork(run)
         except NotWarmError as error:
             self._instance.report_engine_event(
-                f"Not forked from a warm process but started by the default launcher: {error}", run, cls=type(self)
+                f"Not forked from a warm process; started by the default launcher: {error}", run, cls=type(self)
             )
             self._default.launch_run(context)
 
@@ -133,7 +132,7 @@ class WarmRunLauncher(RunLauncher[T_DagsterInstance], ConfigurableClass):
         return started is not None and started.process.poll() is None
 
     def terminate(self, run_id: str) -> bool:
-        """Interrupt a run, as Ctrl-C would. One that has not ended after a minute is killed."""
+        """Interrupt a run, as Ctrl-C would. A run that has not ended after a minute is killed."""
         run = self._instance.get_run_by_id(run_id)
         if run is None or run.is_finished:
             return False
@@ -148,15 +147,15 @@ class WarmRunLauncher(RunLauncher[T_DagsterInstance], ConfigurableClass):
 
     @property
     def supports_check_run_worker_health(self) -> bool:
-        """Run monitoring may ask."""
+        """Run monitoring is supported."""
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """Whether the run's process is there. Of runs of the default launcher nothing is known, as it does not say."""
+        """Whether the run's process is alive. Runs of the default launcher count as alive, because it cannot tell."""
         try:
             if not _is_forked(run) or _ask(run, "find"):
                 return CheckRunHealthResult(WorkerStatus.RUNNING)
-        except TimeoutError:  # it is there, and loading the definitions anew
+        except TimeoutError:  # it is alive and reloading the definitions
             return CheckRunHealthResult(WorkerStatus.RUNNING)
         return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "the run's process is gone")
 
@@ -165,14 +164,14 @@ class WarmRunLauncher(RunLauncher[T_DagsterInstance], ConfigurableClass):
         self._default.join(timeout)
 
     def dispose(self) -> None:
-        """Let the warm processes end."""
+        """Let all warm processes end."""
         with self._starting:
             while self._started:
                 self._started.popitem()[1].end()
         self._default.dispose()
 
     def _fork(self, run: DagsterRun) -> None:
-        """Raises `NotWarmError` as long as the run was not handed over, `DagsterLaunchFailedError` if that is in doubt."""
+        """Fork the run. Raises `NotWarmError` if it was not handed over, `DagsterLaunchFailedError` if that is uncertain."""
         origin = _origin_here(run)
         deadline = time.monotonic() + self._load_timeout_seconds
         reloaded = False
@@ -182,13 +181,11 @@ class WarmRunLauncher(RunLauncher[T_DagsterInstance], ConfigurableClass):
                 if self._hand_over(run, started, deadline):
                     return
                 if reloaded:
-                    raise NotWarmError("files that the definitions are loaded from change with each loading")
+                    raise NotWarmError("loading the definitions changes files that they are loaded from")
                 reloaded = True
             except WarmProcessGoneError as error:
                 if is_new:
-                    raise NotWarmError(
-                        f"the warm process ended while it was started, see its output: {error}"
-                    ) from None
+                    raise NotWarmError(f"the warm process ended during its start, see its output: {error}") from None
             except TimeoutError:
                 self._give_up(origin)
                 raise NotWarmError(
@@ -196,7 +193,7 @@ class WarmRunLauncher(RunLauncher[T_DagsterInstance], ConfigurableClass):
                 ) from None
 
     def _hand_over(self, run: DagsterRun, started: Started, deadline: float) -> bool:
-        """Whether it was; if not, the process is loading the definitions anew and is to be called again."""
+        """Hand the run over. False if the process is reloading the definitions and must be called again."""
         with call(started.name) as line:
             line.send({"do": "launch"})
             answer = line.receive(max(0.1, deadline - time.monotonic()))
@@ -204,14 +201,14 @@ class WarmRunLauncher(RunLauncher[T_DagsterInstance], ConfigurableClass):
                 return False
             if "error" in answer:
                 raise NotWarmError(answer["error"])
-            # Before it runs: whoever wants to end it, in whichever process, must find it.
+            # Set before the run starts, so that any process can find and terminate it.
             self._instance.add_run_tags(run.run_id, {PROCESS_TAG: started.name})
             try:
                 line.send({"run_id": run.run_id, "arguments": self._arguments(run)})
                 receipt = line.receive()
             except (WarmProcessGoneError, TimeoutError) as error:
-                # It may have begun. Another start might run it twice; the failure is seen, and can be retried.
-                raise DagsterLaunchFailedError(f"the warm process ended while it was given the run: {error}") from error
+                # The run may have started, and starting it again could run it twice. A failed run is visible and can be retried.
+                raise DagsterLaunchFailedError(f"the warm process ended while it received the run: {error}") from error
             if "error" in receipt:
                 raise NotWarmError(receipt["error"])
             return True
@@ -254,7 +251,7 @@ class WarmRunLauncher(RunLauncher[T_DagsterInstance], ConfigurableClass):
             os.close(lifeline)
             raise NotWarmError(f"the warm process could not be started: {error}") from error
         finally:
-            # They are the child's now: as long as this process held them, nobody would notice that it has died.
+            # The child owns them now. If this process kept them open, nobody would notice the child's death.
             listener.close()
             os.close(ending)
         return Started(name, process, lifeline)
@@ -266,11 +263,11 @@ class WarmRunLauncher(RunLauncher[T_DagsterInstance], ConfigurableClass):
 
 
 def _origin_here(run: DagsterRun) -> RepositoryPythonOrigin:
-    """Where the run's code comes from, if that is on this machine. Raises `NotWarmError`."""
+    """The origin of the run's code; `NotWarmError` if the code is not on this machine."""
     if sys.platform != "linux":
         raise NotWarmError("warm processes need Linux")
     if run.job_code_origin is None or run.remote_job_origin is None:
-        raise NotWarmError("the run does not say where its code is")
+        raise NotWarmError("the run has no code origin")
     location = run.remote_job_origin.repository_origin.code_location_origin
     if isinstance(location, GrpcServerCodeLocationOrigin) and not (location.socket or location.host in _HERE):
         raise NotWarmError(f"its code is on another host, {location.host}")
@@ -282,7 +279,7 @@ def _is_forked(run: DagsterRun) -> bool:
 
 
 def _ask(run: DagsterRun, what: str) -> bool:
-    """Tell the run's warm process to do something with it; False where either is gone. Raises `TimeoutError`."""
+    """Ask the run's warm process to find or terminate the run; False if either is gone. Raises `TimeoutError`."""
     try:
         with call(run.tags[PROCESS_TAG]) as line:
             line.send({"do": what, "run_id": run.run_id})

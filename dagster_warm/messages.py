@@ -1,7 +1,7 @@
 """How the launcher and its warm process talk: lines of JSON over a socket in Linux's abstract namespace.
 
-Such a socket is no file, so nothing is left of it when its owner is killed. In exchange anybody on the machine may call
-it: both sides make sure that the other one is of the same user.
+Such a socket is not a file, so nothing is left behind when its owner is killed. But any user of the machine can connect to
+it, so both sides check that the other side runs as the same user.
 """
 
 import json
@@ -10,12 +10,12 @@ import socket
 import struct
 from typing import Any
 
-ANSWER_SECONDS = 5.0  # for an answer to what needs no loading
+ANSWER_SECONDS = 5.0  # for an answer that needs no loading
 _CREDENTIALS = struct.Struct("3i")  # process, user, group
 
 
 class WarmProcessGoneError(Exception):
-    """Nobody answers under the name: the process has ended, or is one of another machine or container."""
+    """No process answers under the name: it has ended, or runs on another machine or in another container."""
 
 
 class Line:
@@ -37,26 +37,26 @@ class Line:
         self._connection.close()
 
     def send(self, message: dict[str, Any]) -> None:
-        """Send one line. Raises `WarmProcessGoneError` where nobody takes it."""
+        """Send one line. Raises `WarmProcessGoneError` if the other side is gone."""
         try:
             self._connection.sendall(json.dumps(message).encode() + b"\n")
         except ConnectionError as error:
             raise WarmProcessGoneError(str(error)) from error
 
     def receive(self, seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
-        """The other side's next line. Raises `TimeoutError`, or `WarmProcessGoneError` where there is none."""
+        """The next line from the other side. Raises `TimeoutError`, or `WarmProcessGoneError` if the connection was closed."""
         self._connection.settimeout(seconds)
         try:
             line = self._file.readline()
         except ConnectionError as error:
             raise WarmProcessGoneError(str(error)) from error
-        if not line.endswith(b"\n"):  # also where the other side died within a line
+        if not line.endswith(b"\n"):  # also if the other side died within a line
             raise WarmProcessGoneError("the connection was closed")
         return json.loads(line)
 
 
 def listen(name: str) -> socket.socket:
-    """A socket that takes calls under the name."""
+    """A socket that listens under the name."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(f"\0{name}")
     listener.listen(128)
@@ -64,7 +64,7 @@ def listen(name: str) -> socket.socket:
 
 
 def call(name: str) -> Line:
-    """Call who listens under the name. Raises `WarmProcessGoneError`."""
+    """Connect to the process that listens under the name. Raises `WarmProcessGoneError`."""
     connection = socket.socket(socket.AF_UNIX)
     try:
         connection.connect(f"\0{name}")
@@ -77,6 +77,6 @@ def call(name: str) -> Line:
 
 
 def is_same_user(connection: socket.socket) -> bool:
-    """Whether the process at the other end is of this process's user."""
+    """Whether the process at the other end runs as the same user as this one."""
     peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     return _CREDENTIALS.unpack(peer)[1] == os.getuid()

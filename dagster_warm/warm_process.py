@@ -1,8 +1,8 @@
-"""The warm process: it has loaded the definitions of one code location, and forks a process for each run.
+"""The warm process: it loads the definitions of one code location and forks a process for each run.
 
-It is a program of its own, started by the launcher. It has one thread, no connection to anything and no state of any run:
-it only loads, forks, waits and reaps, so that it can neither grow nor pass on what two processes must not share. When
-the code has changed, or after many runs, it replaces itself (`exec`) and stays the parent of the runs under way.
+It is a separate program, started by the launcher. It has one thread, no connections and no state of a run: it only loads,
+forks, waits and reaps. So it does not grow, and its forks inherit nothing that two processes must not share. When the code
+has changed, or after many runs, it replaces itself (`exec`) and stays the parent of the runs in progress.
 """
 
 import fcntl
@@ -33,7 +33,7 @@ _SIGNALS = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT}
 
 @dataclass(frozen=True)
 class Orders:
-    """What the launcher starts it with. `listener` and `lifeline` are descriptors; the lifeline closes with the launcher."""
+    """The launcher's arguments. `listener` and `lifeline` are file descriptors; the lifeline closes when the launcher ends."""
 
     listener: int
     lifeline: int
@@ -45,7 +45,7 @@ class Orders:
 
 @dataclass
 class Child:
-    """A forked process; `kill_at` is a time of the monotonic clock. One that reports a death has no run."""
+    """A forked process; `kill_at` is a time of the monotonic clock. A process that reports a death has no run."""
 
     arguments: str
     run_id: str | None
@@ -54,9 +54,9 @@ class Child:
 
 @dataclass
 class State:
-    """What outlives a replacement: the children, the pipe by which they notice that this process is gone, and modules.
+    """What survives a replacement: the children, the pipe that tells them when this process is gone, and module names.
 
-    `learned` are those that runs have imported beside the definitions, `avoided` those that may not be forked from.
+    `learned` are modules that runs imported in addition to the definitions; `avoided` are modules that make forking unsafe.
     """
 
     tether: tuple[int, int]
@@ -65,7 +65,7 @@ class State:
     avoided: list[str] = field(default_factory=list)
 
     def save(self) -> int:
-        """The descriptor of a file in memory that `restore` reads."""
+        """Write the state to a file in memory; returns its descriptor, for `restore`."""
         file = os.memfd_create("state", 0)
         os.write(file, json.dumps(asdict(self)).encode())
         os.lseek(file, 0, os.SEEK_SET)
@@ -73,7 +73,7 @@ class State:
 
     @classmethod
     def restore(cls, file: int) -> "State":
-        """What `save` wrote."""
+        """The state that `save` wrote."""
         with os.fdopen(file) as text:
             found = json.load(text)
         children = {int(pid): Child(**child) for pid, child in found["children"].items()}
@@ -81,7 +81,7 @@ class State:
 
 
 class WarmProcess:
-    """Loads once, then serves until the launcher is gone and the runs under way have ended."""
+    """Loads once, then serves until the launcher is gone and the runs in progress have ended."""
 
     def __init__(self, orders: Orders, state: State | None) -> None:
         self._orders = orders
@@ -103,10 +103,10 @@ class WarmProcess:
             self._selector.register(descriptor, EVENT_READ)
         self._line: Line | None = None
         self._forked = 0
-        self._end_at: float | None = None  # a time of the monotonic clock, once the launcher is gone
+        self._end_at: float | None = None  # by the monotonic clock; set when the launcher is gone
 
     def _load(self) -> None:
-        """Import the definitions; whether runs may be forked from them, and the files they came from."""
+        """Import the definitions; note the files that they came from and whether runs can be forked from them."""
         self._error: str | None = None
         descriptors = _descriptors()
         with recorded_files() as self._opened:
@@ -159,13 +159,13 @@ class WarmProcess:
                     self._line.send({"found": self._pid_of(request["run_id"]) is not None})
 
     def _launch(self, line: Line) -> None:
-        """Two steps: only once it was told that all is ready does the launcher give the run away."""
+        """Start a run in two steps: the launcher hands the run over only after this process has said that it is ready."""
         if has_changed(self._files):
             line.send({"reloading": True})
             self._replace()
         if self._error is not None:
             line.send({"error": self._error})
-            self._replace()  # the cause may be gone by the next time
+            self._replace()  # the cause may be gone after a reload
         line.send({"ready": True})
         run = line.receive()
         try:
@@ -179,7 +179,7 @@ class WarmProcess:
             self._replace()
 
     def _learn(self, modules: list[str]) -> None:
-        """Import what a run has imported, so that the next one need not."""
+        """Import what a run has imported, so that the next run does not have to."""
         descriptors = _descriptors()
         new = [name for name in modules if name not in sys.modules and name not in self._state.avoided]
         with _killed_at_end_of(self._orders.lifeline):
@@ -205,7 +205,7 @@ class WarmProcess:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
     def _let_go(self) -> None:
-        """In a fork: give up what is the warm process's own. What the run leaves behind can be told by its group."""
+        """In a fork: give up what belongs to the warm process. A process group of its own shows what the run leaves behind."""
         os.setsid()
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -242,14 +242,14 @@ class WarmProcess:
         for pid, child in list(self._state.children.items()):
             if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                 continue
-            # Until it is waited for its number is taken, so this reaches what it left behind and nobody else.
+            # Until waitpid its number stays taken, so this reaches only the processes that the run left behind.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
             _, status = os.waitpid(pid, 0)
             del self._state.children[pid]
             exit_code = os.waitstatus_to_exitcode(status)
             if exit_code != 0 and child.run_id is not None:
-                with suppress(OSError):  # if it cannot be forked, run monitoring finds out later
+                with suppress(OSError):  # if the fork fails, run monitoring finds the death later
                     self._fork(Child(child.arguments, None), partial(worker.report_death, child.arguments, exit_code))
 
     def _replace(self) -> Never:
@@ -259,7 +259,7 @@ class WarmProcess:
 
 
 def _import_definitions(origin: str) -> None:
-    from dagster._cli import api  # noqa: F401, PLC0415  # what a run is executed by
+    from dagster._cli import api  # noqa: F401, PLC0415  # the code that executes a run
     from dagster._core.origin import RepositoryPythonOrigin  # noqa: PLC0415
     from dagster._serdes import deserialize_value  # noqa: PLC0415
     from dagster._utils.hosted_user_process import recon_repository_from_origin  # noqa: PLC0415
@@ -269,20 +269,20 @@ def _import_definitions(origin: str) -> None:
 
 
 def _import(modules: list[str]) -> None:
-    """Import what can be: a run may have made a module itself, or one may not stand an import out of place."""
+    """Import the modules, ignoring failures: a run may have created a module itself, or an import may fail out of place."""
     for name in modules:
         with suppress(Exception, SystemExit):
             import_module(name)
 
 
 def _leave_in_place() -> None:
-    """What is loaded stays: the collector must not walk over it in every fork, and copy it by doing so."""
+    """Exclude loaded objects from garbage collection, which would touch, and thereby copy, their memory in every fork."""
     gc.collect()
     gc.freeze()
 
 
 def _unsafe_to_fork(descriptors: set[int]) -> str | None:
-    """What came with the definitions that a fork would break or share."""
+    """Why forking is unsafe: threads, which a fork loses, or sockets and databases, which it shares. Otherwise None."""
     threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
     if threads:
         return f"loading the definitions starts threads ({', '.join(threads)}), which a fork would not have"
@@ -298,7 +298,7 @@ def _unsafe_to_fork(descriptors: set[int]) -> str | None:
 
 
 def _descriptors() -> set[int]:
-    """What is open, without the listing itself."""
+    """The open file descriptors, without that of the listing itself."""
     return {number for name in os.listdir("/proc/self/fd") if _is_open(number := int(name))}
 
 
@@ -312,10 +312,10 @@ def _is_open(descriptor: int) -> bool:
 
 @contextmanager
 def _killed_at_end_of(pipe: int) -> Generator[None]:
-    """Die within the block when the pipe is closed at its other end, whatever the block does."""
+    """End this process if the other end of the pipe is closed during the block, whatever the block does."""
     flags = fcntl.fcntl(pipe, fcntl.F_GETFL)
     fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
-    fcntl.fcntl(pipe, fcntl.F_SETFL, flags | os.O_ASYNC)  # SIGIO, which ends who does not expect it
+    fcntl.fcntl(pipe, fcntl.F_SETFL, flags | os.O_ASYNC)  # sends SIGIO, which by default ends the process
     try:
         yield
     finally:
@@ -327,7 +327,7 @@ def _leave(*_: object) -> Never:
 
 
 def main(orders: str, state: str | None = None) -> Never:
-    """Serve; then end without ceremony, as there is nothing to put in order."""
+    """Serve; then exit at once, because there is nothing to clean up."""
     WarmProcess(Orders(**json.loads(orders)), State.restore(int(state)) if state else None).serve()
     os._exit(0)
 

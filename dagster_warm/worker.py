@@ -1,6 +1,6 @@
-"""What a forked process does: execute one run, or report that the process of one has died. Then it ends.
+"""What a forked process does: it executes one run, or reports that a run's process has died. Then it ends.
 
-It begins as a copy of a process that knows nothing of it, so what two processes must not share is renewed here.
+It starts as a copy of the warm process, so it renews what two processes must not share.
 """
 
 import atexit
@@ -16,29 +16,29 @@ from typing import Never
 
 from dagster_warm.messages import WarmProcessGoneError, call
 
-# For a run to end by itself after it was interrupted because the warm process is gone, seconds.
+# Seconds for a run to end after it was interrupted because the warm process is gone; then it is killed.
 ORPHAN_SECONDS = 10.0
 
 
 def become(work: Callable[[], None], tether: int) -> Never:
-    """Do the work and end the process. When `tether` is closed at its other end, the work is interrupted, then killed."""
+    """Do the work and end the process. When the other end of `tether` is closed, the work is interrupted, then killed."""
     code = 1
     try:
         threading.Thread(target=_end_with, args=(tether,), daemon=True, name="tether").start()
-        if "numpy.random" in sys.modules:  # Python's own generator renews itself in a fork, NumPy's does not
+        if "numpy.random" in sys.modules:  # a fork reseeds Python's generator, but not NumPy's
             sys.modules["numpy.random"].seed()
         work()
         code = 0
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else 1
-    except BaseException:  # noqa: BLE001  # nothing of the fork may go on in the code that forked
+    except BaseException:  # noqa: BLE001  # the fork must never return into the forking code
         traceback.print_exc()
     finally:
         _end(code)
 
 
 def execute(arguments: str, parent: str) -> None:
-    """Execute a run as `dagster api execute_run` does, with its arguments; tell the parent what it had to import."""
+    """Execute a run as `dagster api execute_run` does, with its arguments; tell the warm process what it had to import."""
     from dagster._cli.api import api_cli  # noqa: PLC0415
 
     before = set(sys.modules)
@@ -50,7 +50,7 @@ def execute(arguments: str, parent: str) -> None:
 
 
 def report_death(arguments: str, exit_code: int) -> None:
-    """Mark a run as failed, or canceled where that was asked for, if its process ended before it did."""
+    """Mark a run whose process ended too early as failed, or as canceled if that was requested."""
     from dagster import DagsterInstance, DagsterRunStatus  # noqa: PLC0415
     from dagster._grpc.types import ExecuteRunArgs  # noqa: PLC0415
     from dagster._serdes import deserialize_value  # noqa: PLC0415
@@ -77,7 +77,7 @@ def _end_with(tether: int) -> None:
 
 
 def _end(code: int) -> Never:
-    """Leave as the interpreter would, but for taking its modules apart, which would copy the memory that forks share."""
+    """Exit as the interpreter would, but without tearing down modules, which would copy the memory that forks share."""
     try:
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()

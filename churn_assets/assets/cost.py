@@ -6,10 +6,11 @@ from datetime import date, timedelta
 import dagster as dg
 
 from churn_assets.assets.charts import picture, png_of
+from churn_assets.assets.freshness import scheduled
 from churn_assets.assets.ledgers import OWNER
 from churn_assets.clock import utc_now
 from churn_assets.retention.tokens import Tokens, tokens_by_day
-from churn_assets.rules import COST_DAYS
+from churn_assets.rules import COST_DAYS, COST_SECONDS
 from churn_assets.warehouse.protocol import Credits, Warehouse
 
 _COLOURS = ("#4f43dd", "#e0893a", "#2f9e6e", "#888888", "#b0409a", "#c9b037")
@@ -25,6 +26,7 @@ _COLOURS = ("#4f43dd", "#e0893a", "#2f9e6e", "#888888", "#b0409a", "#c9b037")
     kinds={"ducklake", "cost"},
     group_name="maintenance",
     owners=[OWNER],
+    freshness_policy=scheduled(COST_SECONDS),
 )
 def daily_cost(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
     """Count what was used on each day."""
@@ -35,7 +37,7 @@ def daily_cost(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
     return dg.MaterializeResult(
         metadata={
             "tokens": sum(used.tokens for used in tokens),
-            "credits": float(sum(used.credits for used in credits)),
+            "credits": round(float(sum(used.credits for used in credits)), 4),
             "tokens_today": sum(used.tokens for used in tokens if used.day == today),
             "days": table(tokens, credits),
             "plot": plot(days, tokens, credits),

@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 
+from churn_assets.assets.readable import table
 from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse
 
@@ -38,7 +39,10 @@ def driver_found(settings: Settings, tasks: Mapping[str, bool]) -> dict[str, Any
         "check_name": DRIVER_CHECK.name,
         "passed": problem is None,
         "description": problem,
-        "metadata": {"driver": settings.driver, "tasks": dict(tasks)},
+        "metadata": {
+            "driver": settings.driver,
+            "tasks": table([{"task": task, "active": active} for task, active in tasks.items()], ["task", "active"]),
+        },
     }
 
 

@@ -8,6 +8,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,11 @@ import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, build_dbt_asset_specs
 
 from churn_assets.assets.charts import line_charts
+from churn_assets.assets.freshness import within
+from churn_assets.assets.readable import FAILING_ROWS, failing, rounded
 from churn_assets.clock import utc_now
 from churn_assets.dynamic_tables.tables import DynamicTable, Refresh, target_lag_seconds
+from churn_assets.operations.column_lineage import Lineage
 from churn_assets.warehouse.protocol import Warehouse, row_count
 
 _SLICE = timedelta(minutes=15)
@@ -30,9 +35,17 @@ REFRESHED_AT = (
 class ChurnDbtTranslator(DagsterDbtTranslator):
     """How a dbt node becomes an asset: keys are bare table names, so that sources are the ledgers."""
 
+    def __init__(self, lineage: Lineage) -> None:
+        super().__init__()
+        self._lineage = lineage
+
     def get_asset_key(self, dbt_resource_props: Mapping[str, Any]) -> dg.AssetKey:
         """The table's name."""
         return dg.AssetKey(dbt_resource_props["name"])
+
+    def get_description(self, dbt_resource_props: Mapping[str, Any]) -> str:
+        """What schema.yml says; the query is in the metadata, so that it does not stand above the columns."""
+        return dbt_resource_props["description"]
 
     def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
         """The dbt group."""
@@ -47,15 +60,40 @@ class ChurnDbtTranslator(DagsterDbtTranslator):
         ]
 
     def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: Any) -> dg.AssetSpec:
-        """dagster-dbt's spec with a freshness policy: materialized at least once in each target lag."""
+        """dagster-dbt's spec with a freshness policy, materialized at least once in each target lag, query and lineage."""
         spec = super().get_asset_spec(manifest, unique_id, project)
         target_lag = _target_lag_seconds(manifest, unique_id)
         if target_lag is None:
             return spec
+        node = manifest["nodes"][unique_id]
+        lineage = self._lineage.get(node["name"], {})
         return spec.replace_attributes(
             kinds={"ducklake", "dbt", "dynamic_table"},
-            freshness_policy=dg.FreshnessPolicy.time_window(fail_window=timedelta(seconds=target_lag)),
+            freshness_policy=within(target_lag),
+            metadata={
+                **spec.metadata,
+                "dagster/column_schema": _schema(node["columns"], lineage),
+                "dagster/column_lineage": dg.TableColumnLineage(
+                    {
+                        column: [dg.TableColumnDep(dg.AssetKey(table), name) for table, name in sources]
+                        for column, sources in lineage.items()
+                    }
+                ),
+                "query": dg.MetadataValue.md(f"```sql\n{node['compiled_code'].strip()}\n```"),
+                "model": node["original_file_path"],
+            },
         )
+
+
+def _schema(columns: Mapping[str, Mapping[str, Any]], lineage: Mapping[str, list[tuple[str, str]]]) -> dg.TableSchema:
+    """The columns with what schema.yml says and, in words, what each is made of: the UI itself does not show lineage."""
+
+    def described(name: str) -> str:
+        read = groupby(lineage.get(name, []), key=itemgetter(0))
+        sources = ", ".join(f"{table} ({', '.join(column for _, column in pairs)})" for table, pairs in read)
+        return f"{columns[name]['description']} From {sources}." if sources else columns[name]["description"]
+
+    return dg.TableSchema([dg.TableColumn(name, description=described(name)) for name in columns])
 
 
 def _target_lag_seconds(manifest: Mapping[str, Any], unique_id: str) -> int | None:
@@ -90,15 +128,18 @@ class _DataTest:
 
     name: str
     sql: str
+    description: str
 
 
-def dynamic_table_assets(manifest_path: Path) -> dg.AssetsDefinition:
+def dynamic_table_assets(manifest_path: Path, lineage: Lineage) -> dg.AssetsDefinition:
     """One asset for each dynamic table in the dbt manifest. Those that a run selects are refreshed in one transaction."""
     manifest = json.loads(manifest_path.read_text())
     specs = {
         spec.key: spec
         for spec in build_dbt_asset_specs(
-            manifest=manifest, dagster_dbt_translator=ChurnDbtTranslator(), select="config.materialized:dynamic_table"
+            manifest=manifest,
+            dagster_dbt_translator=ChurnDbtTranslator(lineage),
+            select="config.materialized:dynamic_table",
         )
     }
     tests = {key: _data_tests(manifest, key.path[-1]) for key in specs}
@@ -134,7 +175,7 @@ def dynamic_table_assets(manifest_path: Path) -> dg.AssetsDefinition:
 
 def _check_specs(key: dg.AssetKey, tests: list[_DataTest]) -> list[dg.AssetCheckSpec]:
     return [
-        *(dg.AssetCheckSpec(test.name, asset=key, blocking=True, description="dbt test") for test in tests),
+        *(dg.AssetCheckSpec(test.name, asset=key, blocking=True, description=test.description) for test in tests),
         dg.AssetCheckSpec(
             LAG_CHECK,
             asset=key,
@@ -145,10 +186,30 @@ def _check_specs(key: dg.AssetKey, tests: list[_DataTest]) -> list[dg.AssetCheck
 
 def _data_tests(manifest: Mapping[str, Any], model: str) -> list[_DataTest]:
     return [
-        _DataTest(node["name"], node["compiled_code"])
+        _DataTest(node["name"], node["compiled_code"], _in_words(node))
         for node in manifest["nodes"].values()
         if node["resource_type"] == "test" and (node.get("attached_node") or "").endswith(f".{model}")
     ]
+
+
+def _in_words(test: Mapping[str, Any]) -> str:
+    """What a dbt test checks: its description in schema.yml, or else what its kind means."""
+    if test["description"]:
+        return test["description"]
+    column, details = test["column_name"], test["test_metadata"]["kwargs"] if test.get("test_metadata") else {}
+    match test.get("test_metadata", {}).get("name"):
+        case "not_null":
+            return f"{column} is never empty."
+        case "unique":
+            return f"No {column} occurs twice."
+        case "accepted_values":
+            *most, last = map(str, details["values"])
+            return f"{column} is {', '.join(most)} or {last}." if most else f"{column} is {last}."
+        case "relationships":
+            parent = details["to"].split("'")[1]  # of ref('parent')
+            return f"Every {column} is a {details['field']} of {parent}."
+        case _:
+            return f"{test['name'].replace('_', ' ').capitalize()}."
 
 
 def refresh_metadata(warehouse: Warehouse, spec: dg.AssetSpec, result: Refresh, lag_seconds: float) -> dict[str, Any]:
@@ -157,7 +218,7 @@ def refresh_metadata(warehouse: Warehouse, spec: dg.AssetSpec, result: Refresh, 
     descriptions = {column.name: column.description for column in described.columns} if described else {}
     return {
         **numbers_of(result),
-        "lag_seconds": lag_seconds,
+        **rounded({"lag_seconds": lag_seconds}),
         "dagster/row_count": row_count(warehouse, result.name),
         "dagster/column_schema": dg.TableSchema(
             [
@@ -176,8 +237,7 @@ def numbers_of(refresh: Refresh) -> dict[str, Any]:
         "rows_inserted": refresh.rows_inserted,
         "rows_updated": refresh.rows_updated,
         "rows_deleted": refresh.rows_deleted,
-        "lag_seconds_before": refresh.lag_seconds_before,
-        "duration_seconds": refresh.duration_seconds,
+        **rounded({"lag_seconds_before": refresh.lag_seconds_before, "duration_seconds": refresh.duration_seconds}),
         "reason": refresh.reason,
         "source_snapshot": refresh.position,
     }
@@ -210,11 +270,21 @@ def _run_tests(warehouse: Warehouse, key: dg.AssetKey, tests: list[_DataTest]) -
     counts = ", ".join(
         f"(SELECT count(*) FROM ({test.sql}) AS failing_rows) AS test_{number}" for number, test in enumerate(tests)
     )
-    failing = warehouse.query(f"SELECT {counts}").to_pylist()[0].values()
+    found = warehouse.query(f"SELECT {counts}").to_pylist()[0].values()
     return [
-        dg.AssetCheckResult(asset_key=key, check_name=test.name, passed=rows == 0, metadata={"failing_rows": rows})
-        for test, rows in zip(tests, failing, strict=True)
+        dg.AssetCheckResult(
+            asset_key=key,
+            check_name=test.name,
+            passed=rows == 0,
+            metadata={"failing_row_count": rows, **(_failing_rows(warehouse, test) if rows else {})},
+        )
+        for test, rows in zip(tests, found, strict=True)
     ]
+
+
+def _failing_rows(warehouse: Warehouse, test: _DataTest) -> dict[str, dg.TableMetadataValue]:
+    rows = warehouse.query(f"SELECT * FROM ({test.sql}) AS failing_rows LIMIT {FAILING_ROWS}")
+    return failing(rows.to_pylist(), rows.column_names)
 
 
 def _lag_check(key: dg.AssetKey, result: Refresh, table: DynamicTable) -> dg.AssetCheckResult:
@@ -223,5 +293,7 @@ def _lag_check(key: dg.AssetKey, result: Refresh, table: DynamicTable) -> dg.Ass
         check_name=LAG_CHECK,
         passed=result.action == "INITIAL" or result.lag_seconds_before <= table.target_lag_seconds,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={"lag_seconds_before": result.lag_seconds_before, "target_lag_seconds": table.target_lag_seconds},
+        metadata=rounded(
+            {"lag_seconds_before": result.lag_seconds_before, "target_lag_seconds": table.target_lag_seconds}
+        ),
     )

@@ -7,11 +7,13 @@ from typing import Any
 import dagster as dg
 
 from churn_assets.assets.charts import picture, png_of
+from churn_assets.assets.freshness import scheduled
 from churn_assets.assets.interventions import GROUP, OWNER
+from churn_assets.assets.readable import rounded
 from churn_assets.clock import utc_now
 from churn_assets.retention import effect
 from churn_assets.retention.effect import Effect, Group, Interval
-from churn_assets.rules import CONTROL_SHARE, EFFECT_DAYS
+from churn_assets.rules import CONTROL_SHARE, EFFECT_DAYS, EFFECT_SECONDS
 from churn_assets.warehouse.protocol import Warehouse
 
 _ENOUGH_FOR_A_MONTH = 10  # customers in each group; fewer give an interval from nearly 0 to nearly 100
@@ -28,13 +30,14 @@ _WITHOUT, _WITH = "#888888", "#4f43dd"
     kinds={"ducklake", "experiment"},
     group_name=GROUP,
     owners=[OWNER],
+    freshness_policy=scheduled(EFFECT_SECONDS),
 )
 def intervention_effect(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
     """Estimate the effect over all customers and over those of each month."""
     now = utc_now()
     found = effect.intervention_effect(warehouse, now)
     return dg.MaterializeResult(
-        metadata={**numbers_of(found), "plot": plot(found, effect.effect_by_month(warehouse, now))}
+        metadata={**rounded(numbers_of(found)), "plot": plot(found, effect.effect_by_month(warehouse, now))}
     )
 
 
@@ -84,7 +87,8 @@ def _png(effects: Mapping[str, Effect]) -> bytes:
     # Matplotlib takes half a second to import, which only a run of this asset has to pay for.
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    figure = Figure(figsize=(4 + len(effects), 5), dpi=80, layout="constrained")
+    # No more than 1,080 pixels fit into Dagster's dialog on a screen that is 1,440 wide.
+    figure = Figure(figsize=(min(4 + len(effects), 13.5), 5), dpi=80, layout="constrained")
     churn, difference = figure.subplots(2, 1, sharex=True)
     for name, colour, shift in (("control", _WITHOUT, -0.1), ("treated", _WITH, 0.1)):
         groups: list[Group] = [getattr(there, name) for there in effects.values()]

@@ -9,7 +9,9 @@ from typing import Any
 
 import dagster as dg
 
+from churn_assets.assets.columns import table_metadata
 from churn_assets.assets.driver import DRIVER_CHECK_SPEC, driver_found, must_drive
+from churn_assets.assets.readable import failing, rounded, table
 from churn_assets.clock import utc_now
 from churn_assets.retention.claims import customers_written_to_twice
 from churn_assets.retention.emails import Desk, EmailRun, emails_with_complaints, write_emails
@@ -21,12 +23,9 @@ from churn_assets.warehouse.protocol import Warehouse, row_count
 
 GROUP = "interventions"
 OWNER = "team:marketing"
-FIRST_DAY = "2026-01-01"
 ALERTS = "high_risk_history"
 ONCE_CHECK, TEXT_CHECK = "one_email_in_7_days", "every_text_passes_the_checks"
 EMAIL_CHECKS = tuple(dg.AssetCheckKey(dg.AssetKey("retention_emails"), name) for name in (ONCE_CHECK, TEXT_CHECK))
-
-email_days = dg.DailyPartitionsDefinition(start_date=FIRST_DAY, end_offset=1)  # includes today (UTC)
 
 
 @dg.asset(
@@ -36,7 +35,7 @@ email_days = dg.DailyPartitionsDefinition(start_date=FIRST_DAY, end_offset=1)  #
     kinds={"ducklake", "stream"},
     group_name=GROUP,
     owners=[OWNER],
-    metadata={"dagster/table_name": "lake.main.retention_queue"},
+    metadata=table_metadata("retention_queue"),
     pool="refresh",
 )
 def stream_high_risk_customers(
@@ -61,7 +60,7 @@ def stream_high_risk_customers(
     kinds={"ducklake", "stream"},
     group_name=GROUP,
     owners=[OWNER],
-    metadata={"dagster/table_name": f"lake.main.{ALERTS}"},
+    metadata=table_metadata(ALERTS),
     pool="refresh",
 )
 def high_risk_history(
@@ -73,90 +72,108 @@ def high_risk_history(
     return dg.MaterializeResult(metadata={"alerts": raised, "dagster/row_count": row_count(warehouse, ALERTS)})
 
 
-@dg.asset(
-    deps=[stream_high_risk_customers, high_risk_history, "dim_customers"],
-    partitions_def=email_days,
-    description=(
-        "One retention email to each waiting customer at risk, at most 50 a run and one in 7 days, checked and logged in"
-        " agent_intervention_log; one in ten gets none, as the control group. A past day is only completed, never extended."
-    ),
-    kinds={"ducklake", "email"},
-    group_name=GROUP,
-    owners=[OWNER],
-    check_specs=[
-        dg.AssetCheckSpec(
-            ONCE_CHECK,
-            asset="retention_emails",
-            blocking=True,
-            description="No customer has two interventions within 7 days.",
+def retention_emails_asset(first_day: date) -> dg.AssetsDefinition:
+    """`retention_emails`, with a partition for each day (UTC) from `first_day` to today."""
+
+    @dg.asset(
+        deps=[stream_high_risk_customers, high_risk_history, "dim_customers"],
+        partitions_def=dg.DailyPartitionsDefinition(start_date=first_day.isoformat(), end_offset=1),  # includes today
+        description=(
+            "One retention email to each waiting customer at risk, at most 50 a run and one in 7 days, checked and logged in"
+            " agent_intervention_log; one in ten gets none, as the control group. A past day is only completed, never extended."
         ),
-        dg.AssetCheckSpec(
-            TEXT_CHECK,
-            asset="retention_emails",
-            blocking=True,
-            description="The text checks find nothing in any text of the day that has yet to leave.",
-        ),
-        dg.AssetCheckSpec(
-            "the_writer_answers",
-            asset="retention_emails",
-            description="The writer gave a text for every customer, within the day's limits.",
-        ),
-        DRIVER_CHECK_SPEC,
-    ],
-    metadata={"dagster/table_name": "lake.main.agent_intervention_log"},
-    pool="emails",
-)
-def retention_emails(
-    context: dg.AssetExecutionContext,
-    warehouse: dg.ResourceParam[Warehouse],
-    settings: dg.ResourceParam[Settings],
-    desk: dg.ResourceParam[Desk],
-) -> dg.MaterializeResult:
-    """Claim, write, check and log the day's emails; where the warehouse's own tasks do that, only look at them."""
-    day = date.fromisoformat(context.partition_key)
-    started = perf_counter()
-    if settings.driver == "native":
-        run = EmailRun()
-    else:
-        must_drive(settings, warehouse)
-        run = write_emails(warehouse, desk, day, utc_now(), context.log.info)
-    seconds = perf_counter() - started
-    twice = customers_written_to_twice(warehouse)
-    complaints = emails_with_complaints(warehouse, desk.check, day)
-    return dg.MaterializeResult(
-        metadata={
-            **{name: value for name, value in asdict(run).items() if value is not None},
-            **_day_metadata(warehouse, day),
-            "seconds": seconds,
-            "writer": desk.writer.name,
-            "prompt_version": desk.writer.prompt_version,
-            "dagster/row_count": row_count(warehouse, "agent_intervention_log"),
-        },
-        check_results=[
-            dg.AssetCheckResult(
-                check_name=ONCE_CHECK,
-                passed=not twice,
-                metadata={"customers": twice[:20], "pause_days": EMAIL_PAUSE_DAYS},
+        kinds={"ducklake", "email"},
+        group_name=GROUP,
+        owners=[OWNER],
+        check_specs=[
+            dg.AssetCheckSpec(
+                ONCE_CHECK,
+                asset="retention_emails",
+                blocking=True,
+                description="No customer has two interventions within 7 days.",
             ),
-            dg.AssetCheckResult(
-                check_name=TEXT_CHECK,
-                passed=not complaints,
-                metadata={"complaints": dict(list(complaints.items())[:20])},
+            dg.AssetCheckSpec(
+                TEXT_CHECK,
+                asset="retention_emails",
+                blocking=True,
+                description="The text checks find nothing in any text of the day that has yet to leave.",
             ),
-            dg.AssetCheckResult(
-                check_name="the_writer_answers",
-                passed=not (run.failed or run.unasked or run.by_template),
-                severity=dg.AssetCheckSeverity.WARN,
-                metadata={
-                    "failed": run.failed,
-                    "unasked": run.unasked,
-                    "by_template": run.by_template,
-                    "stopped_by": run.stopped_by or "",
-                },
+            dg.AssetCheckSpec(
+                "the_writer_answers",
+                asset="retention_emails",
+                description="The writer gave a text for every customer, within the day's limits.",
             ),
-            dg.AssetCheckResult(**driver_found(settings, warehouse.tasks())),
+            DRIVER_CHECK_SPEC,
         ],
+        metadata=table_metadata("agent_intervention_log"),
+        pool="emails",
     )
+    def retention_emails(
+        context: dg.AssetExecutionContext,
+        warehouse: dg.ResourceParam[Warehouse],
+        settings: dg.ResourceParam[Settings],
+        desk: dg.ResourceParam[Desk],
+    ) -> dg.MaterializeResult:
+        """Claim, write, check and log the day's emails; where the warehouse's own tasks do that, only look at them."""
+        day = date.fromisoformat(context.partition_key)
+        started = perf_counter()
+        if settings.driver == "native":
+            run = EmailRun()
+        else:
+            must_drive(settings, warehouse)
+            run = write_emails(warehouse, desk, day, utc_now(), context.log.info)
+        seconds = perf_counter() - started
+        twice = customers_written_to_twice(warehouse)
+        complaints = emails_with_complaints(warehouse, desk.check, day)
+        return dg.MaterializeResult(
+            metadata={
+                **{name: value for name, value in asdict(run).items() if value is not None},
+                **_day_metadata(warehouse, day),
+                **rounded({"seconds": seconds}),
+                "writer": desk.writer.name,
+                "prompt_version": desk.writer.prompt_version,
+                "dagster/row_count": row_count(warehouse, "agent_intervention_log"),
+            },
+            check_results=[
+                dg.AssetCheckResult(
+                    check_name=ONCE_CHECK,
+                    passed=not twice,
+                    metadata={
+                        "customers": len(twice),
+                        "pause_days": EMAIL_PAUSE_DAYS,
+                        **failing([{"customer_id": customer} for customer in twice], ["customer_id"]),
+                    },
+                ),
+                dg.AssetCheckResult(
+                    check_name=TEXT_CHECK,
+                    passed=not complaints,
+                    metadata={
+                        "emails": len(complaints),
+                        **failing(
+                            [
+                                {"intervention_id": intervention, "complaints": "; ".join(found)}
+                                for intervention, found in complaints.items()
+                            ],
+                            ["intervention_id", "complaints"],
+                        ),
+                    },
+                ),
+                dg.AssetCheckResult(
+                    check_name="the_writer_answers",
+                    passed=not (run.failed or run.unasked or run.by_template),
+                    severity=dg.AssetCheckSeverity.WARN,
+                    metadata={
+                        "failed": run.failed,
+                        "unasked": run.unasked,
+                        "by_template": run.by_template,
+                        "stopped_by": run.stopped_by or "",
+                    },
+                ),
+                dg.AssetCheckResult(**driver_found(settings, warehouse.tasks())),
+            ],
+        )
+
+    return retention_emails
 
 
 def _wrapped(text: str) -> str:
@@ -179,16 +196,7 @@ def _day_metadata(warehouse: Warehouse, day: date) -> Mapping[str, Any]:
         [day],
     ).to_pylist()
     return {
-        "by_status": dg.MetadataValue.table(
-            [dg.TableRecord(row) for row in statuses],
-            dg.TableSchema(
-                [
-                    dg.TableColumn("status", "string"),
-                    dg.TableColumn("interventions", "int"),
-                    dg.TableColumn("tokens", "int"),
-                ]
-            ),
-        ),
+        "by_status": table(statuses, ["status", "interventions", "tokens"]),
         "tokens_of_the_day": sum(row["tokens"] for row in statuses),
         "samples": dg.MetadataValue.md(
             "\n\n".join(

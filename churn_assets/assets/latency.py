@@ -5,11 +5,12 @@ from datetime import timedelta
 import dagster as dg
 
 from churn_assets.assets.charts import bar_charts
+from churn_assets.assets.freshness import scheduled
 from churn_assets.assets.ledgers import OWNER
 from churn_assets.assets.serving import GROUP
 from churn_assets.clock import utc_now
 from churn_assets.operations.latency import BOUNDS, SHARES, hops
-from churn_assets.rules import LATENCY_HOURS
+from churn_assets.rules import LATENCY_HOURS, TREND_SECONDS
 from churn_assets.warehouse.protocol import Warehouse
 
 _UP_TO = [*(f"{bound:g} s" for bound in BOUNDS), "more"]
@@ -21,6 +22,7 @@ _UP_TO = [*(f"{bound:g} s" for bound in BOUNDS), "more"]
     kinds={"python"},
     group_name=GROUP,
     owners=[OWNER],
+    freshness_policy=scheduled(TREND_SECONDS),
 )
 def event_latency(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
     """Look back from now."""
@@ -43,7 +45,7 @@ def event_latency(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResul
                 f"events by seconds, the last {LATENCY_HOURS} hours",
             ),
             **{
-                f"message_to_score_{name}_seconds": seconds
+                f"message_to_score_{name}_seconds": round(seconds, 2)
                 for name in ("p50", "p95")
                 if (seconds := score.quantile(SHARES[name])) is not None
             },

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from churn_assets.assets.readable import FAILING_ROWS, failing, rounded
 from churn_assets.ingestion.events import EVENT_TYPES, EventType
 from churn_assets.rules import MAX_ORPHAN_SHARE
 from churn_assets.warehouse.protocol import Warehouse
@@ -16,8 +17,10 @@ FOREIGN_KEYS = (
 )
 
 
-_UNIQUE = "primary_key_is_unique"
-BLOCKING_LEDGER_CHECKS = tuple(dg.AssetCheckKey(dg.AssetKey(event_type.ledger), _UNIQUE) for event_type in EVENT_TYPES)
+UNIQUE_CHECK = "primary_key_is_unique"
+BLOCKING_LEDGER_CHECKS = tuple(
+    dg.AssetCheckKey(dg.AssetKey(event_type.ledger), UNIQUE_CHECK) for event_type in EVENT_TYPES
+)
 
 
 def ledger_checks() -> list[dg.AssetChecksDefinition]:
@@ -31,10 +34,24 @@ def ledger_checks() -> list[dg.AssetChecksDefinition]:
 def _primary_key_check(event_type: EventType) -> dg.AssetChecksDefinition:
     ledger, key = event_type.ledger, event_type.key
 
-    @dg.asset_check(asset=ledger, name=_UNIQUE, description=f"No {key} occurs twice.", blocking=True)
+    @dg.asset_check(asset=ledger, name=UNIQUE_CHECK, description=f"No {key} occurs twice.", blocking=True)
     def check(warehouse: dg.ResourceParam[Warehouse]) -> dg.AssetCheckResult:
         row = warehouse.query(f"SELECT count(*) - count(DISTINCT {key}) AS repeated FROM {ledger}").to_pylist()[0]
-        return dg.AssetCheckResult(passed=row["repeated"] == 0, metadata={"repeated_rows": row["repeated"]})
+        repeated = (
+            warehouse.query(
+                f"SELECT {key}, count(*) AS row_count FROM {ledger} GROUP BY {key} HAVING count(*) > 1"
+                f" ORDER BY {key} LIMIT {FAILING_ROWS}"
+            )
+            if row["repeated"]
+            else None
+        )
+        return dg.AssetCheckResult(
+            passed=row["repeated"] == 0,
+            metadata={
+                "repeated_rows": row["repeated"],
+                **(failing(repeated.to_pylist(), repeated.column_names) if repeated else {}),
+            },
+        )
 
     return check
 
@@ -51,10 +68,22 @@ def _foreign_key_check(ledger: str, key: str, parent: str) -> dg.AssetChecksDefi
             f" FROM {ledger} AS child LEFT JOIN {parent} AS parent ON child.{key} = parent.{key}"
         ).to_pylist()[0]
         share = row["orphans"] / row["all_rows"] if row["all_rows"] else 0.0
+        orphans = (
+            warehouse.query(
+                f"SELECT child.{key}, count(*) AS row_count FROM {ledger} AS child LEFT JOIN {parent} AS parent"
+                f" ON child.{key} = parent.{key} WHERE parent.{key} IS NULL GROUP BY child.{key}"
+                f" ORDER BY row_count DESC, child.{key} LIMIT {FAILING_ROWS}"
+            )
+            if row["orphans"]
+            else None
+        )
         return dg.AssetCheckResult(
             passed=share <= MAX_ORPHAN_SHARE,
             severity=dg.AssetCheckSeverity.WARN,
-            metadata={"orphans": row["orphans"], "orphan_share": share},
+            metadata={
+                **rounded({"orphans": row["orphans"], "orphan_share": share}),
+                **(failing(orphans.to_pylist(), orphans.column_names) if orphans else {}),
+            },
         )
 
     return check

@@ -1,13 +1,19 @@
 """Stage 1: the Kafka topics, the ledgers and the rejects. The work itself is in `churn_assets.ingestion`."""
 
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
 import dagster as dg
 import pydantic
 
+from churn_assets.assets.columns import table_metadata
+from churn_assets.assets.readable import failing, rounded, table
 from churn_assets.clock import utc_now
 from churn_assets.ingestion import kafka
-from churn_assets.ingestion.backlog import ingest, lags
+from churn_assets.ingestion.backlog import PartitionLag, ingest, lags
 from churn_assets.ingestion.commit import Stored, broken_ranges
-from churn_assets.ingestion.events import EVENT_TYPES, EXTRA_FIELDS, LEDGERS, EventType
+from churn_assets.ingestion.events import EVENT_TYPES, LEDGERS, STORED_COLUMNS, EventType
 from churn_assets.ingestion.kafka import OffsetRange, Partition
 from churn_assets.rules import EVENTS_TOPIC, SCORES_TOPIC
 from churn_assets.settings import Settings
@@ -32,6 +38,14 @@ topics = [
         kinds={"kafka"},
         group_name=GROUP,
         owners=[OWNER],
+        metadata={
+            "dagster/column_schema": dg.TableSchema(
+                [
+                    dg.TableColumn("event_type", "string", "Which event it is; docs/events.md has them all."),
+                    dg.TableColumn("payload", "object", "The members that the contract of that event names."),
+                ]
+            )
+        },
     )
     for topic, what in ((EVENTS_TOPIC, "the events of the bank"), (SCORES_TOPIC, "scores of other systems"))
 ]
@@ -65,6 +79,15 @@ def ingest_config(ranges: list[OffsetRange]) -> IngestConfig:
     )
 
 
+_STORED_TYPES = {
+    "extra_fields": "VARCHAR",
+    "ingested_at": "TIMESTAMP",
+    "kafka_topic": "VARCHAR",
+    "kafka_partition": "INTEGER",
+    "kafka_offset": "BIGINT",
+}
+
+
 def _ledger_spec(event_type: EventType) -> dg.AssetSpec:
     columns = [
         dg.TableColumn(
@@ -72,7 +95,7 @@ def _ledger_spec(event_type: EventType) -> dg.AssetSpec:
         )
         for field in event_type.fields
     ]
-    columns.append(dg.TableColumn(EXTRA_FIELDS, "VARCHAR", "What the event said beyond the contract, a JSON object."))
+    columns += [dg.TableColumn(name, _STORED_TYPES[name], text) for name, text in STORED_COLUMNS.items()]
     return dg.AssetSpec(
         event_type.ledger,
         deps=[event_type.topic],
@@ -97,7 +120,7 @@ _rejects_spec = dg.AssetSpec(
     group_name=GROUP,
     owners=[OWNER],
     skippable=True,
-    metadata={"dagster/table_name": f"lake.main.{REJECTS}"},
+    metadata=table_metadata(REJECTS),
 )
 
 
@@ -145,7 +168,8 @@ def ledgers(
         clock=utc_now,
         report=context.log.info,
     )
-    metadata = _run_metadata(result, (utc_now() - started_at).total_seconds())
+    seconds = (utc_now() - started_at).total_seconds()
+    metadata = _run_metadata(result, seconds)
     # What reads a ledger in this very run would be skipped with it.
     selected = context.job_def.asset_layer.selected_asset_keys
     goes_on = not selected <= {*map(dg.AssetKey, LEDGERS), dg.AssetKey(REJECTS)}
@@ -166,35 +190,99 @@ def ledgers(
             asset_key=REJECTS,
             metadata={
                 **metadata,
-                "rejected": dict(result.rejected),
+                "rejected": _counts(result.rejected, "reason"),
                 "dagster/row_count": counts[REJECTS],
             },
         )
+    left = lags(warehouse, cluster, settings.topics)
+    for observation in _observations(left, result.ranges, seconds):
+        context.log_event(observation)
     yield _accounted_check(result, metadata)
     yield _contiguous_check(broken_ranges(warehouse))
-    yield _complete_check(
-        [str(lag.gap) for lag in lags(warehouse, cluster, settings.topics) if lag.is_blocked(settings.on_gap)], result
-    )
+    yield _complete_check([str(lag.gap) for lag in left if lag.is_blocked(settings.on_gap)], result)
 
 
 def _configured(config: IngestConfig) -> list[OffsetRange]:
     return [OffsetRange(Partition(r.epoch, r.topic, r.partition), r.start, r.end) for r in config.ranges]
 
 
-def _run_metadata(result: Stored, seconds: float) -> dict[str, dg.MetadataValue]:
-    metadata: dict[str, dg.MetadataValue] = {
-        "ranges": dg.MetadataValue.json([[*r.partition, r.start, r.end] for r in result.ranges]),
-        "messages": dg.MetadataValue.int(result.messages),
-        "bytes": dg.MetadataValue.int(result.bytes),
-        "seconds": dg.MetadataValue.float(seconds),
+def _run_metadata(result: Stored, seconds: float) -> dict[str, Any]:
+    metadata: dict[str, Any] = {
+        "ranges": _table_of_ranges(result.ranges),
+        "messages": result.messages,
+        "bytes": result.bytes,
+        "seconds": seconds,
     }
     if result.newest_event_time is not None:
-        lag = (utc_now() - result.newest_event_time).total_seconds()
-        metadata["event_time_lag_seconds"] = dg.MetadataValue.float(lag)
-    return metadata
+        metadata["event_time_lag_seconds"] = (utc_now() - result.newest_event_time).total_seconds()
+    return rounded(metadata)
 
 
-def _accounted_check(result: Stored, metadata: dict[str, dg.MetadataValue]) -> dg.AssetCheckResult:
+def _table_of_ranges(ranges: Sequence[OffsetRange]) -> dg.TableMetadataValue:
+    """What was read, without the gaps that chunks leave: messages `from` up to but not including `to`."""
+    rows: list[dict[str, Any]] = []
+    for partition, of_partition in groupby(sorted(ranges), key=lambda each: each.partition):
+        for each in of_partition:
+            if rows and (rows[-1]["of"], rows[-1]["to"]) == (partition, each.start):
+                rows[-1]["to"] = each.end
+            else:
+                rows.append(
+                    {
+                        "of": partition,
+                        "topic": partition.topic,
+                        "partition": partition.number,
+                        "from": each.start,
+                        "to": each.end,
+                    }
+                )
+    return table(
+        [{**row, "messages": row["to"] - row["from"]} for row in rows],
+        ["topic", "partition", "from", "to", "messages"],
+    )
+
+
+def _observations(
+    left: Sequence[PartitionLag], stored: Sequence[OffsetRange], seconds: float
+) -> list[dg.AssetObservation]:
+    """How the topics that were read stand after the run: lag, partitions and how fast messages were stored.
+
+    Topics that only CHURN_TOPICS names are shown at the asset of the bank's events.
+    """
+    observations: list[dg.AssetObservation] = []
+    for asset in (EVENTS_TOPIC, SCORES_TOPIC):
+        messages = sum(len(each) for each in stored if _asset_of(each.partition) == asset)
+        standing = [lag for lag in left if _asset_of(lag.partition) == asset]
+        if messages:
+            metadata = {
+                "lag_messages": sum(len(lag.waiting) for lag in standing),
+                "messages_stored": messages,
+                "messages_per_second": messages / seconds,
+                "partitions": table(
+                    [
+                        {
+                            "topic": lag.partition.topic,
+                            "partition": lag.partition.number,
+                            "oldest_offset": lag.watermarks.low,
+                            "next_offset": lag.watermarks.high,
+                            "stored_up_to": lag.waiting.start,
+                            "lag_messages": len(lag.waiting),
+                        }
+                        for lag in standing
+                    ],
+                    ["topic", "partition", "lag_messages", "stored_up_to", "next_offset", "oldest_offset"],
+                ),
+            }
+            observations.append(
+                dg.AssetObservation(asset, description="after messages were stored", metadata=rounded(metadata))
+            )
+    return observations
+
+
+def _asset_of(partition: Partition) -> str:
+    return partition.topic if partition.topic == SCORES_TOPIC else EVENTS_TOPIC
+
+
+def _accounted_check(result: Stored, metadata: dict[str, Any]) -> dg.AssetCheckResult:
     """The account of the whole run, also of one that only found duplicates and therefore materialized nothing."""
     outcomes = result.rows.total() + result.duplicates.total() + result.rejected.total()
     return dg.AssetCheckResult(
@@ -204,16 +292,16 @@ def _accounted_check(result: Stored, metadata: dict[str, dg.MetadataValue]) -> d
         metadata={
             **metadata,
             "stored_dropped_or_rejected": outcomes,
-            "rows_stored": dict(result.rows),
-            "duplicates_dropped": dict(result.duplicates),
-            "rejected": dict(result.rejected),
+            "rows_stored": _counts(result.rows, "ledger"),
+            "duplicates_dropped": _counts(result.duplicates, "ledger"),
+            "rejected": _counts(result.rejected, "reason"),
         },
     )
 
 
 def _contiguous_check(broken: list[str]) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
-        check_name=_CONTIGUOUS, asset_key=REJECTS, passed=not broken, metadata={"broken_ranges": broken}
+        check_name=_CONTIGUOUS, asset_key=REJECTS, passed=not broken, metadata=_failing_texts("broken_range", broken)
     )
 
 
@@ -223,5 +311,13 @@ def _complete_check(gaps: list[str], result: Stored) -> dg.AssetCheckResult:
         asset_key=REJECTS,
         passed=not gaps,
         description="; ".join(gaps) or None,
-        metadata={"gaps": gaps, "skipped": [str(gone) for gone in result.skipped]},
+        metadata={"skipped": [str(gone) for gone in result.skipped], **_failing_texts("gap", gaps)},
     )
+
+
+def _counts(counts: Mapping[str, int], name: str) -> dg.TableMetadataValue:
+    return table([{name: what, "messages": number} for what, number in counts.items()], [name, "messages"])
+
+
+def _failing_texts(name: str, texts: Sequence[str]) -> dict[str, Any]:
+    return {f"{name}s": len(texts), **failing([{name: text} for text in texts], [name])}

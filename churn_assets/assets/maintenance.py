@@ -2,9 +2,12 @@
 
 import dagster as dg
 
+from churn_assets.assets.freshness import scheduled
 from churn_assets.assets.ledgers import OWNER, REJECTS
+from churn_assets.assets.readable import rounded, table
 from churn_assets.clock import utc_now
 from churn_assets.ingestion.events import EVENT_TYPES, LEDGERS
+from churn_assets.rules import MAINTENANCE_SECONDS
 from churn_assets.warehouse.protocol import Warehouse
 
 # In order of time, the look-up for duplicates and the windows of the features read few parts of a ledger.
@@ -16,6 +19,7 @@ ORDER = {event_type.ledger: event_type.event_time for event_type in EVENT_TYPES 
     description="Small files merged, deleted rows and old snapshots given up, left-over files deleted.",
     group_name="maintenance",
     owners=[OWNER],
+    freshness_policy=scheduled(MAINTENANCE_SECONDS),
     kinds={"ducklake"},
     pool="maintenance",
 )
@@ -23,7 +27,7 @@ def table_maintenance(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeR
     """Keep reads fast and storage small."""
     started_at = utc_now()
     saved = warehouse.maintain(ORDER, started_at)
-    changed = {table: counts for table, counts in saved.files.items() if counts[0] != counts[1]}
+    changed = {name: counts for name, counts in saved.files.items() if counts[0] != counts[1]}
     return dg.MaterializeResult(
         metadata={
             "files_before": sum(before for before, _ in saved.files.values()),
@@ -32,15 +36,10 @@ def table_maintenance(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeR
             "bytes_after": saved.bytes[1],
             "snapshots_expired": saved.snapshots_expired,
             "files_deleted": saved.files_deleted,
-            "seconds": (utc_now() - started_at).total_seconds(),
-            "files_by_table": dg.MetadataValue.table(
-                [
-                    dg.TableRecord({"table": t, "before": before, "after": after})
-                    for t, (before, after) in changed.items()
-                ],
-                schema=dg.TableSchema(
-                    [dg.TableColumn("table", "string"), dg.TableColumn("before", "int"), dg.TableColumn("after", "int")]
-                ),
+            **rounded({"seconds": (utc_now() - started_at).total_seconds()}),
+            "files_by_table": table(
+                [{"table": name, "before": before, "after": after} for name, (before, after) in changed.items()],
+                ["table", "before", "after"],
             ),
         }
     )

@@ -7,13 +7,16 @@ from typing import Any
 
 import dagster as dg
 
+from churn_assets.assets.columns import table_metadata
+from churn_assets.assets.freshness import scheduled
 from churn_assets.assets.model_charts import report
+from churn_assets.assets.readable import rounded, table
 from churn_assets.clock import utc_now
 from churn_assets.model import registry, training, training_set
 from churn_assets.model.challenge import challenge
 from churn_assets.model.gate import Verdict
 from churn_assets.model.metrics import Evaluation, Measure
-from churn_assets.rules import LABEL_DAYS
+from churn_assets.rules import LABEL_DAYS, RETRAINING_SECONDS, TRAINING_SET_SECONDS
 from churn_assets.warehouse.protocol import Warehouse, row_count
 
 GROUP = "model"
@@ -38,7 +41,8 @@ def training_set_asset(manifest_path: Path) -> dg.AssetsDefinition:
         kinds={"ducklake", "training_set"},
         group_name=GROUP,
         owners=[OWNER],
-        metadata={"dagster/table_name": "lake.main.churn_training_set"},
+        metadata=table_metadata("churn_training_set"),
+        freshness_policy=scheduled(TRAINING_SET_SECONDS),
     )
     def churn_training_set(
         context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
@@ -53,9 +57,8 @@ def training_set_asset(manifest_path: Path) -> dg.AssetsDefinition:
         return dg.MaterializeResult(
             metadata={
                 "rows_added": added,
-                **{name: value for name, value in shape.items() if value is not None},
+                **rounded({name: value for name, value in shape.items() if value is not None}),
                 "dagster/row_count": row_count(warehouse, "churn_training_set"),
-                "dagster/column_schema": _columns(warehouse, "churn_training_set"),
             }
         )
 
@@ -68,9 +71,11 @@ def training_set_asset(manifest_path: Path) -> dg.AssetsDefinition:
         "A random forest over the training set, calibrated, and judged on the latest cut-offs beside a logistic regression and"
         " the heuristic. It becomes the challenger; the two checks decide whether it may serve."
     ),
-    kinds={"sklearn", "onnx"},
+    kinds={"ducklake", "sklearn", "onnx"},
     group_name=GROUP,
     owners=[OWNER],
+    metadata=table_metadata("churn_models"),
+    freshness_policy=scheduled(RETRAINING_SECONDS),
     check_specs=[
         dg.AssetCheckSpec(
             NOT_WORSE_CHECK,
@@ -97,18 +102,27 @@ def churn_model(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[W
         metadata={
             "version": version,
             "report": picture,
-            **_numbers_of(trained.evaluations["model"]),
-            **{
-                f"roc_auc_of_{way}": trained.evaluations[way].roc_auc.value
-                for way in training.ways(trained.test)
-                if way != "model"
-            },
+            **rounded(_numbers_of(trained.evaluations["model"])),
+            **rounded(
+                {
+                    f"roc_auc_of_{way}": trained.evaluations[way].roc_auc.value
+                    for way in training.ways(trained.test)
+                    if way != "model"
+                }
+            ),
             "compared_with": gate.incumbent,
-            "gain_in_roc_auc": gate.gain.value,
+            "gain_in_roc_auc": round(gate.gain.value, 4),
             "calibration": card["calibration"],
-            "training_data": card["training"],
+            "training_data": table(
+                [
+                    {"part": name, **shape, "from": shape["cut_offs"][0], "to": shape["cut_offs"][1]}
+                    for name, shape in card["training"].items()
+                ],
+                ["part", "from", "to", "weeks", "rows", "leavers"],
+            ),
             "training_data_version": card["data_version"],
-            "duration_seconds": perf_counter() - started,
+            "duration_seconds": round(perf_counter() - started, 2),
+            "dagster/row_count": row_count(warehouse, "churn_models"),
             "card": dg.MetadataValue.json(dict(card)),
         },
         check_results=[
@@ -127,7 +141,8 @@ def churn_model(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[W
     kinds={"ducklake", "onnx"},
     group_name=GROUP,
     owners=[OWNER],
-    metadata={"dagster/table_name": "lake.main.churn_champion"},
+    metadata=table_metadata("churn_champion"),
+    freshness_policy=scheduled(RETRAINING_SECONDS),
 )
 def churn_champion(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
     """Promote the challenger, if there is one."""
@@ -146,7 +161,6 @@ def churn_champion(context: dg.AssetExecutionContext, warehouse: dg.ResourcePara
             "reason": serving.reason,
             "versions": versions_table(models),
             "dagster/row_count": row_count(warehouse, "churn_champion"),
-            "dagster/column_schema": _columns(warehouse, "churn_champion"),
         }
     )
 
@@ -178,10 +192,6 @@ def versions_table(models: list[registry.Version]) -> dg.MarkdownMetadataValue:
             f" | {model.reason} |"
         )
     return dg.MetadataValue.md("\n".join(lines))
-
-
-def _columns(warehouse: Warehouse, table: str) -> dg.TableSchema:
-    return dg.TableSchema([dg.TableColumn(column.name, column.type) for column in warehouse.columns(table)])
 
 
 def _numbers_of(evaluation: Evaluation) -> dict[str, Any]:

@@ -7,13 +7,15 @@ import dagster as dg
 import numpy as np
 
 from churn_assets.assets.charts import picture, png_of
+from churn_assets.assets.freshness import scheduled
 from churn_assets.assets.model import GROUP, OWNER, result_of
+from churn_assets.assets.readable import rounded
 from churn_assets.model import registry, training_set
 from churn_assets.model.drift import MIN_LEAVERS, Drift, Outcome, Shift, drift
 from churn_assets.model.gate import Verdict
 from churn_assets.model.stability import SCORE
 from churn_assets.model.training import last_tested
-from churn_assets.rules import FEATURES, MAX_STABILITY_INDEX
+from churn_assets.rules import DRIFT_SECONDS, FEATURES, MAX_STABILITY_INDEX
 from churn_assets.warehouse.protocol import Warehouse
 
 FEATURES_CHECK, SCORES_CHECK, PROBABILITIES_CHECK = "features_are_stable", "scores_are_stable", "probabilities_hold"
@@ -33,6 +35,7 @@ _THEN, _NOW, _MOVED = "#888888", "#4f43dd", "#cc3333"
     kinds={"ducklake", "onnx"},
     group_name=GROUP,
     owners=[OWNER],
+    freshness_policy=scheduled(DRIFT_SECONDS),
     check_specs=[
         dg.AssetCheckSpec(
             FEATURES_CHECK,
@@ -70,7 +73,7 @@ def model_drift(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
     ).to_pandas()
     found = drift(model, live, training_set.read(warehouse, after=last_tested(model.card)))
     return dg.MaterializeResult(
-        metadata={"version": version, **numbers_of(found), "plot": plot(found)},
+        metadata={"version": version, **rounded(numbers_of(found)), "plot": plot(found)},
         check_results=_checks(found.features_are_stable, found.scores_are_stable, found.probabilities_hold),
     )
 

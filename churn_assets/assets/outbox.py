@@ -1,14 +1,19 @@
 """Stage 5: emails that are ready leave, where the settings let them. The rules are in `churn_assets.retention.outbox`."""
 
+from dataclasses import asdict
+from typing import Any
+
 import dagster as dg
 
+from churn_assets.assets.columns import table_metadata
 from churn_assets.assets.interventions import GROUP, OWNER
+from churn_assets.assets.readable import failing
 from churn_assets.clock import utc_now
 from churn_assets.retention.outbox import approval, sending
 from churn_assets.retention.outbox.quiet_hours import quiet_hours
 from churn_assets.retention.outbox.smtp import smtp_of
 from churn_assets.settings import Settings
-from churn_assets.warehouse.protocol import Warehouse
+from churn_assets.warehouse.protocol import Warehouse, row_count
 
 
 @dg.asset(
@@ -20,6 +25,7 @@ from churn_assets.warehouse.protocol import Warehouse
     kinds={"ducklake", "email"},
     group_name=GROUP,
     owners=[OWNER],
+    metadata=table_metadata("intervention_moves"),
     check_specs=[
         dg.AssetCheckSpec(
             "no_email_is_in_doubt",
@@ -34,7 +40,7 @@ def email_outbox(
 ) -> dg.MaterializeResult:
     """Approve and send what may be."""
     approved = approval.approve_if_automatic(warehouse, settings, utc_now())
-    metadata: dict[str, dg.MetadataValue | int | str] = {"approved_automatically": approved}
+    metadata: dict[str, Any] = {"approved_automatically": approved}
     if settings.smtp_url is not None:
         done = sending.send(
             warehouse, smtp_of(settings), settings.emails_path, quiet_hours(settings), approval.AUTO, utc_now
@@ -43,15 +49,21 @@ def email_outbox(
         if done.stopped:
             metadata["stopped"] = done.stopped
             context.log.warning(f"sending stopped: {done.stopped}")
-    in_doubt = len(approval.waiting(warehouse, ["UNCERTAIN"]))
+    in_doubt = approval.waiting(warehouse, ["UNCERTAIN"])
     return dg.MaterializeResult(
-        metadata=metadata,
+        metadata={**metadata, "dagster/row_count": row_count(warehouse, "intervention_moves")},
         check_results=[
             dg.AssetCheckResult(
                 check_name="no_email_is_in_doubt",
                 passed=not in_doubt,
                 severity=dg.AssetCheckSeverity.WARN,
-                metadata={"in_doubt": in_doubt},
+                metadata={
+                    "in_doubt": len(in_doubt),
+                    **failing(
+                        [asdict(entry) for entry in in_doubt],
+                        ["intervention_id", "customer_id", "moved_at", "moved_by", "note"],
+                    ),
+                },
             )
         ],
     )

@@ -5,9 +5,11 @@ from datetime import timedelta
 import dagster as dg
 
 from churn_assets.assets.charts import line_charts
+from churn_assets.assets.columns import table_metadata
+from churn_assets.assets.freshness import scheduled
 from churn_assets.assets.serving import GROUP
 from churn_assets.clock import utc_now
-from churn_assets.rules import TREND_DAYS
+from churn_assets.rules import TREND_DAYS, TREND_SECONDS
 from churn_assets.serving.risk_trend import count_risk
 from churn_assets.warehouse.protocol import Warehouse, row_count
 
@@ -22,7 +24,8 @@ _TABLE = "risk_by_segment"
     kinds={"ducklake", "table"},
     group_name=GROUP,
     owners=[OWNER],
-    metadata={"dagster/table_name": f"lake.main.{_TABLE}"},
+    metadata=table_metadata(_TABLE),
+    freshness_policy=scheduled(TREND_SECONDS),
 )
 def risk_by_segment(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
     """Count now, and show the last days."""
@@ -46,8 +49,5 @@ def risk_by_segment(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeRes
                 f"the last {TREND_DAYS} days",
             ),
             "dagster/row_count": row_count(warehouse, _TABLE),
-            "dagster/column_schema": dg.TableSchema(
-                [dg.TableColumn(column.name, column.type) for column in warehouse.columns(_TABLE)]
-            ),
         }
     )

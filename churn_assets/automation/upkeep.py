@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 import dagster as dg
@@ -20,6 +20,7 @@ from churn_assets.rules import (
     EFFECT_SECONDS,
     LEDGER_CHECK_SECONDS,
     MAINTENANCE_SECONDS,
+    RETRAINING_SECONDS,
     SEARCH_POSITION_SECONDS,
     SEARCH_SECONDS,
     TRAINING_SET_SECONDS,
@@ -39,13 +40,31 @@ class Look:
     warehouse: Warehouse
     settings: Settings
     now: datetime
+    assets: frozenset[dg.AssetKey]  # that the job makes
 
     def ran_within(self, seconds: float) -> bool:
         """Whether the last run of the job was requested less than `seconds` ago."""
         return ran_at(self.instance, self.job) + timedelta(seconds=seconds) > self.now
 
+    def nothing_to_do(self, why: str, seconds: float) -> dg.SensorResult:
+        """A skip that says the assets are as fresh as they can be, recorded once in `seconds`.
 
-When: TypeAlias = Callable[[Look], dg.RunRequest | dg.SkipReason]
+        A freshness policy reads materializations only, so that an idle system would look overdue. What is recorded says again
+        what the last run has said, because the UI shows the latest materialization.
+        """
+        latest = (self.instance.get_latest_materialization_event(key) for key in sorted(self.assets))
+        return dg.SensorResult(
+            skip_reason=why,
+            asset_events=[
+                dg.AssetMaterialization(known.asset_key, description=f"still holds: {why}", metadata=known.metadata)
+                for event in latest
+                if event and (known := event.asset_materialization)
+                if self.now.replace(tzinfo=UTC).timestamp() - event.timestamp > seconds
+            ],
+        )
+
+
+When: TypeAlias = Callable[[Look], dg.RunRequest | dg.SensorResult | dg.SkipReason]
 
 
 @dataclass(frozen=True)
@@ -67,7 +86,7 @@ def every(seconds: float, sooner_after: Callable[[Warehouse], datetime | None] =
     It is requested at once if `sooner_after` returns a time (UTC) after the last run.
     """
 
-    def when(look: Look) -> dg.RunRequest | dg.SkipReason:
+    def when(look: Look) -> dg.RunRequest | dg.SensorResult | dg.SkipReason:
         last = ran_at(look.instance, look.job)
         happened_at = sooner_after(look.warehouse)
         if happened_at is not None and happened_at > last:
@@ -78,21 +97,21 @@ def every(seconds: float, sooner_after: Callable[[Warehouse], datetime | None] =
         if (stored is None or stored < last) and all(
             refresh.action == "NO_DATA" for refresh in look.warehouse.past_refreshes(last)
         ):
-            return dg.SkipReason(f"nothing was written since the last run of {look.job}")
+            return look.nothing_to_do(f"nothing was written since the last run of {look.job}", seconds)
         return dg.RunRequest()
 
     return when
 
 
-def _when_there_is_something_to_learn(look: Look) -> dg.RunRequest | dg.SkipReason:
+def _when_there_is_something_to_learn(look: Look) -> dg.RunRequest | dg.SensorResult | dg.SkipReason:
     if look.ran_within(TRAINING_SET_SECONDS):
         return dg.SkipReason("the last training is less than a day ago")
     drifted = [key.name for key in DRIFT_CHECKS if has_failed(look.instance, key)]
     is_due, why = is_training_due(look.warehouse, drifted, look.now)
-    return dg.RunRequest(tags={"churn/why": why}) if is_due else dg.SkipReason(why)
+    return dg.RunRequest(tags={"churn/why": why}) if is_due else look.nothing_to_do(why, RETRAINING_SECONDS)
 
 
-def _when_the_index_is_behind(look: Look) -> dg.RunRequest | dg.SkipReason:
+def _when_the_index_is_behind(look: Look) -> dg.RunRequest | dg.SensorResult | dg.SkipReason:
     index = open_log_index(look.settings, look.warehouse)
     if index is None:
         return dg.SkipReason("the warehouse's own search service keeps itself up to date")
@@ -212,11 +231,13 @@ def _sensor_of(upkeep: Upkeep, clock: Clock) -> dg.SensorDefinition:
         context: dg.SensorEvaluationContext,
         warehouse: dg.ResourceParam[Warehouse],
         settings: dg.ResourceParam[Settings],
-    ) -> dg.RunRequest | dg.SkipReason:
+    ) -> dg.RunRequest | dg.SensorResult | dg.SkipReason:
         """Decide once whether the job is due."""
         now = clock.now()
         if skip := not_now(context.instance, now, upkeep.job):
             return skip
-        return upkeep.when(Look(upkeep.job, context.instance, warehouse, settings, now))
+        assert context.repository_def is not None  # the daemon and the tests give it
+        assets = frozenset(upkeep.selection.resolve(context.repository_def.asset_graph))
+        return upkeep.when(Look(upkeep.job, context.instance, warehouse, settings, now, assets))
 
     return sensor

@@ -72,6 +72,8 @@ def run_demo(
     for option, taken in (("--port", port), ("--dashboard-port", dashboard_port)):
         if not _is_free(taken):
             raise DemoError(f"port {taken} is taken; choose another with {option}")
+    here = {"dashboard_url": settings.dashboard_url or f"http://127.0.0.1:{dashboard_port}"}
+    settings = settings.model_copy(update=here)
     stop = StopSignal()
     warehouse = warehouse_to_write(settings)
     bank = seeding.seeded_bank(warehouse) or seeding.new_bank(customers, days, SEED, utc_now())
@@ -179,6 +181,7 @@ def _process(
         "CHURN_HOME": str(settings.home.absolute()),
         # Someone is watching, so by default the demo does not wait for the target lag.
         "CHURN_REFRESH": settings.refresh if "refresh" in settings.model_fields_set else "eager",
+        "CHURN_DASHBOARD_URL": settings.dashboard_url or "",
         "PYTHONUNBUFFERED": "1",
     }
     with (_logs(settings) / f"{name}.log").open("ab") as log:

@@ -1,4 +1,4 @@
-"""The lake as its catalog has it: tables, snapshots, and which of them wrote which table."""
+"""Reads the lake's catalog: its tables, its snapshots, and which snapshot wrote which table."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -24,7 +24,7 @@ class LakeTransaction(Protocol):
 
 @dataclass(frozen=True)
 class Table:
-    """A table as the lake's catalog has it."""
+    """A table in the lake's catalog."""
 
     table_id: int
     made_at: int  # snapshot
@@ -33,10 +33,10 @@ class Table:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One snapshot: its time (UTC), the ids of the tables that it wrote rows of and the names of those it created.
+    """One snapshot: its time (UTC), the ids of the tables whose rows it wrote, and the names of the tables it created.
 
-    Compaction, which rewrites files and not rows, writes none; flushing inlined deletions does, because the lake records it
-    like a deletion: it costs one refresh that finds nothing to write.
+    Compaction rewrites files but no rows, so it counts as no write. Flushing inlined deletions does count, because the lake
+    records it like a deletion; it costs one refresh that finds nothing to write.
     """
 
     number: int
@@ -47,7 +47,7 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Lake:
-    """The lake at one moment: its tables, its latest snapshots, and what the transaction under way has written since."""
+    """The lake at one moment: its tables, its latest snapshots, and the tables that the current transaction has written."""
 
     snapshot: int
     oldest_kept: int
@@ -88,7 +88,7 @@ class Lake:
         )
 
     def oldest_change(self, tables: Iterable[str], after: int) -> datetime | None:
-        """When the first snapshot after `after` was made that wrote or created one of `tables` (UTC), if there is one."""
+        """The time (UTC) of the first snapshot after `after` that wrote or created one of `tables`, or None."""
         names = set(tables)
         ids = {self.tables[name].table_id for name in names & self.tables.keys()}
         times = (s.time for s in self.latest if s.number > after and (s.written & ids or s.created & names))
@@ -102,6 +102,6 @@ def current_snapshot(tx: LakeTransaction) -> int:
 
 def columns_of(tx: LakeTransaction, query: str) -> list[tuple[Any, ...]]:
     """The columns of a query's result: (name, type)."""
-    # DESCRIBE alone shows today's columns, whatever version the query asks for.
+    # DESCRIBE of the query itself shows today's columns, whatever version the query asks for.
     tx.execute(f"CREATE OR REPLACE TEMPORARY TABLE columns_of AS {query} LIMIT 0")
     return [row[:2] for row in tx.rows("DESCRIBE columns_of")]

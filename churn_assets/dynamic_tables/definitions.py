@@ -1,4 +1,4 @@
-"""What is declared: the rows of `dynamic_tables`, and what follows from them without a look at the lake's snapshots."""
+"""The declared tables: the rows of `dynamic_tables`, and what follows from them without the lake's snapshots."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from churn_assets.dynamic_tables.tables import RefreshMode, parse_lag, target_la
 
 @dataclass(frozen=True)
 class Definition:
-    """A row of `dynamic_tables`, and what its query reads. Times are UTC, positions are snapshots of the lake."""
+    """A row of `dynamic_tables`, and what its query reads. Times are UTC, positions are numbers of the lake's snapshots."""
 
     name: str
     query: str
@@ -41,7 +41,7 @@ class Definition:
 
     @property
     def moves_with_the_clock(self) -> bool:
-        """Whether the query reads the time."""
+        """Whether the query reads the current time."""
         return "as_of_time" in self.reads.variables
 
     @property
@@ -51,7 +51,7 @@ class Definition:
 
     @property
     def moves_with_the_day(self) -> bool:
-        """Whether the query reads the day."""
+        """Whether the query reads the current day."""
         return "as_of_day" in self.reads.variables
 
 
@@ -100,7 +100,7 @@ def in_order(definitions: Mapping[str, Definition]) -> list[str]:
 
 
 def base_tables(definitions: Mapping[str, Definition], name: str) -> set[str]:
-    """The tables at the bottom: what `name` reads, through all dynamic tables between."""
+    """The base tables that `name` reads, directly or through other dynamic tables."""
     bases: set[str] = set()
     for source in definitions[name].sources:
         bases |= base_tables(definitions, source) if source in definitions else {source}
@@ -108,7 +108,7 @@ def base_tables(definitions: Mapping[str, Definition], name: str) -> set[str]:
 
 
 def days_beneath(definitions: Mapping[str, Definition], name: str) -> list[date]:
-    """The days that the dynamic tables beneath `name` show, of those that move with the day."""
+    """The `as_of_day` of every dynamic table beneath `name` that moves with the day."""
     days: list[date] = []
     for source in definitions[name].sources & definitions.keys():
         days += days_beneath(definitions, source)
@@ -119,7 +119,7 @@ def days_beneath(definitions: Mapping[str, Definition], name: str) -> list[date]
 
 
 def target_lag(definitions: Mapping[str, Definition], name: str) -> int:
-    """Seconds; as `target_lag_seconds` says."""
+    """The target lag in seconds, as `target_lag_seconds` defines it."""
     return target_lag_seconds(
         name,
         {each.name: each.target_lag for each in definitions.values()},

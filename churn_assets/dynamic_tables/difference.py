@@ -1,7 +1,7 @@
-"""What a refresh writes: only the rows that differ, of the whole result or of the keys that changes touched.
+"""Writes the result of a refresh: only the rows that differ, in the whole result or for the keys that changes touched.
 
-Here belong the statements that compute and write rows. When to refresh, and positions and history, are `engine`; how keys
-follow from changes is `incremental`.
+This module holds the statements that compute and write rows. What a refresh does, positions and history are in `engine`;
+how keys follow from changes is in `incremental`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from churn_assets.dynamic_tables.tables import DynamicTableError
 
 @dataclass(frozen=True)
 class Target:
-    """The table that a refresh writes. `row_timestamp` is a column that says when a row was last written."""
+    """The table that a refresh writes. `row_timestamp` is the column that says when a row was last written."""
 
     name: str
     columns: tuple[str, ...]
@@ -27,7 +27,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Changes:
-    """Where the changes of a source after snapshot `since` are: in the lake's feed, in the transaction under way, or both.
+    """Where the changes of a source after snapshot `since` are: in the lake's feed, in the current transaction, or both.
 
     `until` is the last snapshot of the feed.
     """
@@ -40,7 +40,7 @@ class Changes:
 
 
 def write_all(tx: LakeTransaction, target: Target, query: str, now: datetime) -> tuple[int, int, int]:
-    """Compute the query and write the rows that differ; the numbers of rows inserted, updated and deleted."""
+    """Compute the query and write the rows that differ; returns how many rows were inserted, updated and deleted."""
     tx.execute(f"CREATE OR REPLACE TEMPORARY TABLE refresh_next AS {query}")
     return _write(tx, target, quoted(target.name), now)
 
@@ -48,9 +48,9 @@ def write_all(tx: LakeTransaction, target: Target, query: str, now: datetime) ->
 def write_touched(
     tx: LakeTransaction, target: Target, plan: Plan, changed: Sequence[Changes], now: datetime
 ) -> tuple[int, int, int] | None:
-    """Do the same for the keys that changes of sources touch.
+    """Do the same for only the keys that changes of sources touch.
 
-    None, and nothing written, where a touched key is NULL: whether such a row is in the result, only the whole query says.
+    Writes nothing and returns None if a touched key is NULL: only the whole query tells whether such a row is in the result.
     """
     for changes in changed:
         _note_changes(tx, changes, plan.columns[changes.source])
@@ -92,10 +92,10 @@ def _absent(key: Sequence[str]) -> str:
 
 
 def _note_changes(tx: LakeTransaction, changes: Changes, columns: Sequence[str]) -> None:
-    """The net change of a source in the columns that matter, as rows that came or went.
+    """Note the net change of a source in the columns that matter, as inserted and deleted rows.
 
-    The feed's insertions and deletions are sound, its labels of updates are not; so a row that only changed elsewhere is
-    found by cancelling equal rows.
+    The feed is reliable about insertions and deletions, but not about which of them are updates. So equal rows cancel out:
+    those are rows that changed only in other columns.
     """
     listed = _listed(columns)
     feed = f"('lake', 'main', '{changes.source}', {changes.since + 1}, {changes.until})"
@@ -113,17 +113,17 @@ def _note_changes(tx: LakeTransaction, changes: Changes, columns: Sequence[str])
 
 
 def _came(table: str) -> str:
-    """Where the rows are noted that this transaction has written, for the readers of a table."""
+    """The name of the view of the rows that this transaction has written to a table, for the table's readers."""
     return f"refresh_came_{table}"
 
 
 def _went(table: str) -> str:
-    """Where the rows are noted that this transaction has taken away or written anew."""
+    """The name of the view of the rows that this transaction has deleted or replaced."""
     return f"refresh_went_{table}"
 
 
 def _differing(table: str) -> str:
-    """Where both are, side by side."""
+    """The name of the table that holds both, side by side."""
     return f"refresh_differing_{table}"
 
 
@@ -140,7 +140,7 @@ def _days(tx: LakeTransaction, day_key: str | None, table: str) -> list[tuple[da
 
 
 def _scan(table: str, day_column: str | None, days: list[tuple[date, date]] | None) -> str:
-    """A relation of a table's rows; with `days` only of those, in one scan an interval: an OR would open every file."""
+    """A relation of a table's rows; with `days`, only of those, in one scan per interval: an OR would open every file."""
     if days is None or day_column is None:
         return f"(SELECT * FROM {quoted(table)})"
     scans = [f"SELECT * FROM {quoted(table)} WHERE {_within(day_column, interval)}" for interval in days]
@@ -152,7 +152,7 @@ def _within(day_column: str, interval: tuple[date, date]) -> str:
 
 
 def _write(tx: LakeTransaction, target: Target, now_there: str, now: datetime) -> tuple[int, int, int]:
-    """Write where `refresh_next` differs from the rows that are there."""
+    """Write the rows in which `refresh_next` differs from the current rows."""
     name, key = quoted(target.name), _listed(target.key)
     rows, keys, missing = tx.rows(
         f"SELECT count(*), count(DISTINCT ({key})), count(*) FILTER (WHERE {_absent(target.key)}) FROM refresh_next"
@@ -160,11 +160,11 @@ def _write(tx: LakeTransaction, target: Target, now_there: str, now: datetime) -
     if rows != keys or missing:
         raise DynamicTableError(
             f"{target.name}: its refresh key ({', '.join(target.key)}) is not unique or is NULL in the query's result"
-            f" ({rows} rows, {keys} keys, {missing} with NULL); mend the model"
+            f" ({rows} rows, {keys} keys, {missing} with NULL); fix the model"
         )
     came, went, differing = (quoted(f(target.name)) for f in (_came, _went, _differing))
-    # Rows that are there and rows that should be, side by side where they differ. A key is unique on both sides, so that the one
-    # join on it is all that has to be hashed.
+    # The current rows and the next ones, side by side where they differ. The key is unique on both sides, so this one hash
+    # join finds inserted, updated and deleted rows.
     sides = ("next", "there")
     tx.execute(
         f"CREATE OR REPLACE TEMPORARY TABLE {differing} AS SELECT "
@@ -175,7 +175,7 @@ def _write(tx: LakeTransaction, target: Target, now_there: str, now: datetime) -
         + " OR ".join(f"next.{quoted(c)} IS DISTINCT FROM there.{quoted(c)}" for c in target.columns)
     )
     is_next, is_there = (f"{quoted(f'{side} {target.key[0]}')} IS NOT NULL" for side in sides)
-    # A reader may read the time stamp too: it is another one wherever a row was written.
+    # A reader may read the timestamp, too; it changes wherever a row is written.
     stamp = [target.row_timestamp] if target.row_timestamp else []
     for side, where, view, time in (
         ("next", is_next, came, f"TIMESTAMP '{now.isoformat(sep=' ')}'"),
@@ -194,7 +194,7 @@ def _write(tx: LakeTransaction, target: Target, now_there: str, now: datetime) -
         for place in places:
             tx.execute(f"DELETE FROM {name} WHERE {place} AND ({key}) IN (SELECT ({key}) FROM {went})")
     if fresh:
-        # In order of days, so that a scan of some of them opens few files.
+        # Sorted by day, so that a scan of some days opens few files.
         order = f" ORDER BY {quoted(target.day_key)}" if target.day_key else ""
         tx.execute(f"INSERT INTO {name} ({_listed([*target.columns, *stamp])}) SELECT * FROM {came}{order}")
     return fresh - updated, updated, stale - updated

@@ -1,14 +1,15 @@
-"""Dynamic tables on a DuckLake: a query is declared with a target lag, `refresh` brings its table up to date.
+"""Dynamic tables on a DuckLake: a query is declared with a target lag, and `refresh` brings its table up to date.
 
-Here belong refreshes, the positions in the lake's history that they move, and their log. What is declared is `definitions`,
-what the lake's snapshots wrote `catalog`, how rows are computed and written `incremental` and `difference`. The package knows
+This module holds refreshes, the positions in the lake's history that they move, and their log. Declarations are in
+`definitions`, what the lake's snapshots wrote is in `catalog`, how rows are computed and written in `incremental` and
+`difference`. The package knows
 DuckDB and one attached DuckLake; it knows nothing of banks, dbt or Dagster, and it never decides *when* to refresh.
 
 A definition is a row of `dynamic_tables` (see `schema.sql`), written by whoever declares it, and a table of the same name
-with the query's columns. A query must not look at the clock itself: one that moves with the calendar reads the day from
-`getvariable('as_of_day')`, one that moves with the clock the time from `getvariable('as_of_time')` (both UTC), which the
-engine sets. The latter says for how long a row may move its result (`clock_window`): so long it is refreshed without
-further changes, and then no more.
+with the query's columns. A query must not read the clock itself. A query that depends on the day reads
+`getvariable('as_of_day')`; one that depends on the time reads `getvariable('as_of_time')`. Both are UTC, and the engine
+sets them. A query that reads the time declares for how long a row may move its result (`clock_window`): the table is
+refreshed for that long without further changes, and no longer.
 """
 
 from collections.abc import Iterable, Mapping
@@ -53,11 +54,11 @@ def dynamic_tables(tx: LakeTransaction, now: datetime) -> list[DynamicTable]:
 def refresh(tx: LakeTransaction, names: Iterable[str], now: datetime) -> list[Refresh]:
     """Bring the tables `names` up to date within the transaction `tx`, sources before readers.
 
-    Their rows, positions and history lines become visible together, so that a reader never sees one of them without the
-    other. `now` (UTC) dates the lines, and its day is the last day of the windows. Two refreshes of one table at the same
+    Their rows, positions and history lines become visible together, so a reader never sees one without the others.
+    `now` (UTC) dates the history lines, and its day is the last day of the windows. Two refreshes of one table at the same
     time conflict, because both update the definition's row; the loser has to run again.
 
-    The positions of other tables that have nothing to read move on too: one that sleeps must not hold snapshots for ever.
+    The positions of other tables that have nothing to read move on, too: an idle table must not hold snapshots forever.
     """
     wanted = set(names)
     definitions = read_definitions(tx)
@@ -87,7 +88,7 @@ def _refreshed(
     lag_before: float,
     now: datetime,
 ) -> tuple[Refresh, Definition]:
-    """Write the rows of one table; what was done, and the definition as it is then."""
+    """Write the rows of one table; returns what was done, and the definition afterwards."""
     started = perf_counter()
     definition = definitions[name]
     if any(definitions[source].base_position is None for source in definition.sources & definitions.keys()):
@@ -97,7 +98,7 @@ def _refreshed(
     if changes is not None:
         written = write_touched(tx, changes.target, changes.plan, changes.sources, now)
         if written is None:
-            action, reason = "FULL", "a changed row has NULL in what becomes the refresh key"
+            action, reason = "FULL", "a changed row has NULL in its refresh key"
     if action in ("INITIAL", "FULL"):
         written = write_all(tx, _target(definition, lake), definition.query, now)
     inserted, updated, deleted = written or (0, 0, 0)
@@ -126,25 +127,25 @@ def _refreshed(
 
 
 def _lake_of(tx: LakeTransaction, definitions: Iterable[Definition]) -> Lake:
-    """The lake, with the snapshots that one of the definitions has not read."""
+    """The lake, with the snapshots that at least one of the definitions has not read."""
     known = list(definitions)
     positions = [p for d in known for p in (d.position, d.base_position) if p is not None]
     if any(d.moves_with_the_clock and d.position is None for d in known):
-        positions.append(-1)  # for how long rows that are there already move its first result
+        positions.append(-1)  # the rows that already exist also move its first result
     return Lake.since(tx, min(positions, default=current_snapshot(tx)))
 
 
 def _is_idle(lake: Lake, definition: Definition) -> bool:
-    """Whether nothing that the table reads was written since it was last refreshed."""
+    """Whether nothing that the table reads was written since its last refresh."""
     if definition.position is None or definition.sources & lake.written:
         return False
     return lake.oldest_change(definition.sources, definition.position) is None
 
 
 def _moved_on(lake: Lake, definitions: Mapping[str, Definition], name: str) -> Definition:
-    """The definition of a table that shows all of its sources, at the transaction's own snapshot.
+    """The definition of a table that shows all changes of its sources, at the snapshot that this transaction creates.
 
-    That snapshot comes next: a transaction that any other one has overtaken is not committed.
+    That snapshot has the next number: a transaction that another one has overtaken is not committed.
     """
     bases = [definitions[source].base_position for source in definitions[name].sources & definitions.keys()]
     position = lake.snapshot + 1
@@ -204,7 +205,7 @@ def _tuples(rows: list[list[Any]]) -> str:
 
 
 def day_keys(tx: LakeTransaction) -> dict[str, str]:
-    """By table: the date in its refresh key, where there is one; refreshes read such a table by days."""
+    """By table, the date column of its refresh key, if it has one; refreshes read such a table by days."""
     definitions = read_definitions(tx)
     lake = Lake.since(tx, current_snapshot(tx))
     targets = (_target(definition, lake) for definition in definitions.values())
@@ -212,7 +213,7 @@ def day_keys(tx: LakeTransaction) -> dict[str, str]:
 
 
 def oldest_needed_snapshot(tx: LakeTransaction) -> int:
-    """The oldest snapshot that a dynamic table or a stream has yet to read from; the current one if there is none."""
+    """The oldest snapshot that a dynamic table or a stream still has to read from, otherwise the current one."""
     return tx.rows(
         "SELECT min(position) FROM (SELECT least(position, base_position) AS position FROM dynamic_tables"
         " UNION ALL SELECT position FROM streams UNION ALL SELECT ?)",
@@ -229,7 +230,7 @@ def _lag_seconds(lake: Lake, definitions: Mapping[str, Definition], name: str, n
     if moves_with_the_day and definition.as_of_day is not None and definition.as_of_day < now.date():
         waiting.append(datetime.combine(definition.as_of_day + timedelta(days=1), datetime.min.time()))
     if definition.is_moving and definition.refreshed_at is not None:
-        # Whoever refreshes at once what is late shall not do so without pause: what was just moved is late after a while.
+        # A table that moves with the clock is late only half a target lag after its refresh, or it would be refreshed nonstop.
         moved_for = now - definition.refreshed_at
         waiting += [definition.refreshed_at] if moved_for.total_seconds() >= target_lag(definitions, name) / 2 else []
     return max([0.0, *((now - oldest).total_seconds() for oldest in waiting if oldest is not None)])
@@ -237,7 +238,7 @@ def _lag_seconds(lake: Lake, definitions: Mapping[str, Definition], name: str, n
 
 @dataclass(frozen=True)
 class _Work:
-    """What an incremental refresh works on."""
+    """The input of an incremental refresh."""
 
     target: Target
     plan: Plan
@@ -257,7 +258,7 @@ def _target(definition: Definition, lake: Lake) -> Target:
 
 
 def _next_action(lake: Lake, definition: Definition, now: datetime) -> tuple[RefreshAction, str, _Work | None]:
-    """What the next refresh does and why, and for an incremental one, on what."""
+    """What the next refresh does, why, and the input of an incremental one."""
     since = definition.position
     if since is None:
         return "INITIAL", "first refresh of this definition", None
@@ -287,7 +288,7 @@ def _next_action(lake: Lake, definition: Definition, now: datetime) -> tuple[Ref
 
 
 def _plan(lake: Lake, definition: Definition, target: Target, changed: list[Changes]) -> Plan:
-    """How to refresh incrementally, or `NotIncrementalError` with the reason why not, or not this time."""
+    """How to refresh incrementally, or `NotIncrementalError` with the reason why it is impossible, or is so this time."""
     if definition.refresh_mode == "FULL":
         raise NotIncrementalError("its refresh_mode is FULL")
     if anew := [c.source for c in changed if lake.tables[c.source].made_at > c.since]:
@@ -309,7 +310,7 @@ def _plan(lake: Lake, definition: Definition, target: Target, changed: list[Chan
 
 
 def _moving_until(lake: Lake, definition: Definition, now: datetime) -> datetime | None:
-    """When the youngest row that the sources have now will no longer move the result."""
+    """When the newest row of the sources stops moving the result, or None."""
     if not definition.moves_with_the_clock:
         return None
     if definition.clock_window is None:

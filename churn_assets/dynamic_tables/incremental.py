@@ -1,14 +1,14 @@
-"""Which rows of a query's result can change when its sources change, and how to compute only these: read from the query.
+"""Analyses a query's text: which rows of the result can change when its sources change, and how to compute only these.
 
-Here belongs the analysis of a query's text. A row of the result has a key (the refresh key); the analysis traces the key's
-columns through projections, groupings and joins down to every table that the query reads. Where that works,
+A row of the result has a key (the refresh key). The analysis traces the key's columns through projections, groupings and
+joins down to every table that the query reads. Where that works,
 
 - the keys that a change touches are a short query over the changed rows (and, where a table has only a part of the key,
-  over what it is joined to there), and
-- the query over the touched keys alone is the query with every table narrowed to the rows that such keys can come from.
+  over the tables that it is joined to), and
+- the query over only the touched keys is the query with every table narrowed to the rows that such keys can come from.
 
-Both err on the side of too many rows, never too few. Nothing is executed here; `engine` does that.
-The idea is that of incremental view maintenance by affected groups (Gupta & Mumick, "Maintenance of Materialized Views:
+Both may include too many rows, never too few. Nothing is executed here; `difference` does that.
+The method is incremental view maintenance by affected groups (Gupta & Mumick, "Maintenance of Materialized Views:
 Problems, Techniques, and Applications", 1995), without counting: touched groups are computed anew.
 """
 
@@ -27,7 +27,9 @@ from sqlglot.optimizer.scope import traverse_scope
 
 _DIALECT = "duckdb"
 _UNSTEADY = (exp.CurrentDate, exp.CurrentTime, exp.CurrentTimestamp, exp.CurrentDatetime, exp.Rand, exp.Uuid)
-_DAYS = re.compile(r"date|timestamp(_s|_ms|_us|_ns)?", re.IGNORECASE)  # types whose values lie on one day everywhere
+_DAYS = re.compile(
+    r"date|timestamp(_s|_ms|_us|_ns)?", re.IGNORECASE
+)  # types whose values are on the same day in every time zone
 
 
 class NotIncrementalError(Exception):
@@ -36,9 +38,9 @@ class NotIncrementalError(Exception):
 
 @dataclass(frozen=True)
 class Scan:
-    """One reading of `table` in the narrowed query, under the name `placeholder`, which stands for a relation.
+    """One scan of `table` in the narrowed query, under the name `placeholder`, which a relation has to replace.
 
-    Where `day_column` is set, only rows count whose `day_column` lies on a touched day of the key.
+    If `day_column` is set, only rows whose `day_column` lies on a touched day of the key are needed.
     """
 
     placeholder: str
@@ -50,10 +52,10 @@ class Scan:
 class Plan:
     """How to refresh incrementally.
 
-    `columns` are those of each source that matter: a change in others is none.
-    `touched` has, for each source, queries of the keys that its changed rows touch; they read `changes_of(source)` and may
-    read `all_of(other)`, its rows now and those deleted. `narrowed` is the query over the keys in the table
-    `TOUCHED_KEYS`; it reads `scans` and its result may hold other keys too, incompletely.
+    `columns` are the columns of each source that matter; changes in other columns are ignored. `touched` has, for each
+    source, queries of the keys that its changed rows touch. They read `changes_of(source)` and may read `all_of(other)`, the
+    current and the deleted rows of another table. `narrowed` is the query over the keys in the table `TOUCHED_KEYS`. It
+    reads `scans`, and its result may also hold incomplete rows of other keys.
     """
 
     columns: dict[str, list[str]]
@@ -66,12 +68,12 @@ TOUCHED_KEYS = "refresh_keys"
 
 
 def changes_of(table: str) -> str:
-    """The name under which a query of touched keys reads the rows of a table that were inserted or deleted."""
+    """The name under which a query of touched keys reads the inserted and deleted rows of a table."""
     return f"refresh_changes_of_{table}"
 
 
 def all_of(table: str) -> str:
-    """The name under which it reads all rows of another table, those deleted among them."""
+    """The name under which it reads all rows of another table, including the deleted ones."""
     return f"refresh_all_of_{table}"
 
 
@@ -85,7 +87,7 @@ class Reads:
 
 @cache
 def reads_of(query: str) -> Reads:
-    """What a query reads, or `NotIncrementalError` where it is not understood."""
+    """What a query reads; `NotIncrementalError` if the query cannot be parsed."""
     with _understanding():
         tree = sqlglot.parse_one(query, dialect=_DIALECT)
         scopes = traverse_scope(tree)
@@ -118,8 +120,8 @@ def analyse(
 ) -> Plan:
     """The plan of a query whose result has the unique columns `key`, or `NotIncrementalError`.
 
-    `columns` gives names and types of the columns of each table that is read. `day_key` is a column of the key that is a
-    date. `declared` has queries of touched keys that were written by hand, by source.
+    `columns` gives the names and types of the columns of each table that is read. `day_key` is a date column of the key.
+    `declared` holds hand-written queries of touched keys, by source.
     """
     with _understanding():
         tree = pushdown_projections(
@@ -154,7 +156,7 @@ def analyse(
     )
 
 
-Trace = dict[str, exp.Expr]  # by column of the key: how it follows from columns of the traced relation
+Trace = dict[str, exp.Expr]  # by key column, its expression over columns of the traced relation
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ class _Cte:
 
 @dataclass(frozen=True)
 class _Leaf:
-    """One way from the result down to a table; a CTE that is read twice gives two ways to one place in the text."""
+    """One way from the result down to a table. A CTE that is read twice gives two ways to the same place in the text."""
 
     table: exp.Table
     columns: frozenset[str]
@@ -251,9 +253,7 @@ def _refuse_what_is_not_traced(select: exp.Select) -> None:
         raise NotIncrementalError("it has DISTINCT ON")
     for join in _joins(select):
         if join.side not in ("", "LEFT") or join.kind not in ("", "INNER", "OUTER", "CROSS") or join.method:
-            raise NotIncrementalError(
-                f"it has a join of another kind than INNER, LEFT and CROSS ({join.sql(_DIALECT)[:60]})"
-            )
+            raise NotIncrementalError(f"it has a join other than INNER, LEFT and CROSS ({join.sql(_DIALECT)[:60]})")
     asked = [*select.selects, *(select.args.get(part) for part in ("where", "having", "qualify", "group", "order"))]
     asked += [join.args.get("on") for join in _joins(select)]
     for part in asked:
@@ -262,7 +262,7 @@ def _refuse_what_is_not_traced(select: exp.Select) -> None:
 
 
 def _groupings(select: exp.Select, outputs: Mapping[str, exp.Expr]) -> list[exp.Expr] | None:
-    """The expressions within whose equal values rows are put together; None where each row stands for itself."""
+    """The expressions by which rows are grouped or partitioned; None if every row stands for itself."""
     grouped: list[exp.Expr] | None = None
     group = select.args.get("group")
     if group is not None:
@@ -287,7 +287,7 @@ def _is_constant(expression: exp.Expr) -> bool:
 
 
 def _resolved(expression: exp.Expr, outputs: Mapping[str, exp.Expr]) -> exp.Expr:
-    """A grouping as it may be written: by position, by the name of an output or in full."""
+    """The expression of a grouping, which may be written by position, by an output's name or in full."""
     if isinstance(expression, exp.Literal) and not expression.is_string:
         return list(outputs.values())[int(expression.name) - 1]
     if isinstance(expression, exp.Column) and not expression.table and expression.name in outputs:
@@ -296,9 +296,9 @@ def _resolved(expression: exp.Expr, outputs: Mapping[str, exp.Expr]) -> exp.Expr
 
 
 def _equalities(select: exp.Select) -> dict[str, dict[tuple[str, str], exp.Column]]:
-    """By relation: which of its columns has the value of a column of another one, in every row that counts.
+    """By relation, its columns that equal a column of another relation in every row of the result.
 
-    The right side of a LEFT JOIN follows the left, not the other way round: there may be no row on the right.
+    In a LEFT JOIN only the right side can stand for the left, because the right may have no row.
     """
     pairs: list[tuple[exp.Column, exp.Column]] = []  # the second one may stand for the first
     for join in _joins(select):
@@ -335,7 +335,7 @@ def _equal_columns(condition: exp.Expr | None) -> Iterator[tuple[exp.Column, exp
 def _over(
     expression: exp.Expr, relation: str, equal: Mapping[str, Mapping[tuple[str, str], exp.Column]]
 ) -> exp.Expr | None:
-    """The expression over columns of one relation, if it can be had from them."""
+    """The expression written over columns of one relation, or None if that is impossible."""
     replaced = expression.copy()
     for column in list(replaced.find_all(exp.Column)):
         if column.table == relation:
@@ -351,24 +351,26 @@ def _over(
 
 
 def _touched_keys(leaf: _Leaf, key: Sequence[str]) -> str:
-    """A query of the keys that changed rows of a table touch on this way."""
+    """A query of the keys that changed rows of the leaf's table touch on this way."""
     table = leaf.table.name
     if len(leaf.trace) == len(key):
         listed = ", ".join(f'{leaf.trace[name].sql(_DIALECT)} AS "{name}"' for name in key)
         return f'SELECT DISTINCT {listed} FROM "{changes_of(table)}"'
-    reason = f"it cannot be told which rows a change in {table} touches; declare it as changed_keys of the model"
+    reason = (
+        f"the query does not show which rows a change in {table} touches; declare that as changed_keys of the model"
+    )
     if leaf.block is None:
         raise NotIncrementalError(reason)
     block = leaf.block
     joins = _joins(block.select)
     if any(join.side for join in joins):
-        raise NotIncrementalError(f"{reason} (it is joined with LEFT JOIN to what has the rest of the key)")
+        raise NotIncrementalError(f"{reason} (a LEFT JOIN connects it with the rest of the key)")
     sources: dict[str, str] = {}
     first, *_ = _sources(block.select)
     for source in _sources(block.select):
         base = _base_of(source, block.ctes)
         if base is None:
-            raise NotIncrementalError(f"{reason} (what has the rest of the key is not a plain table)")
+            raise NotIncrementalError(f"{reason} (the rest of the key does not come from a plain table)")
         projection, beneath = base
         named = changes_of if source is block.source else all_of
         sources[source.alias_or_name] = (
@@ -383,7 +385,7 @@ def _touched_keys(leaf: _Leaf, key: Sequence[str]) -> str:
 
 
 def _base_of(source: exp.Expr, ctes: Mapping[str, _Cte]) -> tuple[exp.Expr, exp.Table] | None:
-    """A source that only renames and computes columns of one table, as a query, and the table in it."""
+    """The query and the table of a source that only renames and computes columns of one table, otherwise None."""
     if isinstance(source, exp.Table) and (source.db or source.name not in ctes):
         return source, source
     query = _unwrapped(ctes[source.name].query if isinstance(source, exp.Table) else source)
@@ -399,7 +401,7 @@ def _base_of(source: exp.Expr, ctes: Mapping[str, _Cte]) -> tuple[exp.Expr, exp.
 
 
 def _read(projection: exp.Expr, table: exp.Table, name: str) -> str:
-    """The text of a projection of a table, reading the relation `name` in its place."""
+    """The SQL of a projection of a table, with the relation `name` in the table's place."""
     relation = exp.to_table(f'"{name}"', alias=table.alias_or_name)
     if projection is table:
         return exp.select("*").from_(relation).sql(_DIALECT)
@@ -418,7 +420,7 @@ def _narrow(
     scans: list[Scan] = []
     for ways in traces.values():
         table = ways[0].table
-        # Rows are left out only for what every way to this place in the text agrees on.
+        # Rows are left out only by conditions that all ways to this place in the text share.
         first, *others = (way.trace for way in ways)
         agreed = {
             name: expression for name, expression in first.items() if all(expression == way.get(name) for way in others)
@@ -437,7 +439,7 @@ def _narrow(
 
 
 def _day_column(day: exp.Expr | None, types: Mapping[str, str]) -> str | None:
-    """The column of which a day of the key is the date, so that whole files of other days are not opened."""
+    """The column whose date is the day of the key, so that files of other days are not opened."""
     if isinstance(day, exp.Cast) and day.to.is_type("date"):
         day = day.this
     return day.name if isinstance(day, exp.Column) and _DAYS.fullmatch(types[day.name]) else None

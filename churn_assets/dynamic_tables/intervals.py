@@ -1,13 +1,13 @@
-"""Days as few intervals: the lake prunes the files of a scan by one range, so days that lie apart are read apart."""
+"""Days as few intervals: the lake prunes the files of a scan by one range, so days far apart need scans of their own."""
 
 from collections.abc import Iterable
 from datetime import date, timedelta
 
-_MAX_SCANS = 16  # each scan has a price of its own, whatever it reads
+_MAX_SCANS = 16  # each scan has a fixed cost, whatever it reads
 
 
 def day_intervals(days: Iterable[date]) -> list[tuple[date, date]]:
-    """The days as intervals [first, day after the last], at most `_MAX_SCANS`: those closest to each other are joined."""
+    """The days as intervals [first, day after the last], at most `_MAX_SCANS`; the ones closest to each other are joined."""
     intervals = [(day, day + timedelta(days=1)) for day in sorted(days)]
     gaps = sorted(range(1, len(intervals)), key=lambda i: intervals[i][0] - intervals[i - 1][1], reverse=True)
     splits = {i for i in gaps[: _MAX_SCANS - 1] if intervals[i][0] > intervals[i - 1][1]}

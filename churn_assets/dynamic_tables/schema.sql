@@ -1,4 +1,5 @@
--- What the refresh engine knows: a definition and its position, one line per refresh, and streams with their position.
+-- The state of the refresh engine: definitions with their position, one line per refresh, and streams with their
+-- position.
 
 CREATE TABLE IF NOT EXISTS dynamic_tables (
     name VARCHAR NOT NULL,
@@ -7,12 +8,12 @@ CREATE TABLE IF NOT EXISTS dynamic_tables (
     row_timestamp VARCHAR,          -- column that the engine sets to the time a row was last written
     refresh_mode VARCHAR NOT NULL DEFAULT 'AUTO',   -- AUTO, INCREMENTAL or FULL
     changed_keys MAP (VARCHAR, VARCHAR), -- by source: a query of the keys that its changed rows touch, where declared
-    target_lag VARCHAR NOT NULL,    -- '5 minutes', or DOWNSTREAM: as fresh as what reads it needs
-    initialize VARCHAR NOT NULL DEFAULT 'ON_CREATE',    -- or ON_SCHEDULE: the first refresh is the scheduler's too
+    target_lag VARCHAR NOT NULL,    -- '5 minutes', or DOWNSTREAM: as fresh as its readers need
+    initialize VARCHAR NOT NULL DEFAULT 'ON_CREATE',    -- or ON_SCHEDULE: the first refresh waits for the scheduler
     clock_window VARCHAR,           -- for how long a row may move the result of a query that reads as_of_time
     declared_at TIMESTAMP NOT NULL,
     position BIGINT,                -- snapshot that the last refresh read; NULL: INITIAL is due
-    base_position BIGINT,           -- snapshot of the base tables that the rows reflect, through all tables between
+    base_position BIGINT,           -- snapshot of the base tables that the rows reflect
     as_of_day DATE,                 -- last day of the windows at the last refresh
     moving_until TIMESTAMP,         -- when the last known row leaves the clock_window; later refreshes change nothing
     refreshed_at TIMESTAMP,

@@ -1,22 +1,22 @@
-"""Streams: what changed in a table since somebody last read the stream."""
+"""Streams: what changed in a table since the stream was last read."""
 
 from churn_assets.dynamic_tables.catalog import Lake, LakeTransaction, columns_of, current_snapshot
 from churn_assets.dynamic_tables.tables import DynamicTableError
 
 
 def consume_stream(tx: LakeTransaction, stream: str, into: str) -> None:
-    """Move the net change of the stream's table since its position into the temporary table `into`.
+    """Write the net change of the stream's table since its position into the temporary table `into`; move the position.
 
     The rows have the table's columns and `change_action`: DELETE for a row as it was, INSERT for a row as it is. They come
     from comparing two snapshots, not from the change feed, whose labels vary between reads. A stream that was never read,
-    or whose table has other columns since, returns the whole table as INSERT.
+    or whose table's columns have changed since, returns the whole table as INSERT.
     """
     found = tx.rows("SELECT table_name, position FROM streams WHERE name = ?", [stream])
     if not found:
         raise DynamicTableError(f"stream {stream} does not exist; run `churn deploy`")
     table, position = found[0]
     now = f"SELECT * FROM {table}"
-    if not _written_since(tx, table, position):  # most streams most times: without a comparison
+    if not _written_since(tx, table, position):  # the usual case, which needs no comparison
         changes = f"SELECT *, '' AS change_action FROM {table} WHERE false"
     else:
         before = f"SELECT * FROM {table} AT (VERSION => {position})"

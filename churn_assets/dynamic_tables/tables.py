@@ -1,6 +1,6 @@
-"""What a dynamic table is, what a refresh has done, and how long a target lag is: for every warehouse.
+"""What every warehouse shares: what a dynamic table is, what a refresh did, and how long a target lag is.
 
-Here belongs what can be said without SQL. How the lake refreshes its tables is `engine`.
+Nothing here needs SQL. How the lake refreshes its tables is in `engine`.
 """
 
 import re
@@ -25,9 +25,9 @@ class DynamicTableError(Exception):
 class DynamicTable:
     """One dynamic table at one moment. All times are UTC.
 
-    `target_lag_seconds` of a table that is DOWNSTREAM is the least of those that read it. `is_to_be_initialized`: it was
-    never refreshed, and its definition asks for that at once. `lag_seconds` is the age of the oldest change in a base table
-    that the rows do not show yet, 0 when they show all. `keeps_itself_fresh`: nobody has to ask for its refreshes.
+    `target_lag_seconds` of a DOWNSTREAM table is the shortest of the tables that read it. `is_to_be_initialized`: it was
+    never refreshed, and its definition asks for a refresh at once. `lag_seconds` is the age of the oldest change in a base
+    table that the rows do not show yet, 0 if they show all. `keeps_itself_fresh`: the warehouse refreshes it on its own.
     """
 
     name: str
@@ -42,9 +42,9 @@ class DynamicTable:
 
 @dataclass(frozen=True)
 class Refresh:
-    """A refresh that has succeeded. Times are UTC, durations seconds.
+    """A successful refresh. Times are UTC, durations are in seconds.
 
-    `position` says what was read: the lake's snapshot; on Snowflake the time up to which base tables are shown, in
+    `position` says what was read: on the lake its snapshot; on Snowflake the time up to which base tables are shown, in
     milliseconds since 1970.
     """
 
@@ -61,7 +61,7 @@ class Refresh:
 
 
 def parse_lag(text: str) -> int:
-    """Seconds of a length of time such as `5 minutes`; `ValueError` where it is not one."""
+    """The seconds in a duration such as `5 minutes`; `ValueError` if the text is not a duration."""
     match = re.fullmatch(r"\s*(\d+)\s+(second|minute|hour|day)s?\s*", text)
     if match is None:
         raise ValueError(f"{text!r} is not a number and a unit, such as '5 minutes'")
@@ -69,23 +69,23 @@ def parse_lag(text: str) -> int:
 
 
 def parse_target_lag(text: str) -> int:
-    """Seconds of a target lag such as `5 minutes`; `ValueError` where it is not one or is under a minute."""
+    """The seconds in a target lag such as `5 minutes`; `ValueError` if it is not one or is under a minute."""
     seconds = parse_lag(text)
     if seconds < MINIMUM_TARGET_LAG.total_seconds():
-        raise ValueError(f"target_lag {text!r} is under the least, 60 seconds")
+        raise ValueError(f"target_lag {text!r} is below the minimum of 60 seconds")
     return seconds
 
 
 def is_downstream(target_lag: str) -> bool:
-    """Whether a declared target lag is no time, but as short as the readers of the table need."""
+    """Whether a declared target lag is DOWNSTREAM, that is, as short as the readers of the table need."""
     return target_lag.upper() == DOWNSTREAM
 
 
 def target_lag_seconds(name: str, declared: Mapping[str, str], sources: Mapping[str, Collection[str]]) -> int:
-    """The target lag of one table in seconds; where it is DOWNSTREAM, the least of those that read the table.
+    """The target lag of one table in seconds; for a DOWNSTREAM table, the shortest of the tables that read it.
 
     `declared` has the target lag of every dynamic table as it is written, `sources` the tables that each of them reads.
-    `DynamicTableError` where no dynamic table reads one that is DOWNSTREAM, `ValueError` where a text is no target lag.
+    `DynamicTableError` if no dynamic table reads a DOWNSTREAM one, `ValueError` if a text is not a target lag.
     """
     if not is_downstream(declared[name]):
         return parse_target_lag(declared[name])

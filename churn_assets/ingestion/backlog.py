@@ -1,6 +1,6 @@
-"""What waits in Kafka and is not yet in the warehouse, what is missing in between, and how a backlog is worked off.
+"""How far the warehouse is behind Kafka: which messages wait, which are missing, and how a backlog is ingested.
 
-The sensor, the ingest asset, the demo and `churn status` all look through `lags`. Reading is `kafka`, storing is `commit`.
+The sensor, the ingest asset, the demo and `churn status` all use `lags`. Reading is in `kafka`, storing in `commit`.
 """
 
 import ctypes
@@ -32,9 +32,9 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 @dataclass(frozen=True)
 class PartitionLag:
-    """How far the warehouse is behind one partition. `committed` is None where nothing of it was ever read.
+    """How far the warehouse is behind one partition. `committed` is None if nothing of the partition was ever read.
 
-    `predecessor` is what was committed of the same partition before its topic was deleted and created again.
+    `predecessor` is the committed offset of the same partition before its topic was deleted and created again.
     """
 
     partition: Partition
@@ -44,19 +44,19 @@ class PartitionLag:
 
     @property
     def waiting(self) -> OffsetRange:
-        """What is to be read: from the committed offset, or the oldest kept message, to the high watermark."""
+        """The offsets to read next: from the committed offset, or the oldest kept message, to the high watermark."""
         start = self.watermarks.low if self.committed is None else self.committed
         return OffsetRange(self.partition, start, max(start, self.watermarks.high))
 
     @property
     def gone(self) -> OffsetRange:
-        """What was never stored and is no longer on the cluster: its retention has passed the committed offset."""
+        """Messages that were never stored and are no longer on the cluster: retention has deleted them."""
         start = self.waiting.start
         return OffsetRange(self.partition, start, max(start, self.watermarks.low))
 
     @property
     def gap(self) -> str | None:
-        """What is missing between the warehouse and the cluster, in words that name the offsets, or None."""
+        """A description, with offsets, of the messages missing between the warehouse and the cluster, or None."""
         if len(self.gone):
             return f"{self.gone} were deleted by the topic's retention before they were stored"
         if self.waiting.start > self.watermarks.high:
@@ -67,18 +67,18 @@ class PartitionLag:
             )
         if self.committed is None and self.predecessor is not None:
             return (
-                f"{self.partition} was deleted and created again; what its predecessor held from {self.predecessor} on,"
-                " if anything, was never stored"
+                f"{self.partition} was deleted and created again; messages of the old topic from {self.predecessor} on,"
+                " if there were any, were never stored"
             )
         return None
 
     def is_blocked(self, on_gap: OnGap) -> bool:
-        """Whether nothing more may be read of the partition: there is a gap that was not allowed, or cannot be skipped."""
+        """Whether nothing more may be read of the partition: it has a gap that is not allowed or cannot be skipped."""
         return self.gap is not None and (on_gap == "fail" or self.waiting.start > self.watermarks.high)
 
 
 def lags(warehouse: Warehouse, cluster: Cluster, topics: Iterable[str]) -> list[PartitionLag]:
-    """How far the warehouse is behind each partition of the topics; a partition that is new is there by itself."""
+    """How far the warehouse is behind each partition of the topics, new partitions included."""
     return _lags(cluster, topics, committed_offsets(warehouse))
 
 
@@ -114,11 +114,11 @@ def ingest(
     clock: Callable[[], datetime],
     report: Callable[[str], None],
 ) -> Stored:
-    """Read the ranges and store them chunk by chunk. What is committed already is left out, so any range may be run again.
+    """Read the ranges and store them chunk by chunk. Committed offsets are left out, so any range may be run again.
 
-    Of a partition with a gap nothing is read, unless `on_gap` is "skip" and it can be skipped. Afterwards the Kafka group
-    `group` is told how far the warehouse is. `clock` gives the time (UTC), `report` gets a line a chunk. Raises
-    `OffsetGapError`, `OffsetsGoneError` and `KafkaUnavailableError`; what was stored before stays stored.
+    A partition with a gap is not read, unless `on_gap` is "skip" and the gap can be skipped. At the end the committed
+    offsets are also committed to the Kafka group `group`. `clock` gives the time (UTC); `report` gets one line per chunk.
+    Raises `OffsetGapError`, `OffsetsGoneError` and `KafkaUnavailableError`; what was stored before stays stored.
     """
     _return_freed_memory()
     total = Stored()
@@ -146,7 +146,7 @@ def _readable(
     clock: Callable[[], datetime],
     total: Stored,
 ) -> list[OffsetRange]:
-    """What is to be read of the ranges now. Allowed gaps are skipped on the way."""
+    """The parts of the ranges that can be read now. Allowed gaps are skipped on the way."""
     committed = committed_offsets(warehouse)
     wanted = not_yet_committed(ranges, committed)
     found = {lag.partition: lag for lag in _lags(cluster, {r.partition.topic for r in wanted}, committed)}
@@ -173,7 +173,7 @@ def _readable(
 
 
 def _return_freed_memory() -> None:
-    """Keep the memory of a long backlog flat: glibc would hold on to ever more of what large buffers leave behind."""
+    """Keep memory flat during a long backlog: by default, glibc keeps more and more of the memory of freed buffers."""
     with suppress(AttributeError, OSError):  # another C library
         for option in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
             ctypes.CDLL(None).mallopt(option, 128 << 10)
@@ -188,7 +188,7 @@ def _decoded(
 
 
 def _ahead(items: Generator[T]) -> Generator[T]:
-    """The items, of which the next is already being made while one is worked on."""
+    """The items. While the caller works on one, the next is already being made."""
     with ThreadPoolExecutor(1) as reader:
         following = reader.submit(next, items, None)
         while (item := following.result()) is not None:
@@ -197,7 +197,7 @@ def _ahead(items: Generator[T]) -> Generator[T]:
 
 
 def _refuse_another_epoch(cluster: Cluster, chunk: Chunk) -> None:
-    """Offsets say nothing about a topic that was created again while they were read."""
+    """Raise if the topic was created again while it was read: its offsets then mean other messages."""
     epoch = cluster.epoch(chunk.topic)
     if any(r.partition.epoch != epoch for r in chunk.ranges):
         raise OffsetsGoneError(f"the topic {chunk.topic} was deleted or created again while it was read")
@@ -213,4 +213,4 @@ def _tell_group(
     try:
         cluster.commit_group(group, offsets)
     except KafkaUnavailableError as error:
-        report(f"the messages are stored, but the group {group} could not be told: {error}")
+        report(f"the messages are stored, but their offsets could not be committed to the group {group}: {error}")

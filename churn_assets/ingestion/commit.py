@@ -1,7 +1,7 @@
-"""Rows, rejects and offsets into the warehouse, in one transaction: exactly once, whatever dies and when.
+"""Stores rows, rejects and offsets in one transaction: exactly once, whatever crashes and when.
 
-Here belong the offsets that the warehouse has committed and the statements that store a chunk of messages. Reading Kafka
-is `kafka`, checking messages is `decoding`; `ingest` puts the three together.
+This module holds the committed offsets and the statements that store a chunk of messages. Reading Kafka is in `kafka`,
+checking messages in `decoding`; `backlog.ingest` combines the three.
 """
 
 from collections import Counter
@@ -22,19 +22,19 @@ from churn_assets.warehouse.values import as_table, flat
 
 
 class OffsetGapError(ChurnError):
-    """A range starts beyond what is committed: storing it would lose the messages between."""
+    """A range starts after the committed offset; storing it would lose the messages in between."""
 
 
 class OvertakenError(Exception):
-    """Another run has committed a part of the range since it was read; nothing was stored."""
+    """Another run has committed part of the range since it was read; nothing was stored."""
 
 
 @dataclass
 class Stored:
-    """What became of messages. Each of them is stored, a duplicate or rejected.
+    """What became of messages: each is stored, a duplicate or rejected.
 
-    `rows` and `duplicates` count by ledger, `rejected` by reason; `ranges` are the offsets that were committed,
-    `skipped` those that were passed over because their messages are gone.
+    `rows` and `duplicates` count by ledger, `rejected` by reason. `ranges` are the committed offsets; `skipped` are
+    offsets that were passed over because their messages are gone.
     """
 
     ranges: list[OffsetRange] = field(default_factory=list[OffsetRange])
@@ -84,7 +84,7 @@ def broken_ranges(warehouse: Warehouse) -> list[str]:
 
 
 def not_yet_committed(ranges: Iterable[OffsetRange], committed: Mapping[Partition, int]) -> list[OffsetRange]:
-    """What is left of the ranges; `OffsetGapError` where one begins behind what is committed."""
+    """What is left of the ranges; `OffsetGapError` if one starts after the committed offset."""
     left: list[OffsetRange] = []
     for asked in ranges:
         start = committed.get(asked.partition, asked.start)
@@ -99,9 +99,9 @@ def not_yet_committed(ranges: Iterable[OffsetRange], committed: Mapping[Partitio
 
 
 def store(warehouse: Warehouse, chunk: Chunk, decoded: Decoded, now: datetime) -> Stored:
-    """Store a chunk, of whose messages `decoded` was made, in one transaction, or raise `OvertakenError`.
+    """Store a chunk in one transaction, or raise `OvertakenError`.
 
-    `now` (UTC) becomes `ingested_at`.
+    `decoded` holds the rows and rejects of the chunk's messages. `now` (UTC) becomes `ingested_at`.
     """
 
     def take(tx: Transaction) -> None:
@@ -115,7 +115,7 @@ def store(warehouse: Warehouse, chunk: Chunk, decoded: Decoded, now: datetime) -
 
 
 def skip(warehouse: Warehouse, gone: OffsetRange, now: datetime) -> Stored:
-    """Pass over messages that the cluster no longer holds. `ingest_ranges` keeps that they were never stored."""
+    """Pass over messages that the cluster no longer holds. `ingest_ranges` records that they were never stored."""
     warehouse.transact(lambda tx: _take_offsets(tx, [gone], now, outcome="SKIPPED", sent={}))
     return Stored(skipped=[gone])
 
@@ -130,10 +130,10 @@ def store_decoded(
     first: Callable[[Transaction], None],
     staged: Mapping[str, pa.Table] | None = None,
 ) -> Stored:
-    """Store the rows of events, wherever they come from, in one transaction that begins with `first`.
+    """Store the rows of events from any source in one transaction that begins with `first`.
 
-    In it the rejects are readable as `staged_rejects`, beside the `staged` tables. Without a `topic` the rows come from a
-    file and are stored without coordinates.
+    In the transaction the rejects are readable as `staged_rejects`, next to the `staged` tables. Without a `topic`, the
+    rows come from a file and are stored without Kafka coordinates.
     """
 
     def work(tx: Transaction) -> dict[str, int]:
@@ -154,7 +154,7 @@ def store_decoded(
 
 
 def store_rejects(tx: Transaction, epoch: str, source: str, now: datetime, *, unless_known: bool = False) -> None:
-    """Store the staged rejects of a topic or file; `unless_known`: without those that were stored from it before."""
+    """Store the staged rejects of a topic or file; with `unless_known`, leave out those already stored from it."""
     known = (
         " WHERE NOT EXISTS (SELECT 1 FROM event_rejects AS known WHERE known.epoch = ? AND known.kafka_topic = ?"
         " AND known.kafka_offset = staged.kafka_offset AND known.original = staged.original)"
@@ -189,7 +189,7 @@ _Sent = Mapping[int, tuple[datetime | None, datetime | None]]
 
 
 def _sent(messages: pa.Table) -> _Sent:
-    """Kafka's first and last time stamp of the messages of each partition."""
+    """The first and last Kafka timestamp of the messages, by partition."""
     found = messages.group_by("kafka_partition").aggregate([("kafka_time", "min"), ("kafka_time", "max")])
     return {row["kafka_partition"]: (row["kafka_time_min"], row["kafka_time_max"]) for row in found.to_pylist()}
 
@@ -214,12 +214,12 @@ def _take_offsets(tx: Transaction, ranges: Sequence[OffsetRange], now: datetime,
 
 
 def _store_rows(tx: Transaction, event_type: EventType, rows: pa.Table, topic: str | None, now: datetime) -> int:
-    """Store the staged rows of one ledger; the number of rows that were new, or newer in a dimension."""
+    """Store the staged rows of one ledger; returns how many rows were new, or newer in a dimension."""
     names = [*(f.name for f in event_type.fields), EXTRA_FIELDS]
     columns = [*names, "kafka_topic", "kafka_partition", "kafka_offset", "ingested_at"]
     key, ledger, time = event_type.key, event_type.ledger, event_type.event_time
     coordinates = ("staged.kafka_partition", "staged.kafka_offset") if topic else ("NULL", "NULL")
-    # Within a batch a fact's first message counts, a dimension's latest state.
+    # Within a batch, the first message of a fact counts, and the latest state in a dimension.
     direction = "DESC NULLS LAST" if event_type.is_dimension else "ASC"
     one_of_each = (
         f" QUALIFY row_number() OVER (PARTITION BY staged.{key} ORDER BY staged.{time} {direction},"
@@ -255,8 +255,8 @@ def _store_rows(tx: Transaction, event_type: EventType, rows: pa.Table, topic: s
         origin,
     )
     if stored < keys:
-        # The earlier of two different facts with one key stands, whichever was stored first, so that a ledger does not
-        # depend on how a stream was cut into batches. A retry, which says the same again, changes nothing.
+        # Of two different facts with the same key the earlier one is kept, whichever was stored first, so that a ledger
+        # does not depend on how the stream was cut into batches. A retry repeats the same fact and changes nothing.
         differs = " OR ".join(f"batch.{name} IS DISTINCT FROM {ledger}.{name}" for name in names)
         first, end = min(days), max(days) + timedelta(days=1)
         tx.execute(
@@ -269,7 +269,7 @@ def _store_rows(tx: Transaction, event_type: EventType, rows: pa.Table, topic: s
 
 
 def _is_later(one: str, other: str, time: str) -> str:
-    """SQL: whether the event of `one` row comes behind that of the `other`, by its time and then its place in Kafka."""
+    """SQL: whether the event of row `one` is later than that of row `other`, by its time, then its place in Kafka."""
     offsets, partitions = (
         [f"coalesce({row}.{column}, -1)" for row in (one, other)] for column in ("kafka_offset", "kafka_partition")
     )

@@ -1,7 +1,7 @@
-"""What others read of the event contract, generated from `events`: producers `docs/events.md` and
-`docs/events.schema.json`, dbt the descriptions of the ledgers' columns.
+"""Generates documents from the event contract in `events`: `docs/events.md` and `docs/events.schema.json` for producers,
+and the descriptions of the ledgers' columns for dbt.
 
-`python -m churn_assets.ingestion.contract` writes all (`make event-docs`); a test compares them with the code.
+`python -m churn_assets.ingestion.contract` writes all of them (`make event-docs`); a test compares them with the code.
 """
 
 import json
@@ -21,9 +21,9 @@ _EXAMPLES = {"VARCHAR": "...", "DOUBLE": 0.5, "TIMESTAMP": "2026-03-01T10:00:00Z
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12) of one message. What is valid under it is accepted, but for impossible times.
+    """The JSON Schema (draft 2020-12) of one message. A valid message is accepted, unless it has an impossible time.
 
-    Ingestion is more lenient than the schema: it also takes numbers in quotes and times with a space for the T.
+    Ingestion is more lenient than the schema: it also accepts numbers in quotes and times with a space instead of the T.
     """
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

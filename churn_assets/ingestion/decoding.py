@@ -1,6 +1,6 @@
-"""From message bytes to typed rows and rejects, in bulk: the engine parses, Python never sees a single message.
+"""Turns message bytes into typed rows and rejects, in bulk: DuckDB parses, Python never handles a single message.
 
-Here belongs how bytes are checked against the contract in `events`. Nothing is read from Kafka or written to a warehouse.
+This module checks bytes against the contract in `events`. It neither reads Kafka nor writes to a warehouse.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from churn_assets.ingestion.events import EVENT_TYPES, EXTRA_FIELDS, EventType, Field
 from churn_assets.rules import EARLIEST_EVENT, FUTURE_TOLERANCE_HOURS
 
-# One row a message. kafka_time is the broker's or producer's time stamp (UTC); value is NULL for a tombstone.
+# One row per message. kafka_time is the broker's or producer's timestamp (UTC); value is NULL for a tombstone.
 MESSAGE_SCHEMA = pa.schema(
     [
         ("kafka_partition", pa.int32()),
@@ -30,7 +30,7 @@ _FIELDS = {field.name: field for event_type in EVENT_TYPES for field in event_ty
 
 @dataclass(frozen=True)
 class Decoded:
-    """The rows of each ledger (payload columns, extra fields, Kafka coordinates) and the messages that cannot be rows.
+    """The rows of each ledger (payload columns, extra fields, Kafka coordinates) and the messages that cannot become rows.
 
     A ledger without rows is absent. Every message is in exactly one of the tables. Rejects have coordinates,
     kafka_time, `reason` and `original` bytes.
@@ -64,7 +64,7 @@ def decode(messages: pa.Table, now: datetime) -> Decoded:
 
 @cache
 def _engine() -> duckdb.DuckDBPyConnection:
-    """An engine of this module's own, kept because it takes longer to make than a small batch to decode.
+    """This module's own DuckDB, cached because opening it takes longer than decoding a small batch.
 
     It has one thread: decoding runs beside storing, and a second thread costs more than it gains.
     """
@@ -72,10 +72,10 @@ def _engine() -> duckdb.DuckDBPyConnection:
 
 
 def _query(latest: datetime) -> str:
-    """SQL: every message with its kind, the typed columns of all kinds, and either no reason or why it cannot be a row.
+    """SQL: every message with its kind, the typed columns of all kinds, and the reason why it cannot become a row, or NULL.
 
-    Most events are good and say what the contract knows, so a short condition looks for the others, and only these are
-    asked what is wrong or what more they say.
+    Most events are valid and have no members beyond the contract. A short condition finds the others, and only for those
+    the query works out the reason and the extra fields.
     """
     parsed = (
         f"SELECT *, try(from_json(text, '{_json_shape()}')) AS event, try(json_keys(text, ['$', '$.payload'])) AS keys"
@@ -114,17 +114,17 @@ def _json_shape() -> str:
 
 
 def _may_say_more(event_type: EventType) -> str:
-    """SQL: whether an event has other members than those that were found. True also where one of them is null."""
+    """SQL: whether an event may have members beyond the contract. Also true if a member of the contract is null."""
     found = " + ".join(f"(text_{field.name} IS NOT NULL)::INTEGER" for field in event_type.fields)
-    # Most writers give every field, a null where there is nothing, and in the order of the contract.
+    # Most producers send every field, in the order of the contract, with null for a missing value.
     return f"len(keys[1]) > 2 OR (len(keys[2]) > {found} AND keys[2] <> {[field.name for field in event_type.fields]})"
 
 
 def _extra_fields(event_type: EventType) -> str:
-    """SQL: what an event says beyond its fields, as a JSON object, or NULL."""
+    """SQL: the members of an event beyond the contract, as a JSON object, or NULL."""
     names = [field.name for field in event_type.fields]
     is_known = f"list_has_all(['event_type', 'payload'], keys[1]) AND list_has_all({names}, keys[2])"
-    # A merge patch of null removes a member. What the envelope says beside the payload is added to what the payload says.
+    # A merge patch of null removes a member. Extra members of the envelope are added to those of the payload.
     without = ", ".join(f'"{name}": null' for name in names)
     of_payload = f"json_merge_patch(json_extract(text, '$.payload'), '{{{without}}}')"
     of_envelope = """json_merge_patch(text, '{"event_type": null, "payload": null}')"""
@@ -136,7 +136,7 @@ def _typed(field: Field) -> str:
     if field.type == "VARCHAR":
         return text
     if field.type == "TIMESTAMP":
-        # Straight to TIMESTAMP, DuckDB drops the offset ('12:00+02:00' becomes 12:00 instead of 10:00 UTC).
+        # In a cast straight to TIMESTAMP, DuckDB drops the offset ('12:00+02:00' becomes 12:00 instead of 10:00 UTC).
         return f"make_timestamp(epoch_us(try_cast({text} AS TIMESTAMPTZ)))"
     return f"try_cast({text} AS {field.type})"
 
@@ -152,7 +152,7 @@ def _bounds(field: Field, latest: datetime) -> str:
 def _plausible(field: Field, latest: datetime) -> str:
     text, name = f"text_{field.name}", field.name
     if field.type == "VARCHAR":
-        # A text has at least as many bytes as characters.
+        # strlen counts bytes: a text has at least as many of them as characters.
         fits = f"strlen({text}) BETWEEN {int(field.required)} AND {field.max_length} AND NOT contains({text}, chr(0))"
     else:
         fits = f"{name} BETWEEN {_bounds(field, latest)}"

@@ -15,7 +15,7 @@ SqlType: TypeAlias = Literal["VARCHAR", "DOUBLE", "BOOLEAN", "TIMESTAMP", "DATE"
 # The columns that every ledger has beside its event's fields.
 EXTRA_FIELDS = "extra_fields"
 STORED_COLUMNS = {
-    EXTRA_FIELDS: "What the event said beyond the contract, as a JSON object.",
+    EXTRA_FIELDS: "Members of the event that the contract does not know, as a JSON object.",
     "ingested_at": "When the row was stored (UTC).",
     "kafka_topic": "Topic of the message; empty for history that was loaded in bulk.",
     "kafka_partition": "Partition of the message.",
@@ -55,7 +55,7 @@ class EventType:
     fields: tuple[Field, ...]
     description: str
     is_dimension: bool = False
-    topic: str = EVENTS_TOPIC  # where it is expected; it is welcome on any
+    topic: str = EVENTS_TOPIC  # where it is expected; it is accepted on any
 
 
 _UPDATED_AT = Field(
@@ -102,13 +102,13 @@ EVENT_TYPES: tuple[EventType, ...] = (
         description="One action of a customer in the app or on the web.",
         fields=(
             Field("log_id", "VARCHAR", "Id of the action, unique for ever."),
-            Field("customer_id", "VARCHAR", "Who did it."),
+            Field("customer_id", "VARCHAR", "The customer who did it."),
             Field("event_type", "VARCHAR", "What was done: LOGIN, VIEW_BALANCE, TRANSFER ...", max_length=40),
             Field("event_timestamp", "TIMESTAMP", "When it was done (UTC)."),
             Field(
                 "error_code",
                 "VARCHAR",
-                "The error the customer met; absent when all went well.",
+                "The error that the customer saw; absent if there was none.",
                 required=False,
                 max_length=40,
             ),
@@ -139,7 +139,7 @@ EVENT_TYPES: tuple[EventType, ...] = (
             Field(
                 "email_consent",
                 "BOOLEAN",
-                "Whether emails about offers are agreed to; false: none is written. Absent: not asked, which is no refusal.",
+                "Whether the customer agrees to emails about offers. False: none is written. Absent: not asked, no refusal.",
                 required=False,
             ),
             _UPDATED_AT,
@@ -189,12 +189,12 @@ EVENT_TYPES: tuple[EventType, ...] = (
         ledger="churn_scores_raw",
         key="score_id",
         event_time="scored_at",
-        description="The churn score that another system gave a customer for what was just done.",
+        description="A churn score that another system gave a customer for recent actions.",
         topic=SCORES_TOPIC,
         fields=(
             Field("score_id", "VARCHAR", "Id of the scoring, unique for ever."),
             Field("customer_id", "VARCHAR", "Who was scored."),
-            Field("scored_at", "TIMESTAMP", "End of what was scored (UTC)."),
+            Field("scored_at", "TIMESTAMP", "End of the period that was scored (UTC)."),
             Field("churn_score", "DOUBLE", "How likely the customer is to leave, 0 to 1.", low=0, high=1),
             Field(
                 "declines",

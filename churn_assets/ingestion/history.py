@@ -1,6 +1,6 @@
-"""Events that do not come from Kafka: files of history, and rejects that the contract accepts by now.
+"""Events that do not come from Kafka: files of history, and rejects that the contract accepts today.
 
-Both go through the same validation and the same statements as messages do (`decoding`, `commit`).
+Both pass the same validation and the same statements as messages from Kafka (`decoding`, `commit`).
 """
 
 from collections.abc import Callable, Generator, Sequence
@@ -20,7 +20,7 @@ from churn_assets.rules import INGEST_CHUNK_MESSAGES
 from churn_assets.warehouse.protocol import Transaction, Warehouse
 from churn_assets.warehouse.values import literal
 
-FILE_EPOCH = "file"  # of rejects that come from a file: kafka_topic is its path, kafka_offset the number of its row
+FILE_EPOCH = "file"  # of rejects from a file; their kafka_topic is the file's path, kafka_offset the row number
 _READERS = {
     ".parquet": "read_parquet($file)",
     ".csv": "read_csv($file, header = true, all_varchar = true)",
@@ -34,7 +34,7 @@ class FileError(ChurnError):
 
 
 def find_files(patterns: Sequence[str]) -> list[Path]:
-    """The files that the patterns name, each once; `FileError` for a pattern without one."""
+    """The files that match the patterns, each once; `FileError` for a pattern that matches none."""
     files: dict[Path, None] = {}
     for pattern in patterns:
         found = sorted(glob(pattern, recursive=True))
@@ -51,11 +51,11 @@ def load(
     clock: Callable[[], datetime],
     report: Callable[[Path, Stored], None],
 ) -> Stored:
-    """Store the rows of Parquet or CSV files in a ledger; `report` gets the account so far after each chunk.
+    """Store the rows of Parquet or CSV files in a ledger; `report` gets the totals so far after each chunk.
 
-    Each row counts as an event of the ledger's type, with its columns as payload (names in any case); an `updated_at`
-    that is absent is the file's modification time. A chunk is one transaction, and rows that are stored are duplicates,
-    so a load that was interrupted may simply be repeated. `clock` gives the time (UTC). Raises `FileError`.
+    Each row counts as an event of the ledger's type, with its columns as payload (names in any case). The file's
+    modification time stands in for an absent `updated_at`. A chunk is one transaction, and rows that are already stored
+    are duplicates, so an interrupted load can simply be repeated. `clock` gives the time (UTC). Raises `FileError`.
     """
     if ledger not in LEDGERS:
         raise FileError(f"there is no ledger {ledger}; the ledgers are {', '.join(LEDGERS)}")
@@ -71,9 +71,9 @@ def load(
 
 
 def replay_rejects(warehouse: Warehouse, reason: str | None, clock: Callable[[], datetime]) -> Stored:
-    """Check the rejects (with `reason`, or all) again and store those that the contract accepts by now.
+    """Check the rejects (with `reason`, or all) again and store those that the contract accepts today.
 
-    These keep their line in `event_rejects`, with `replayed_at`; the others stay as they are.
+    The stored ones keep their line in `event_rejects` and get a `replayed_at`; the others stay as they are.
     """
     total = Stored()
     waiting, parameters = _waiting(reason)
@@ -149,7 +149,7 @@ def _columns(connection: duckdb.DuckDBPyConnection, file: Path) -> list[str]:
         rows = connection.execute(f"DESCRIBE SELECT * FROM {_reader(file)}", {"file": str(file)}).fetchall()
     except duckdb.Error as error:
         raise FileError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
-    # A file that was exported from a ledger has its other columns too.
+    # A file that was exported from a ledger also has the columns that ingestion adds.
     return [name for name, *_ in rows if name.lower() not in STORED_COLUMNS]
 
 
@@ -161,9 +161,9 @@ def _refuse_bad_file(file: Path, event_type: EventType) -> None:
 
 
 def _rows_as_events(file: Path, event_type: EventType) -> Generator[pa.Table]:
-    """The rows of a file as messages (`MESSAGE_SCHEMA`), facts in the order of their times, in chunks.
+    """The rows of a file as messages (`MESSAGE_SCHEMA`) in chunks, with facts sorted by time.
 
-    In order of time, a chunk of a ledger has few days, so few of the ledger's files are looked through for duplicates.
+    A sorted chunk covers few days, so the search for duplicates opens few of the ledger's files.
     """
     written = datetime.fromtimestamp(file.stat().st_mtime, UTC).replace(tzinfo=None)
     with duckdb.connect(":memory:") as connection:

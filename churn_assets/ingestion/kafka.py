@@ -1,6 +1,6 @@
-"""What is read from Kafka: which cluster, how far its partitions reach, and the messages of an offset range.
+"""The Kafka client: which cluster, the offsets of its partitions, and the messages of an offset range.
 
-Here belong the client and its settings. What the messages mean is `decoding`, what has been stored is `commit`.
+This module holds the client and its settings. What messages mean is in `decoding`, what is stored in `commit`.
 """
 
 import atexit
@@ -33,18 +33,18 @@ from churn_assets.ingestion.decoding import MESSAGE_SCHEMA
 from churn_assets.rules import INGEST_CHUNK_BYTES, INGEST_CHUNK_MESSAGES
 from churn_assets.settings import Settings
 
-TIMEOUT_SECONDS = 5.0  # for one question to the cluster
-STALL_SECONDS = 30.0  # without a message while reading a range
-# librdkafka waits this long before it asks for more when its queue is full; the default of 1,000 halves the speed.
+TIMEOUT_SECONDS = 5.0  # for one request to the cluster
+STALL_SECONDS = 30.0  # without a message before reading a range fails
+# How long librdkafka waits before it fetches more when its queue is full; the default of 1,000 halves the speed.
 _QUEUE_BACKOFF_MS = 5
-_QUEUE_KILOBYTES = 32 * 1024  # read ahead by the client, of all partitions together
-_QUEUE_MESSAGES = 10_000  # and of each partition, whatever their size
-_BATCH_MESSAGES = 500  # what one call to the client returns; larger calls are slower
-_ARROW_MESSAGES = 25_000  # of one Arrow batch: the engine decodes a chunk's batches in parallel
-# A topic that was made a moment ago, or whose broker has just gone, is about to get a leader.
+_QUEUE_KILOBYTES = 32 * 1024  # that the client reads ahead, over all partitions
+_QUEUE_MESSAGES = 10_000  # that it reads ahead of each partition, whatever their size
+_BATCH_MESSAGES = 500  # per call to the client; larger calls are slower
+_ARROW_MESSAGES = 25_000  # per Arrow batch
+# A topic that was just created, or whose broker has just gone, soon gets a leader.
 _WITHOUT_A_LEADER = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
 _ELECTION_SECONDS = 0.1
-# The client goes on by itself after these; whether it gets anywhere is what the stall shows.
+# The client recovers from these on its own; if it does not, STALL_SECONDS ends the read.
 _PASSING_ERRORS = {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._RESOLVE}
 
 
@@ -53,11 +53,11 @@ class KafkaUnavailableError(ChurnError):
 
 
 class OffsetsGoneError(ChurnError):
-    """Messages that were asked for are not on the cluster; the message names the missing range."""
+    """Requested messages are not on the cluster; the error names the missing range."""
 
 
 class Partition(NamedTuple):
-    """One partition in one life of its topic: offsets of another epoch mean other messages."""
+    """One partition in one epoch of its topic: the same offsets in another epoch mean other messages."""
 
     epoch: str
     topic: str
@@ -84,7 +84,7 @@ class OffsetRange:
 
 @dataclass(frozen=True)
 class Watermarks:
-    """The offsets that a partition holds: from `low` up to but not including `high` (what is committed of it)."""
+    """The offsets that a partition holds: from `low` up to, but not including, `high`, the end of its committed messages."""
 
     low: int
     high: int
@@ -92,7 +92,7 @@ class Watermarks:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Messages (`MESSAGE_SCHEMA`) of one topic, and the ranges that they are all messages of."""
+    """Messages (`MESSAGE_SCHEMA`) of one topic, and the offset ranges that they fill."""
 
     topic: str
     ranges: list[OffsetRange]
@@ -100,10 +100,10 @@ class Chunk:
 
 
 class Cluster:
-    """A cluster that answered when this was made.
+    """A cluster that answered when this object was made.
 
-    `security` are librdkafka's sasl, ssl and security properties. `embedded_id` is given for the embedded broker: it
-    forgets its messages when it stops, as it is meant to, and its next start is another cluster under another id.
+    `security` holds librdkafka's sasl, ssl and security properties. `embedded_id` is set for the embedded broker: it
+    forgets its messages when it stops, and its next start is another cluster with another id.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Cluster:
         return f"Cluster({self.bootstrap_servers})"
 
     def partitions(self, topic: str) -> dict[Partition, Watermarks]:
-        """The partitions of a topic and the offsets each holds; empty where the topic does not exist yet."""
+        """The partitions of a topic and the offsets that each holds; empty if the topic does not exist yet."""
         found = self._metadata().topics.get(topic)
         if found is None or found.error is not None:
             return {}
@@ -133,14 +133,14 @@ class Cluster:
         return {Partition(epoch, *place): Watermarks(low[place], high[place]) for place in places}
 
     def high_watermarks(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
-        """The offset after the last message of each partition, by one request: for who looks several times a second."""
+        """The offset after the last message of each partition, in one request, for callers that poll several times a second."""
         asked = {(partition.topic, partition.number): partition for partition in partitions}
         return {asked[place]: offset for place, offset in self._offsets(asked, OffsetSpec.latest()).items()}
 
     def epoch(self, topic: str) -> str | None:
-        """The life that the topic is in, None where it does not exist: the cluster's id and the topic's.
+        """The current epoch of a topic, made of the cluster's id and the topic's; None if the topic does not exist.
 
-        A topic that was deleted and created again begins anew, and offsets of the old one say nothing about it.
+        A topic that is deleted and created again gets a new epoch; offsets of the old one do not apply to it.
         """
         if self.is_embedded:
             return self.id  # it has no topic ids, and topics are never deleted
@@ -163,7 +163,7 @@ class Cluster:
             yield from self._read_topic(topic, list(of_topic))
 
     def commit_group(self, group: str, offsets: Mapping[Partition, int]) -> None:
-        """Tell Kafka how far a group has come, for whoever watches its lag. The warehouse alone decides what is read."""
+        """Commit a group's offsets to Kafka, so that tools can show its lag. Only the warehouse decides what is read."""
         consumer = Consumer(self._config() | {"group.id": group, "enable.auto.commit": False})
         try:
             positions = [TopicPartition(p.topic, p.number, offset) for p, offset in offsets.items()]
@@ -219,7 +219,7 @@ class Cluster:
             consumer.close()
 
     def _read_chunk(self, consumer: Consumer, topic: str, unfinished: dict[int, OffsetRange]) -> Chunk:
-        """Read the next chunk; `unfinished` keeps what is left of each range, by partition."""
+        """Read the next chunk; `unfinished` holds the rest of each range, by partition."""
         starts = dict(unfinished)
         columns = _Columns()
         batches: list[pa.RecordBatch] = []
@@ -247,8 +247,8 @@ class Cluster:
     def _wanted(
         self, received: list[Message], consumer: Consumer, topic: str, unfinished: dict[int, OffsetRange]
     ) -> list[Message]:
-        """The received messages that lie in their partition's range, whose remainder in `unfinished` they shorten."""
-        # Passes over the whole batch in C: a Python loop over messages would be the slowest part of the ingestion.
+        """The received messages that lie in their partition's range; shortens the ranges in `unfinished` accordingly."""
+        # These calls go over the batch in C; a Python loop over messages would be the slowest part of ingestion.
         if any(map(Message.error, received)):
             ended = {m.partition(): m.offset() for m in received if m.error() is not None and self._is_end(m)}
             received = [m for m in received if m.error() is None]
@@ -261,14 +261,14 @@ class Cluster:
                 received = [m for m in received if m.partition() != number or (asked and m.offset() < asked.end)]  # type: ignore[operator]
             if asked is not None:
                 unfinished[asked.partition.number] = OffsetRange(asked.partition, offset + 1, asked.end)  # type: ignore[operator]
-        # The end of a partition may lie behind its last message: what is between them are markers without one.
+        # The end of a partition can lie after its last message: transaction markers take offsets, too.
         for number in [n for n, rest in unfinished.items() if not len(rest) or ended.get(n, -1) >= rest.end]:  # type: ignore[operator]
             del unfinished[number]
             consumer.pause([TopicPartition(topic, number)])
         return received
 
     def _is_end(self, message: Message) -> bool:
-        """Whether a message that is an event says that its partition has no more; raises where it says something worse."""
+        """Whether an error event marks the end of its partition. False for a passing error; raises for any other."""
         error = message.error()
         assert error is not None
         if error.code() == KafkaError._PARTITION_EOF:
@@ -285,7 +285,7 @@ class Cluster:
         return Consumer(
             self._config()
             | {
-                "group.id": "unused",  # the client wants one; nothing is ever committed to it
+                "group.id": "unused",  # the client requires one; nothing is ever committed to it
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
                 "isolation.level": "read_committed",
@@ -300,7 +300,7 @@ class Cluster:
     def _config(self) -> dict[str, str | int | float | bool]:
         return {
             "bootstrap.servers": self.bootstrap_servers,
-            "log_level": 2,  # the caller hears of an unreachable broker by exception, not on stderr
+            "log_level": 2,  # an unreachable broker is reported by an exception, not on stderr
             **{name: secret.get_secret_value() for name, secret in self._security.items()},
         }
 
@@ -318,9 +318,9 @@ class Cluster:
 
 
 def connect(settings: Settings) -> Cluster:
-    """The cluster that the settings name, else the embedded broker that is running on this home.
+    """The cluster that the settings name, otherwise the embedded broker that runs in this home.
 
-    The connection is kept for the next call of this process: a sensor asks every few seconds.
+    The connection is cached for the next call in this process: a sensor asks every few seconds.
     """
     if settings.kafka_bootstrap_servers is not None:
         return _connection(settings.kafka_bootstrap_servers, tuple(settings.kafka_security.items()), None)
@@ -336,13 +336,13 @@ def connect(settings: Settings) -> Cluster:
 def _connection(
     bootstrap_servers: str, security: tuple[tuple[str, SecretStr], ...], embedded_id: str | None
 ) -> Cluster:
-    # The client's threads need Python to end; when the interpreter is on its way out, each would wait for the other.
+    # The client's threads need the interpreter to end. Without this, the two would wait for each other at exit.
     atexit.register(_connection.cache_clear)
     return Cluster(bootstrap_servers, dict(security), embedded_id)
 
 
 def is_running(broker_file: Path) -> bool:
-    """Whether the process that wrote the broker's file is alive; one that was killed leaves its file behind."""
+    """Whether the process that wrote the broker's file is alive; a killed process leaves its file behind."""
     try:
         os.kill(json.loads(broker_file.read_text())["pid"], 0)
     except ProcessLookupError:
@@ -351,9 +351,7 @@ def is_running(broker_file: Path) -> bool:
 
 
 class _Columns:
-    """Messages taken apart at once: kept as objects, a hundred thousand of them would be gone through by every garbage
-    collection.
-    """
+    """Messages split into columns at once: every garbage collection would walk a hundred thousand message objects."""
 
     def __init__(self) -> None:
         self.partitions: list[int | None] = []
@@ -362,7 +360,7 @@ class _Columns:
         self.values: list[bytes | None] = []
 
     def add(self, messages: list[Message]) -> int:
-        """Add messages; the bytes of their values."""
+        """Add messages; returns the size of their values in bytes."""
         values = list(map(Message.value, messages))
         self.partitions += map(Message.partition, messages)
         self.offsets += map(Message.offset, messages)

@@ -1,7 +1,4 @@
-"""Messages into Kafka: the client that the simulated bank and `churn replay` write with.
-
-What is written belongs to the callers.
-"""
+"""Writes messages to Kafka, for the simulated bank and `churn replay`. The callers decide what is written."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -13,12 +10,12 @@ from churn_assets.ingestion.kafka import Cluster, KafkaUnavailableError, connect
 from churn_assets.settings import Settings
 
 RETRY_SECONDS = 2.0
-FLUSH_SECONDS = 10.0  # for a cluster to confirm what it was sent
-_REPLAY_LINES = 10_000  # whose keys are looked up at once
+FLUSH_SECONDS = 10.0  # for the cluster to confirm all messages
+_REPLAY_LINES = 10_000  # whose keys are extracted at once
 
 
 class Publisher:
-    """Writes to a topic, or to others by name; messages with the same key keep their order."""
+    """Writes to one topic, or to another that `send` names; messages with the same key keep their order."""
 
     def __init__(self, cluster: Cluster, topic: str) -> None:
         self._cluster = cluster
@@ -27,7 +24,7 @@ class Publisher:
         self._producer = cluster.producer(compression_type="zstd", enable_idempotence=True, linger_ms=50)
 
     def send(self, key: bytes | None, value: bytes, topic: str | None = None) -> None:
-        """Hand one message to the client, waiting where its queue is full; to the publisher's own topic unless one is named."""
+        """Hand one message to the client, for the publisher's topic unless `topic` is given. Waits while its queue is full."""
         while True:
             try:
                 self._producer.produce(topic or self._topic, value, key, on_delivery=self._note_failure)
@@ -36,7 +33,7 @@ class Publisher:
                 self._producer.poll(0.1)
 
     def poll(self) -> None:
-        """Let the client note what was delivered, without waiting."""
+        """Let the client process delivery reports, without waiting."""
         self._producer.poll(0)
 
     def flush(self) -> None:
@@ -55,9 +52,9 @@ class Publisher:
 
 
 def wait_for_cluster(settings: Settings, report: Callable[[str], None]) -> Cluster:
-    """The cluster as soon as it answers, reporting each failed attempt: a broker may start after its producer.
+    """Wait until the cluster answers, and report each failed attempt: a broker may start after its producer.
 
-    Only a cluster that the settings name is waited for; `KafkaUnavailableError` where the embedded one does not run.
+    Only a cluster that the settings name is waited for; `KafkaUnavailableError` if the embedded broker does not run.
     """
     while True:
         try:
@@ -70,9 +67,9 @@ def wait_for_cluster(settings: Settings, report: Callable[[str], None]) -> Clust
 
 
 def replay(lines: Iterable[bytes], publisher: Publisher, report: Callable[[int], None]) -> int:
-    """Publish each line that is not blank as it stands, keyed by its customer, else its account; the number published.
+    """Publish each non-blank line as it is, keyed by its customer or else its account; returns the number published.
 
-    Whether a line is a valid event is decided where it is ingested. `report` gets the number so far.
+    Ingestion decides whether a line is a valid event. `report` gets the number so far.
     """
     sent = 0
     pending: list[bytes] = []

@@ -1,7 +1,7 @@
-"""A model as a file. Here belong the format, and what is refused when one is read.
+"""A model as a file: its format, and the checks when a file is read.
 
-The file is a zip of `card.json` (everything but the forest) and `forest.onnx`. Both are data: nothing in them is run when they
-are read, unlike with pickle or joblib. The same model gives the same bytes.
+The file is a zip of `card.json` (everything but the forest) and `forest.onnx`. Both are data: reading them runs no code,
+unlike pickle or joblib. The same model gives the same bytes.
 """
 
 import hashlib
@@ -14,18 +14,18 @@ from typing import Any
 from churn_assets.errors import ChurnError
 from churn_assets.model.scoring import Calibration, Model
 
-FORMAT = 1  # another number is refused: its meaning is not known here
+FORMAT = 1  # a file with another number is refused
 WHAT_NEXT = "; restore it, or choose another model with `churn model rollback`"
 _CARD, _FOREST = "card.json", "forest.onnx"
 _NO_TIME = (1980, 1, 1, 0, 0, 0)
 
 
 class ArtefactError(ChurnError):
-    """The file of a model is missing, damaged or of another format; the message says which."""
+    """A model's file is missing, damaged or of another format; the message says which."""
 
 
 def dumps(model: Model) -> bytes:
-    """The file's bytes."""
+    """The bytes of the model's file."""
     head = {
         "format": FORMAT,
         "features": model.features,
@@ -37,7 +37,7 @@ def dumps(model: Model) -> bytes:
 
 
 def zipped(files: Mapping[str, bytes]) -> bytes:
-    """A zip of contents by name; the same ones in the same order give the same bytes."""
+    """A zip of contents by name; the same contents in the same order give the same bytes."""
     stored = BytesIO()
     with zipfile.ZipFile(stored, "w") as archive:
         for name, content in files.items():
@@ -46,7 +46,7 @@ def zipped(files: Mapping[str, bytes]) -> bytes:
 
 
 def digest(content: bytes) -> str:
-    """What names a file by its content: its SHA-256, in hex."""
+    """The name of a file by its content: the SHA-256, in hex."""
     return hashlib.sha256(content).hexdigest()
 
 
@@ -57,7 +57,7 @@ def loads(content: bytes) -> Model:
             head: dict[str, Any] = json.loads(archive.read(_CARD))
             forest = archive.read(_FOREST)
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise ArtefactError(f"it is not the file of a model, or is damaged ({error})") from error
+        raise ArtefactError(f"it is not a model's file, or it is damaged ({error})") from error
     if head.get("format") != FORMAT:
         raise ArtefactError(f"it has the format {head.get('format')!r}, this version of churn_assets reads {FORMAT}")
     found = head["calibration"]
@@ -71,7 +71,7 @@ def loads(content: bytes) -> Model:
 
 
 def opened(content: bytes, name: str, place: str) -> Model:
-    """The model of a file that was read at a place, or `ArtefactError` where it is not what was stored under the digest."""
+    """The model in a file's content; `ArtefactError` if the content does not match the digest `name`. `place` is for errors."""
     if digest(content) != name:
         raise ArtefactError(f"the model's file {place} is damaged: its content is not what was stored{WHAT_NEXT}")
     try:
@@ -81,5 +81,5 @@ def opened(content: bytes, name: str, place: str) -> Model:
 
 
 def file_name(name: str) -> str:
-    """What the file with a digest is called."""
+    """The name of the file with a digest."""
     return f"{name}.model"

@@ -1,9 +1,8 @@
-"""What models that rows name by the digest of their file say of these rows.
+"""Scores rows with models, where each row names its model by the digest of the model's file.
 
-Here belongs what `predict_churn` and `churn_reasons` are in every warehouse. How columns come in and where the files lie is
-the warehouse's: `serving` for the lake, `snowflake_scoring` for Snowflake. The result follows from the arguments alone. A
-digest that is NULL gives NULL: there is no champion. So does a row with a missing or infinite feature; a check of the
-predictions finds it.
+This is what `predict_churn` and `churn_reasons` do in every warehouse. How columns arrive and where the files are is in
+`serving` for the lake and in `snowflake_scoring` for Snowflake. The result depends only on the arguments. A NULL digest
+gives NULL: there is no champion. So does a row with a missing or infinite feature; a check of the predictions finds it.
 """
 
 from collections.abc import Callable
@@ -24,7 +23,7 @@ Objects: TypeAlias = npt.NDArray[np.object_]
 def answers(
     models: Callable[[str], Model], of_rows: Callable[[Model, Floats], Any], digests: Objects, features: Floats
 ) -> Objects:
-    """For each row what `of_rows` gives with its model, or None; `features` are float32, rows by FEATURES."""
+    """For each row, the result of `of_rows` with its model, or None; `features` are float32, rows by FEATURES."""
     result = np.full(len(features), None, dtype=object)
     known = np.isfinite(features).all(axis=1)
     for digest in {digest for digest in digests if digest is not None}:
@@ -35,7 +34,7 @@ def answers(
 
 
 def servable(read: Callable[[str], bytes], digest: str) -> Model:
-    """The model of the file with a digest, or `ArtefactError` where it cannot say anything of the live features.
+    """The model with a digest; `ArtefactError` if its file is unusable or it was trained on other features.
 
     `read` gives the content of a file by its name, or raises `ModelFileError`.
     """
@@ -48,7 +47,7 @@ def servable(read: Callable[[str], bytes], digest: str) -> Model:
 
 
 def of_live_features(model: Model, digest: str) -> Model:
-    """The same model, or `ArtefactError` where it was trained on others."""
+    """The same model; `ArtefactError` if it was trained on other features."""
     if model.features != FEATURES:
         raise ArtefactError(
             f"the model {digest[:12]} was trained on {', '.join(model.features)}, the live features are"

@@ -1,6 +1,6 @@
-"""One training from end to end, train and judge against the champion; and when it is time for that.
+"""One training from end to end: train, and judge against the champion. Also when a training is due.
 
-Here belongs the order of these steps, for asset, command and Snowflake's procedure alike; each step has a module of its own.
+This module orders the steps for the asset, the command and Snowflake's procedure; each step has its own module.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ from churn_assets.warehouse.protocol import Warehouse
 
 @dataclass(frozen=True)
 class Challenge:
-    """A trained model and what was found of it; `registry.register` makes it the challenger."""
+    """A trained model and the gate's findings; `registry.register` makes it the challenger."""
 
     trained: training.Trained
     gate: Gate
@@ -30,10 +30,10 @@ def challenge(
     champion: Callable[[], tuple[int, Model] | None],
     report: Callable[[str], None] = lambda _: None,
 ) -> Challenge:
-    """Train on rows of the training set and judge; nothing is kept. `TrainingError` where they are too few.
+    """Train on rows of the training set and judge; nothing is stored. `TrainingError` if there are too few rows.
 
-    `champion` gives the version that serves and its model. One that cannot be used any more must not stop the one that takes its
-    place: then the heuristic stands in for it, and `report` is told why.
+    `champion` gives the serving version and its model. An unusable champion must not block its successor: then the heuristic
+    takes its place in the comparison, and `report` gets the reason.
     """
     report(f"training on {len(rows):,} rows")
     trained = training.train(rows)
@@ -48,12 +48,12 @@ def challenge(
 def is_training_due(warehouse: Warehouse, drifted: Sequence[str], now: datetime) -> tuple[bool, str]:
     """Whether a challenger should be trained at `now` (UTC), and why or why not.
 
-    Only where a cut-off has come in that the newest model does not know: of the same rows, the same model would come. Then
-    every week, or at once where checks, named in `drifted`, say that the customers are not those of the training set any more.
+    A training needs a cut-off that the newest model does not know, because the same rows give the same model. With one, a
+    training is due every week, or at once if checks (named in `drifted`) find that customers differ from the training set.
     """
     newest = next(iter(registry.versions(warehouse)), None)
     latest = training_set.latest_cut_off(warehouse)
-    # Asked first, because it is so most of the time, and counting the rows takes longer the more there are.
+    # Checked first: it is the usual case, and counting the rows takes longer the more there are.
     if newest and latest and latest <= newest.latest_cut_off:
         return False, f"version {newest.version} knows the latest cut-off, {latest}"
     try:

@@ -1,4 +1,4 @@
-"""A user's own table of customers as rows to train on. Here belong reading and what is refused; the training is `training`."""
+"""Reads and checks a user's own table of customers as rows to train on. The training is in `training`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class CustomerFileError(ChurnError):
 
 @dataclass(frozen=True)
 class CustomerRows:
-    """Rows as `training.cross_validate` takes them, what they are learned from, and the columns that are not used."""
+    """Rows for `training.cross_validate`, the columns used as features, and the columns that are not used."""
 
     frame: pd.DataFrame
     features: list[str]
@@ -57,5 +57,5 @@ def read_customers(file: Path, label: str, ignore: Sequence[str] = ()) -> Custom
 def _read(file: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(file) if file.suffix.lower() in (".parquet", ".pq") else pd.read_csv(file)
-    except (OSError, ValueError) as error:  # pandas' and pyarrow's own errors are ValueErrors
+    except (OSError, ValueError) as error:  # errors of pandas and pyarrow are ValueErrors
         raise CustomerFileError(f"{file} cannot be read: {str(error).splitlines()[0]}") from error

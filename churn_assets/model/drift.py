@@ -1,7 +1,7 @@
-"""Whether the champion still fits the bank: the customers it scores, the scores it gives, and what became of its probabilities.
+"""Whether the champion still fits the bank: the customers it scores, its scores, and whether its probabilities came true.
 
-Here belong the comparison and the verdicts, pure: rows in, findings out. The index is `stability`, the measures are `metrics`;
-reading, drawing and what follows from a verdict are elsewhere.
+This module holds the comparison and the verdicts as pure functions: rows in, findings out. The index is in `stability`, the
+measures in `metrics`; reading, drawing and acting on a verdict are elsewhere.
 """
 
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from churn_assets.model.metrics import Evaluation, bins, evaluate
 from churn_assets.model.scoring import Model, score
 from churn_assets.model.stability import SCORE, Reference
 
-MIN_LEAVERS = 20  # and as many who stayed; of fewer even the intervals mean nothing
-WEEKS = 13  # of the latest cut-offs that probabilities are judged by: older ones would hide what goes wrong now
+MIN_LEAVERS = 20  # and as many who stayed; with fewer, even the intervals mean nothing
+WEEKS = 13  # of latest cut-offs that probabilities are judged on; older ones would hide a current problem
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Shift:
 
     reference: Reference
     shares: tuple[float, ...]
-    """Of the live customers, by bin of the reference; the last is outside of all."""
+    """Shares of the live customers, by bin of the reference; the last one is outside all bins."""
     index: float
     limit: float
 
@@ -38,32 +38,32 @@ class Shift:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the customers at the cut-offs after the model's test, and what the model said on those evenings."""
+    """Who left after the cut-offs that follow the model's test, against the model's probabilities at those cut-offs."""
 
     cut_offs: list[date]
     rows: int
     leavers: int
-    """Customers who left; one of them may be a row of several cut-offs."""
+    """Customers who left; one customer may have rows at several cut-offs."""
     needed: int
-    """As many more of them (or of customers who stayed, should these be fewer) before anything can be said."""
+    """How many more leavers (or customers who stayed, if those are fewer) are needed for a verdict."""
     evaluation: Evaluation | None = None
     expected_share: float | None = None
     """The mean probability."""
     observed_share: float | None = None
-    """Of the rows, who left."""
+    """The share of rows whose customer left."""
     curve: tuple[tuple[float, float], ...] = ()
     """By calibration bin, expected and observed share."""
 
 
 @dataclass(frozen=True)
 class Drift:
-    """What was found of a champion."""
+    """The findings about a champion."""
 
     customers: int
     features: dict[str, Shift]
-    """Empty where there are no customers."""
+    """Empty if there are no customers."""
     score: Shift | None
-    """None as long as nobody has a score of this model."""
+    """None while no customer has a score of this model."""
     outcome: Outcome
 
     @property
@@ -80,12 +80,12 @@ class Drift:
     def scores_are_stable(self) -> Verdict:
         """The score is not beyond its limit."""
         if self.score is None:
-            return Verdict(True, "nothing to compare yet: no prediction is of this model")
+            return Verdict(True, "nothing to compare yet: no prediction comes from this model")
         return Verdict(self.score.is_stable, _words(SCORE, self.score))
 
     @property
     def probabilities_hold(self) -> Verdict:
-        """The calibration error, less what chance may have made of it, would pass the gate."""
+        """The calibration error, less the part that chance can explain, would pass the gate."""
         found = self.outcome
         seen = f"{found.rows} rows of {len(found.cut_offs)} cut-offs since the test"
         if found.evaluation is None:
@@ -98,10 +98,11 @@ class Drift:
 
 
 def drift(model: Model, live: pd.DataFrame, matured: pd.DataFrame) -> Drift:
-    """Compare a model with the customers of now and of the cut-offs after its test.
+    """Compare a model with today's customers and with those at the cut-offs after its test.
 
-    `live` has a row of each customer with the model's features and `score`, missing where it is not of this model; `matured`
-    has rows of the training set after `training.last_tested`. The windows of 30 days smooth the rhythm of weeks and pay days.
+    `live` has one row per customer with the model's features and `score`, which is missing if it comes from another model.
+    `matured` has the rows of the training set after `training.last_tested`. The features' windows of 30 days smooth out weeks
+    and pay days.
     """
     reference: dict[str, Reference] = model.card["reference"]
     return Drift(
@@ -113,9 +114,9 @@ def drift(model: Model, live: pd.DataFrame, matured: pd.DataFrame) -> Drift:
 
 
 def outcome(model: Model, rows: pd.DataFrame) -> Outcome:
-    """Score rows of the training set, of the latest WEEKS cut-offs, and compare with who left.
+    """Score the training set's rows of the latest WEEKS cut-offs, and compare with who left.
 
-    The features are the live ones of those evenings, so these are the probabilities that the model gave, or would have given.
+    Their features are the live features of those days, so the model gave, or would have given, these probabilities then.
     """
     cut_offs = sorted(set(rows["cut_off"]))[-WEEKS:]
     rows = rows[rows["cut_off"].isin(cut_offs)]

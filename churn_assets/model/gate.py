@@ -1,4 +1,4 @@
-"""Whether a newly trained model may take the champion's place. Here belong the rules; what follows from them is elsewhere."""
+"""The rules by which a newly trained model may replace the champion. Acting on a verdict is elsewhere."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from churn_assets.rules import MAX_CALIBRATION_ERROR, MAX_RELATIVE_CALIBRATION_E
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether one rule holds, and in words what was found."""
+    """Whether one rule holds, and the finding in words."""
 
     passed: bool
     finding: str
@@ -18,12 +18,12 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Gate:
-    """What was found of a challenger on the test rows."""
+    """The findings about a challenger on the test rows."""
 
     incumbent: str
-    """What it was compared with: `version 3`, or `the heuristic` as long as no model serves."""
+    """What it was compared with: `version 3`, or `the heuristic` if no model serves."""
     gain: Measure
-    """ROC AUC of the challenger less that of the incumbent, on the same rows."""
+    """ROC AUC of the challenger minus that of the incumbent, on the same rows."""
     not_worse: Verdict
     calibrated: Verdict
 
@@ -34,10 +34,10 @@ class Gate:
 
 
 def judge(trained: Trained, champion: tuple[str, Model] | None) -> Gate:
-    """Judge a challenger against the champion (its name and the model), or against the heuristic where there is none.
+    """Judge a challenger against the champion (its name and model), or against the heuristic if there is no champion.
 
-    Not worse: the interval of the difference in ROC AUC reaches zero at least. A challenger that is as good takes the place,
-    because it has learned from later customers.
+    "Not worse" means that the interval of the difference in ROC AUC reaches at least zero. An equally good challenger passes,
+    because it has learned from more recent customers.
     """
     test = trained.test
     incumbent, scores = (
@@ -57,9 +57,10 @@ def judge(trained: Trained, champion: tuple[str, Model] | None) -> Gate:
 
 
 def calibration_verdict(found: Evaluation) -> Verdict:
-    """Whether probabilities of which this was found may be used: their expected calibration error is small, beyond noise.
+    """Whether probabilities with this evaluation may be used: their expected calibration error beyond noise is small.
 
-    Where few leave, an error of 0.02 would let pass a model that says nothing, so a part of their share bounds it as well.
+    If few customers leave, a model that says nothing could have an error below 0.02. So a fraction of the leavers' share is
+    a second bound.
     """
     left_share = found.leavers / found.rows
     allowed = min(MAX_CALIBRATION_ERROR, MAX_RELATIVE_CALIBRATION_ERROR * left_share)

@@ -1,7 +1,7 @@
-"""How good probabilities are, with intervals. Here belong the measures; what is measured and what must hold is elsewhere.
+"""Measures of how good probabilities are, with intervals. What is measured, and what must hold, is decided elsewhere.
 
-A customer appears once at each cut-off, and these rows are no independent evidence. So intervals come from drawing customers,
-not rows, with replacement (the cluster bootstrap: Cameron, Gelbach & Miller, "Bootstrap-Based Improvements for Inference with
+A customer has a row at each cut-off, and these rows are not independent. So intervals come from drawing customers, not rows,
+with replacement (the cluster bootstrap: Cameron, Gelbach & Miller, "Bootstrap-Based Improvements for Inference with
 Clustered Errors", 2008), percentile method.
 """
 
@@ -20,7 +20,7 @@ Interval: TypeAlias = tuple[float, float]
 CONFIDENCE = 0.95  # two-sided
 RESAMPLES = 200
 CALIBRATION_BINS = 10
-LIFT_AT = 50  # customers with the highest probability at a cut-off: as many as one run writes to
+LIFT_AT = 50  # customers with the highest probability at a cut-off, as many as one run writes to
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,20 @@ class Evaluation:
     leavers: int
     roc_auc: Measure
     pr_auc: Measure
-    """Average precision: of rows in order of probability. By chance it is the share of leavers."""
+    """Average precision over rows in order of probability. A random order gives the share of leavers."""
     calibration_error: Measure
-    """Expected calibration error: mean distance of probability and share of leavers in bins of as many rows each."""
+    """Expected calibration error: mean distance between probability and share of leavers, in bins of equally many rows."""
     brier: Measure
-    """Mean squared distance of probability and what happened."""
+    """Mean squared distance between probability and outcome."""
     lift: Measure
-    """How many times more leavers are among the LIFT_AT highest of each cut-off than among all."""
+    """Share of leavers among the LIFT_AT highest of each cut-off, as a multiple of their share among all."""
     calibration_error_beyond_noise: float
-    """The calibration error less what chance makes of it in all but 5 % of cases; 0 where that is all of it.
+    """The calibration error minus what chance explains in all but 5 % of cases; 0 if chance explains all of it.
 
-    Distances do not cancel out, so few rows give an error to perfect probabilities too, and drawing them anew adds to it: the
-    interval of the calibration error lies above the true error. What a draw adds to each bin's gap is what chance has added to it
-    before, and the error of the true gaps is at least the error that was found less the sum of these (triangle inequality).
+    Distances do not cancel out. So with few rows even perfect probabilities have an error, and each bootstrap draw adds to it:
+    the interval of the calibration error lies above the true error. What a draw adds to the gap of each bin estimates what
+    chance added to it in the first place. The error of the true gaps is at least the found error minus the sum of these
+    additions (triangle inequality).
     """
 
 
@@ -81,9 +82,9 @@ def evaluate(
 def auc_gain(
     left: npt.ArrayLike, of: npt.ArrayLike, over: npt.ArrayLike, customers: npt.ArrayLike, seed: int = 0
 ) -> Measure:
-    """By how much the ROC AUC `of` one score is above that of another, on the same rows.
+    """How much the ROC AUC `of` one score exceeds that of the score `over`, on the same rows.
 
-    The two are measured on the same drawn customers, so that what makes a sample hard for both does not count as noise.
+    Both are measured on the same drawn customers, so that a sample that is hard for both does not count as noise.
     """
     one, other = Outcomes(left, of), Outcomes(left, over)
 
@@ -95,28 +96,28 @@ def auc_gain(
 
 
 def resamples(customers: npt.ArrayLike, left: Floats, seed: int) -> Iterator[Floats]:
-    """RESAMPLES times, how often each row counts where customers are drawn with replacement, both classes among them."""
+    """RESAMPLES times, the weight of each row when customers are drawn with replacement, with both classes present."""
     _, who = np.unique(np.asarray(customers), return_inverse=True)
     size = int(who.max()) + 1
     rng = np.random.default_rng(seed)
     drawn = 0
     while drawn < RESAMPLES:
         weight = np.bincount(rng.integers(size, size=size), minlength=size).astype(np.float64)[who]
-        # Without leavers, or with nobody else, there is nothing to measure.
+        # With only leavers, or none, there is nothing to measure.
         if 0 < (weight * left).sum() < weight.sum():
             drawn += 1
             yield weight
 
 
 def bins(probability: Floats) -> Ints:
-    """The calibration bin of each row, 0 to CALIBRATION_BINS - 1: in order of probability, equal ones together."""
+    """The calibration bin of each row, 0 to CALIBRATION_BINS - 1: in order of probability, equal ones in one bin."""
     order = np.sort(probability)
     edges = order[(np.arange(1, CALIBRATION_BINS) * len(order)) // CALIBRATION_BINS]
     return np.searchsorted(edges, probability, side="right")
 
 
 class Outcomes:
-    """Probabilities beside what happened, put in order once for many measurements; a weight counts a row so often."""
+    """Probabilities and outcomes, sorted once for many measurements; a weight says how often a row counts."""
 
     def __init__(self, left: npt.ArrayLike, probability: npt.ArrayLike, cut_offs: npt.ArrayLike | None = None) -> None:
         self.left = np.asarray(left, dtype=np.float64)
@@ -135,7 +136,7 @@ class Outcomes:
                 self._cut_offs.append((rows, rank, int(rank.max()) + 1))
 
     def roc_auc(self, weight: Floats) -> float:
-        """The chance that a leaver has the higher score than one who stays; equal scores count half."""
+        """The chance that a leaver has a higher score than a customer who stays; equal scores count half."""
         left, stayed = self._by_rank(weight)
         below = np.cumsum(stayed) - stayed
         return float((left * (below + stayed / 2)).sum() / (left.sum() * stayed.sum()))
@@ -148,15 +149,15 @@ class Outcomes:
         return float((precision * left).sum() / left.sum())
 
     def calibration_error(self, weight: Floats) -> float:
-        """Mean over the bins, by their rows, of how far share of leavers and mean probability are apart."""
+        """Mean over the bins, weighted by rows, of the distance between share of leavers and mean probability."""
         return float(np.abs(self._gaps(weight)).sum() / weight.sum())
 
     def calibration_shift(self, weight: Floats) -> float:
-        """How far the gaps of the bins are from those of all rows, added up like the calibration error."""
+        """How far the bins' gaps are from those without weights, summed like the calibration error."""
         return float(np.abs(self._gaps(weight) - self._gaps_of_all).sum() / len(self.left))
 
     def brier(self, weight: Floats) -> float:
-        """Mean squared distance."""
+        """Mean squared distance between probability and outcome."""
         return float((weight * (self.left - self.probability) ** 2).sum() / weight.sum())
 
     def lift(self, weight: Floats) -> float:
@@ -166,7 +167,7 @@ class Outcomes:
             every = np.bincount(rank, weight[rows], ranks)
             left = np.bincount(rank, weight[rows] * self.left[rows], ranks)
             room = LIFT_AT - (np.cumsum(every) - every)
-            # Of those who have the last score together, each is among the highest to the same part.
+            # Customers who tie for the last place each count as the same fraction.
             share = np.clip(np.divide(room, every, out=np.zeros_like(every), where=every > 0), 0, 1)
             found += float((share * left).sum())
             taken += float((share * every).sum())
@@ -189,6 +190,6 @@ def _measured(
 
 
 def interval(drawn: Floats) -> Interval:
-    """Where CONFIDENCE of the drawn values lie."""
+    """The interval that holds the share CONFIDENCE of the drawn values."""
     low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return float(low), float(high)

@@ -1,7 +1,7 @@
-"""Why a model finds a customer at risk, in the words that the heuristic has for the same things.
+"""Why a model rates a customer at risk, in the heuristic's words for the same features.
 
-Here belongs the wording. The numbers are `scoring.contributions`. A reason says what the model goes by, not what makes the
-customer leave.
+This module holds the wording; the numbers come from `scoring.contributions`. A reason says what the model relies on, not
+what makes the customer leave.
 """
 
 from itertools import compress
@@ -11,12 +11,12 @@ import numpy as np
 from churn_assets.model.scoring import Floats, Model, contributions
 from churn_assets.rules import RISK_RULES
 
-REASONS = 3  # named at most
-LEAST_SHARE = 0.1  # of what is above a typical customer, that a feature must add to be named
+REASONS = 3  # at most
+LEAST_SHARE = 0.1  # of the score above a typical customer's, which a feature must add to be named
 NO_EVENTS = "no events in 30 days"
 _COUNTS = ("txn_count_30d", "error_count_30d", "support_cases_30d", "active_days_30d")
 _BY_RULE = {(rule.feature, rule.operator): rule.reason for rule in RISK_RULES}
-# Above and below what is typical. The rules have words for five of these.
+# For values above and below the typical one. The rules have the words for five of these.
 _WORDS = {
     ("total_spend_30d", ">"): "high spending",
     ("total_spend_30d", "<"): "low spending",
@@ -32,10 +32,10 @@ _WORDS = {
 
 
 def reasons(model: Model, features: Floats) -> list[str]:
-    """For each row, up to REASONS reasons separated by semicolons, the strongest first; "" where nothing stands out.
+    """For each row, up to REASONS reasons separated by semicolons, the strongest first; "" if nothing stands out.
 
-    `features` are float32, rows by the model's features, all finite. A customer of whom nothing was seen in the window is
-    named as such: then the score rests on that alone.
+    `features` are float32, rows by the model's features, all finite. A customer without any event in the window gets
+    NO_EVENTS, because the score then depends on that alone.
     """
     found = contributions(model, features)
     silent = np.all([features[:, model.features.index(name)] == 0 for name in _COUNTS], axis=0)

@@ -1,8 +1,8 @@
-"""The models that were trained, and which of them serves. Here belong their places and every change of these.
+"""The trained models, which of them serves, and every change of their status.
 
-A model is a challenger when it has been trained, champion when it serves, and archived when another took its place or was
-trained after it. The row of the champion in `churn_champion` is what the predictions read: changing it is a change of their
-source, so they are computed anew like after any other.
+A model is the challenger after its training, the champion while it serves, and archived when another has replaced it or was
+trained after it. The predictions read the champion's row in `churn_champion`. A change of that row is a change of their
+source, so they are recomputed as after any other change.
 """
 
 import json
@@ -27,7 +27,7 @@ _BY_TRAINING = "training"
 
 
 class RegistryError(ChurnError):
-    """There is no such model, or it may not be moved there; the message says what may be done instead."""
+    """There is no such model, or its status may not change so; the message says what to do instead."""
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,12 @@ class Version:
 
     @property
     def latest_cut_off(self) -> date:
-        """The last day that it was trained or judged on."""
+        """The last cut-off that it was trained or judged on."""
         return last_tested(self.card)
 
 
 def register(warehouse: Warehouse, model: Model, gate: Gate, now: datetime) -> int:
-    """Keep a model as the challenger, in place of the one there was; its version. Its file is written before its row."""
+    """Store a model as the challenger, which replaces the current one; returns its version. The file is written first."""
     content = artefact.dumps(model)
     name = artefact.digest(content)
     warehouse.store_model(artefact.file_name(name), content)
@@ -60,7 +60,7 @@ def register(warehouse: Warehouse, model: Model, gate: Gate, now: datetime) -> i
 
 
 def add(tx: Statements, name: str, model: Model, gate: Gate, now: datetime) -> int:
-    """The part of `register` in the tables, for a model whose file is stored under the digest `name`; its version."""
+    """The part of `register` in the tables, for a model whose file is stored under the digest `name`; returns its version."""
     (newest,) = tx.rows("SELECT coalesce(max(version), 0) FROM churn_models")[0]
     version = newest + 1
     challengers = [found for (found,) in tx.rows("SELECT version FROM churn_models WHERE status = 'challenger'")]
@@ -75,12 +75,12 @@ def add(tx: Statements, name: str, model: Model, gate: Gate, now: datetime) -> i
 
 
 def promote(warehouse: Warehouse, version: int, now: datetime, by: str, reason: str, *, force: bool = False) -> None:
-    """Let a version serve; the champion is archived. `RegistryError` where it failed the gate, unless `force`."""
+    """Let a version serve; the champion is archived. `RegistryError` if it failed the gate, unless `force`."""
     warehouse.transact(lambda tx: _promote(tx, version, now, by, reason, force=force))
 
 
 def rollback(warehouse: Warehouse, now: datetime, by: str, reason: str) -> int:
-    """Let the version serve that did before the champion was first promoted; which."""
+    """Let the version serve that served before the champion was first promoted; returns that version."""
 
     def back(tx: Transaction) -> int:
         serving = [
@@ -91,7 +91,7 @@ def rollback(warehouse: Warehouse, now: datetime, by: str, reason: str) -> int:
         ]
         earlier = serving[: serving.index(serving[-1])] if serving else []
         if not earlier:
-            raise RegistryError("there is no champion before this one to go back to; see `churn model list`")
+            raise RegistryError("there is no champion before this one; see `churn model list`")
         _promote(tx, earlier[-1], now, by, reason, force=True)
         return earlier[-1]
 
@@ -110,13 +110,13 @@ def versions(warehouse: Warehouse) -> list[Version]:
 
 
 def champion(warehouse: Warehouse) -> tuple[int, Model] | None:
-    """The version that serves and its model, or None where none does; `ArtefactError` where its file cannot be used."""
+    """The serving version and its model, or None if no model serves; `ArtefactError` if its file cannot be used."""
     found = warehouse.query(CHAMPION, [SERVES]).to_pylist()
     return (found[0]["version"], servable(warehouse.read_model, found[0]["artefact"])) if found else None
 
 
 def serving_since(warehouse: Warehouse) -> datetime | None:
-    """When the champion was promoted (UTC); None as long as no prediction is of it."""
+    """When the champion was promoted (UTC); None while no prediction comes from it."""
     return warehouse.query(
         "SELECT max(log.changed_at) AS promoted_at FROM churn_champion AS champion INNER JOIN churn_model_log AS log"
         " ON champion.version = log.version AND log.status = 'champion'"
@@ -136,7 +136,7 @@ def _promote(tx: Statements, version: int, now: datetime, by: str, reason: str, 
         failed = "; ".join(
             verdicts[rule]["finding"] for rule in ("not_worse", "calibrated") if not verdicts[rule]["passed"]
         )
-        raise RegistryError(f"version {version} failed the gate: {failed}; --force promotes it nevertheless")
+        raise RegistryError(f"version {version} failed the gate: {failed}; --force promotes it anyway")
     serving = [other for (other,) in tx.rows("SELECT version FROM churn_models WHERE status = 'champion'")]
     _move(tx, serving, "archived", now, by, f"version {version} was promoted")
     _move(tx, [version], "champion", now, by, reason)

@@ -1,7 +1,7 @@
-"""A trained model and what it says of customers: probabilities and what they come from.
+"""A trained model and what it says about customers: probabilities, and the features that cause them.
 
-Here belong the pure functions that every engine calls: the lake's SQL, Snowflake's `PREDICT_CHURN`, the reports. Arrays in,
-arrays out. How a model is trained, kept or chosen is elsewhere; scikit-learn is not needed here, so that a process that only
+This module holds the pure functions, arrays in and arrays out, that the lake's SQL, Snowflake's `PREDICT_CHURN` and the
+reports call. How a model is trained, stored or chosen is elsewhere. Nothing here needs scikit-learn, so a process that only
 scores starts a second earlier.
 """
 
@@ -17,12 +17,12 @@ from churn_assets.model.forest import Floats, Forest, read
 
 
 class FeatureError(ChurnError):
-    """Features are missing, infinite or of another model; the message names them."""
+    """Features are missing or infinite, or belong to another model; the message names them."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """From the share of trees' votes to a probability: `isotonic` between knots, or a `sigmoid` of the log odds."""
+    """Maps the trees' votes to a probability: `isotonic` between knots, or a `sigmoid` of the log odds."""
 
     method: Literal["isotonic", "sigmoid"]
     x: tuple[float, ...]
@@ -46,9 +46,9 @@ class Model:
     forest: bytes
     calibration: Calibration
     typical: tuple[float, ...]
-    """Each feature's median over the customers who stayed: what a customer is compared with for the reasons."""
+    """Each feature's median over the customers who stayed; the reasons compare a customer with it."""
     card: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """What is worth knowing of it, JSON-serializable."""
+    """Facts about the model and its training, JSON-serializable."""
 
     @cached_property
     def _trees(self) -> Forest:
@@ -72,17 +72,18 @@ def score(model: Model, features: Any) -> Floats:
 
 
 def score_matrix(model: Model, features: Floats) -> Floats:
-    """Like `score`, of float32 rows whose columns are the model's features, all finite."""
+    """Like `score`, for float32 rows whose columns are the model's features, all finite."""
     return model.calibration(model.votes(features)) if len(features) else np.empty(0)
 
 
 def contributions(model: Model, features: Floats) -> Floats:
-    """How much each feature raises each customer's votes above those of the typical one: rows by features, float32 in.
+    """How much each feature raises each customer's votes above the typical customer's. Rows by features; input is float32.
 
-    The mean of two effects: of setting the feature as it is on the typical customer, and as it is typical on this one. That
-    is the Shapley value against the typical customer where features interact in pairs only, and an approximation where
-    three or more do (Shapley weighs all 2^k orders; these are the first and the last place). It takes 2 k + 2 scorings instead
-    of 2^k. Votes, not probabilities: an isotonic calibration has steps on which a feature would seem to do nothing.
+    The result is the mean of two effects: giving the typical customer this customer's value, and giving this customer the
+    typical value. If features interact only in pairs, that is the Shapley value against the typical customer; if three or
+    more interact, it is an approximation (Shapley weighs all 2^k subsets; these are the smallest and the largest). It takes
+    2 k + 2 scorings instead of 2^k. It uses votes, not probabilities, because isotonic calibration has steps on which a
+    feature would seem to have no effect.
     """
     rows, count = features.shape
     if not rows:
@@ -99,22 +100,22 @@ def contributions(model: Model, features: Floats) -> Floats:
 
 
 def matrix_of(frame: Any, features: Sequence[str]) -> Floats:
-    """Those columns of a DataFrame as float32, rows by features; what that cannot hold becomes infinite."""
+    """The columns `features` of a DataFrame as float32, rows by features; values too large for float32 become infinite."""
     with np.errstate(over="ignore"):
         return frame[list(features)].to_numpy(np.float32)
 
 
 def refuse_unknown(features: Floats, names: Sequence[str]) -> None:
-    """`FeatureError` where a value is missing or infinite, saying in which features and how often."""
+    """Raise `FeatureError` if a value is missing or infinite; the message says in which features and how often."""
     unknown = (~np.isfinite(features)).sum(axis=0)
     if unknown.any():
         found = ", ".join(f"{name}: {count}" for name, count in zip(names, unknown, strict=True) if count)
         raise FeatureError(
-            f"of {len(features)} rows some have missing or infinite features ({found}); mend or leave them out"
+            f"some of the {len(features)} rows have missing or infinite features ({found}); fix them or leave them out"
         )
 
 
 def log_odds(votes: Floats) -> Floats:
-    """Of votes, 0 to 1; those of nearly nobody and nearly everybody are held off infinity."""
+    """The log odds of votes, 0 to 1; votes close to 0 and 1 are clipped to keep the result finite."""
     inside = np.clip(votes, 1e-4, 1 - 1e-4)
     return np.log(inside / (1 - inside))

@@ -1,6 +1,6 @@
-"""The champion within the lake's SQL: `predict_churn` and `churn_reasons`, as `PREDICT_CHURN` is within Snowflake's.
+"""The functions `predict_churn` and `churn_reasons` for the lake's SQL, the counterparts of those in Snowflake.
 
-Here belongs what DuckDB needs to call them; what they say is in `by_digest`.
+This module holds what DuckDB needs to call them; what they compute is in `by_digest`.
 """
 
 from collections.abc import Callable
@@ -45,7 +45,7 @@ def _over_arrow(
         features = np.column_stack([column.to_numpy() for column in values]).astype(np.float32)
         return pa.array(answers(models, of_rows, digests.to_numpy(), features), type_)
 
-    # DuckDB counts the parameters of the function that it is given.
+    # DuckDB counts the parameters of the function.
     names = ["digest", *FEATURES]
     call.__signature__ = Signature([Parameter(name, Parameter.POSITIONAL_ONLY) for name in names])  # type: ignore[attr-defined]
     return call

@@ -1,6 +1,7 @@
 """TRAIN_CHURN_MODEL, PREDICT_CHURN and CHURN_REASONS as objects of a Snowflake schema, and the code that they run.
 
-By documentation only: it has not met a live account. What runs in them is `snowflake_training` and `snowflake_scoring`.
+It was written from the documentation and has not run in a live account. Their code is in `snowflake_training` and
+`snowflake_scoring`.
 https://docs.snowflake.com/en/sql-reference/sql/create-function
 https://docs.snowflake.com/en/developer-guide/udf/python/udf-python-packages
 """
@@ -14,18 +15,18 @@ from churn_assets.model.by_digest import PREDICT, REASONS
 from churn_assets.project_files import contents, modules_behind
 from churn_assets.rules import FEATURES
 
-REPOSITORY = "snowflake.snowpark.pypi_shared_repository"  # PyPI, so that there is what is here
+REPOSITORY = "snowflake.snowpark.pypi_shared_repository"  # PyPI, so that the same versions exist as here
 SCORING_PACKAGES = ("numpy", "onnx", "pandas", "snowflake-snowpark-python")
 TRAINING_PACKAGES = (*SCORING_PACKAGES, "pyarrow", "scikit-learn", "skl2onnx", "sqlglot")
 _SCORING, _TRAINING = "churn_assets.model.snowflake_scoring", "churn_assets.model.snowflake_training"
 
 
 def statements(schema: str, code: bytes) -> list[str]:
-    """What creates the stage, and then, once the code is on it, the procedure and the functions.
+    """The statements that create the stage and, once the code is on it, the procedure and the functions.
 
-    A function that exists is not replaced: a dynamic table that calls it would fail at its next incremental refresh. Where new
-    code is wanted in it, drop it, deploy, create the predictions again with `dbt run --full-refresh`, and their stream after
-    them. A new model needs none of this. The stage is encrypted by the server, as files that functions open must be.
+    An existing function is not replaced, because a dynamic table that calls it would fail at its next incremental refresh. To
+    give it new code, drop it, deploy, recreate the predictions with `dbt run --full-refresh`, and then their stream. A new
+    model needs none of this. The stage is encrypted by the server, which functions require for files that they open.
     """
     columns = ", ".join(["digest VARCHAR", *(f"{name} FLOAT" for name in FEATURES)])
     return [
@@ -42,30 +43,30 @@ def statements(schema: str, code: bytes) -> list[str]:
 
 
 def upload(schema: str, code: bytes, folder: str = "") -> str:
-    """What puts the code on the stage, from the file of its name in a folder of this machine; it may be there already."""
+    """The statement that puts the code on the stage, from its file in a local folder; it may already be on the stage."""
     place, _, name = _place(schema, code).rpartition("/")
     return f"PUT 'file://{folder}{name}' {place} AUTO_COMPRESS = FALSE"
 
 
 def package_zip(modules: Sequence[str] = (_SCORING, _TRAINING)) -> bytes:
-    """These modules and all that they need, as a zip to import them from; the same code gives the same bytes."""
+    """These modules and everything they import, as a zip; the same code gives the same bytes."""
     return zipped(contents(modules_behind(*modules)))
 
 
 def imports(schema: str, code: bytes) -> str:
-    """What of a function or procedure names the code on the stage."""
+    """The clause of a function or procedure that names its code on the stage."""
     return f"IMPORTS = ('{_place(schema, code)}')"
 
 
 def _place(schema: str, code: bytes) -> str:
-    # By its content, so that a function keeps the code that it was created with.
+    # Named by its content, so that a function keeps the code that it was created with.
     return f"@{schema}.churn_models/churn_assets-{digest(code)[:12]}.zip"
 
 
 def packages(names: Sequence[str]) -> str:
-    """What of a function or procedure names its runtime and packages.
+    """The clauses of a function or procedure that name its runtime and packages.
 
-    They are those of this process, so those of uv.lock; it has some in several versions, each for other versions of Python.
+    The versions are those of this process: uv.lock holds some packages in several versions, for different Python versions.
     """
     runtime = f"{sys.version_info.major}.{sys.version_info.minor}"
     pinned = ", ".join(f"'{name}=={version(name)}'" for name in names)

@@ -1,7 +1,7 @@
-"""What runs within Snowflake's procedure TRAIN_CHURN_MODEL: one training from end to end, over its tables and its stage.
+"""The code of Snowflake's procedure TRAIN_CHURN_MODEL: one training from end to end, on Snowflake's tables and stage.
 
-By documentation only: it has not met a live account. Training, judging and registering are the functions that the lake calls,
-too. `snowflake_functions` registers the procedure, and lists the packages that there are.
+It was written from the documentation and has not run in a live account. Training, judging and registering are the same
+functions as for the lake. `snowflake_functions` registers the procedure and lists the available packages.
 """
 
 import json
@@ -23,12 +23,12 @@ from churn_assets.model.snowflake_scoring import staged_model
 from churn_assets.rules import FEATURES, TRAINING_WEEKS
 from churn_assets.warehouse.protocol import Statements
 
-STAGE = "@churn_models"  # a procedure with its owner's rights finds it, and the tables, in its own schema
+STAGE = "@churn_models"  # a procedure with owner's rights finds it, and the tables, in its own schema
 T = TypeVar("T")
 
 
 class Tables(Protocol):
-    """Where the registry's tables are."""
+    """Gives access to the registry's tables."""
 
     def transact(self, work: Callable[[Statements], T], /) -> T:
         """Run `work` in one transaction."""
@@ -36,12 +36,12 @@ class Tables(Protocol):
 
 
 def train_churn_model(session: Session) -> str:
-    """The handler of TRAIN_CHURN_MODEL: train a challenger, judge it and keep it; what was found, as JSON."""
+    """The handler of TRAIN_CHURN_MODEL: train a challenger, judge it and store it; returns the findings as JSON."""
     return json.dumps(train_and_keep(session, SnowparkTables(session), utc_now()))
 
 
 def train_and_keep(session: Session, tables: Tables, now: datetime) -> dict[str, Any]:
-    """Train a challenger at `now` (UTC) and keep it; its version, the gate's verdicts, the measures, and what was said."""
+    """Train a challenger at `now` (UTC) and store it; returns its version, the verdicts, the measures and the reports."""
     said: list[str] = []
     found = challenge(training_rows(session), lambda: _champion(tables), said.append)
     content = artefact.dumps(found.trained.model)
@@ -70,8 +70,9 @@ def training_rows(session: Session) -> pd.DataFrame:
 class SnowparkTables:
     """The tables of a session's schema; implements `Tables` and `Statements`.
 
-    What another one has locked is waited for, so nothing is run again. But two trainings at once could take the same version:
-    Snowflake reads what was committed, and checks no key. One task calls the procedure, and a task runs once at a time.
+    A transaction waits for the locks of others, so nothing is retried. But two trainings at once could take the same version,
+    because Snowflake reads what was committed and enforces no key. This cannot happen: only one task calls the procedure,
+    and a task does not overlap with itself.
     """
 
     def __init__(self, session: Session) -> None:

@@ -1,12 +1,12 @@
-"""Learning who will leave: a calibrated forest, and an honest look at it beside simpler ways.
+"""Trains a calibrated forest to predict who will leave, and compares it with simpler ways.
 
-`train` is a pure function from the rows of `churn_training_set` to a model and what was found on rows that it never saw. The
-data come and the model goes elsewhere. Nothing here decides whether a model serves.
+`train` is a pure function from the rows of `churn_training_set` to a model and its evaluation on rows that it never saw.
+Reading the rows, storing the model and deciding whether it serves are elsewhere.
 
-Rows are split by time, as the model will be used: it learns from older cut-offs, is calibrated on later ones and judged on the
-latest. Between two parts lie as many days as a label looks ahead, so that what is learned from one part was known before the
-next began (purging: López de Prado, "Advances in Financial Machine Learning", 2018, ch. 7). What was judged is what serves: it is
-not trained again on all rows, so a later test never asks a champion about what it has seen.
+Rows are split by time, because the model predicts the future: it learns from older cut-offs, is calibrated on later ones and
+judged on the latest. Between two parts lie as many days as a label looks ahead, so that the labels of one part were known
+before the next began (purging: López de Prado, "Advances in Financial Machine Learning", 2018, ch. 7). The judged model is
+the one that serves. It is not trained again on all rows, so a later test never uses rows that the champion has seen.
 """
 
 import platform
@@ -36,9 +36,9 @@ from churn_assets.model.stability import SCORE, reference
 from churn_assets.rules import FEATURES, LABEL_DAYS, RISK_RULES
 
 TREES, LEAVES, LEAF_ROWS = 100, 64, 100
-ROWS_PER_TREE = 200_000  # drawn at most, so that a long history does not make training slower without end
-TESTED_SHARE = 0.2  # of the cut-offs, for the test and for the validation each
-MIN_LEAVERS = 30  # in each part; fewer tell nothing of a calibration or a difference
+ROWS_PER_TREE = 200_000  # at most, so that a long history does not make training ever slower
+TESTED_SHARE = 0.2  # of the cut-offs, for the test and again for the validation
+MIN_LEAVERS = 30  # in each part; fewer tell nothing about a calibration or a difference
 IMPORTANCE_REPEATS, IMPORTANCE_ROWS = 5, 50_000
 FOLDS = 5
 _MODEL, _LOGISTIC, _HEURISTIC = "model", "logistic", "heuristic"
@@ -46,7 +46,7 @@ _LIBRARIES = ("scikit-learn", "skl2onnx", "onnx", "numpy")
 
 
 class TrainingError(ChurnError):
-    """The rows are too few or of one kind; the message says how much is missing."""
+    """There are too few rows, or only leavers or only others; the message says how many are missing."""
 
 
 @dataclass(frozen=True)
@@ -60,20 +60,20 @@ class Split:
 
 @dataclass(frozen=True)
 class Trained:
-    """A model and what was found on the test rows."""
+    """A model and its evaluation on the test rows."""
 
     model: Model
     test: pd.DataFrame
-    """customer_id, cut_off, has_left, the features, and a column of scores for each way: `ways`."""
+    """customer_id, cut_off, has_left, the features, and a column of scores for each of `ways`."""
     evaluations: dict[str, Evaluation]
-    """By way: model, logistic (regression on the same rows) and, where the features are the bank's, heuristic."""
+    """By way: model, logistic (regression on the same rows) and, if the features are the bank's, heuristic."""
     importances: dict[str, float]
-    """By feature: the ROC AUC that is lost on the test where the feature's values are shuffled between rows."""
+    """By feature, the ROC AUC lost on the test rows when the feature's values are shuffled between them."""
 
 
 @dataclass(frozen=True)
 class CrossValidated:
-    """What was found of rows that each model had not seen, over all rounds; like in `Trained`."""
+    """The evaluation on rows that each round's model had not seen, over all rounds; fields as in `Trained`."""
 
     evaluations: dict[str, Evaluation]
     importances: dict[str, float]
@@ -82,7 +82,7 @@ class CrossValidated:
 def train(frame: pd.DataFrame, features: Sequence[str] = FEATURES, seed: int = 0) -> Trained:
     """Train on rows with `customer_id`, `cut_off` (date), `has_left` (bool) and `features` (numbers).
 
-    The same rows and seed give the same model. `TrainingError` where there is too little to learn from, `FeatureError` where a
+    The same rows and seed give the same model. `TrainingError` if there is too little to learn from, `FeatureError` if a
     feature is missing or infinite.
     """
     _refuse_unusable(frame, features)
@@ -109,7 +109,7 @@ def train(frame: pd.DataFrame, features: Sequence[str] = FEATURES, seed: int = 0
 
 
 def cross_validate(frame: pd.DataFrame, features: Sequence[str], seed: int = 0) -> CrossValidated:
-    """Train and judge in FOLDS rounds on rows without an order in time: each row is scored by a model that did not see it.
+    """Train and judge in FOLDS rounds on rows without an order in time; each row is scored by a model that has not seen it.
 
     `frame` is like that of `train`; all rows of a customer are held out together. A quarter of the others calibrates.
     """
@@ -145,19 +145,19 @@ def parts_of(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def last_tested(card: Mapping[str, Any]) -> date:
-    """The last cut-off that the model of a card was judged on; of what came later it has seen nothing."""
+    """The last cut-off that the model of a card was judged on; it has seen nothing later."""
     return date.fromisoformat(card["training"]["test"]["cut_offs"][1])
 
 
 def split_by_time(rows: Mapping[date, tuple[int, int]]) -> Split:
-    """The latest cut-offs for the test, some before them for the validation, the rest to learn from, purged in between.
+    """The latest cut-offs for the test, some before them for the validation, the rest to learn from, with gaps in between.
 
-    `rows` has, by cut-off, the number of customers and how many of them left. `TrainingError` says what is missing to a part.
+    `rows` has, by cut-off, the number of customers and how many of them left. `TrainingError` says what a part lacks.
     """
     cut_offs = sorted(rows)
     purged = timedelta(days=LABEL_DAYS)
     train, validation, test = list[date](), list[date](), list[date]()
-    # At most the tested share, and at least as much to learn from.
+    # The test gets at most TESTED_SHARE, and at least as many cut-offs are left to learn from.
     for size in range(max(1, round(TESTED_SHARE * len(cut_offs))), 0, -1):
         test = cut_offs[-size:]
         validation = [day for day in cut_offs if day <= test[0] - purged][-size:] if test else []
@@ -177,13 +177,13 @@ def split_by_time(rows: Mapping[date, tuple[int, int]]) -> Split:
 
 
 def fit(train_rows: pd.DataFrame, validation: pd.DataFrame, features: Sequence[str], seed: int) -> Model:
-    """A forest of the one rows, calibrated on the other. The votes are of shares, so that rare leavers need no resampling."""
-    from skl2onnx import to_onnx  # noqa: PLC0415  # more than a second, as below
+    """A forest trained on the one rows and calibrated on the other. Votes are shares, so rare leavers need no resampling."""
+    from skl2onnx import to_onnx  # noqa: PLC0415  # takes more than a second, as below
 
     matrix, left = matrix_of(train_rows, features), train_rows["has_left"].to_numpy(bool)
     forest = grow(matrix, left, seed)
     onnx: Any = to_onnx(forest, matrix[:1], options={"zipmap": False})
-    forest.set_params(n_jobs=1)  # several threads add the trees up in an order that varies, and with it the last digits
+    forest.set_params(n_jobs=1)  # several threads sum the trees in a varying order, which changes the last digits
     votes = forest.predict_proba(matrix_of(validation, features))[:, 1]
     return Model(
         features=tuple(features),
@@ -194,7 +194,7 @@ def fit(train_rows: pd.DataFrame, validation: pd.DataFrame, features: Sequence[s
 
 
 def grow(matrix: Floats, left: Floats, seed: int) -> Any:
-    """The forest as scikit-learn has it; the same rows and seed give the same trees."""
+    """A scikit-learn forest; the same rows and seed give the same trees."""
     from sklearn.ensemble import RandomForestClassifier  # noqa: PLC0415
 
     return RandomForestClassifier(
@@ -209,8 +209,8 @@ def grow(matrix: Floats, left: Floats, seed: int) -> Any:
 
 
 def evaluate_ways(test: pd.DataFrame) -> dict[str, Evaluation]:
-    """How good each column of scores is."""
-    # As numbers: each evaluation puts customers and cut-offs in order, which takes longer with texts and dates.
+    """The evaluation of each column of scores."""
+    # As numbers, because each evaluation sorts customers and cut-offs, which takes longer for strings and dates.
     who, when = (np.unique(test[name].to_numpy(), return_inverse=True)[1] for name in ("customer_id", "cut_off"))
     return {way: evaluate(test["has_left"], test[way], who, when) for way in ways(test)}
 
@@ -221,7 +221,7 @@ def ways(test: pd.DataFrame) -> list[str]:
 
 
 def heuristic(features: pd.DataFrame) -> Floats:
-    """The score of the rules in `settings`, as the SQL of `dyn_churn_predictions` gives it, 0 to 1."""
+    """The score of RISK_RULES, 0 to 1, as the SQL of `dyn_churn_predictions` computes it."""
     total = np.zeros(len(features))
     for rule in RISK_RULES:
         values = features[rule.feature].to_numpy(np.float64)
@@ -230,7 +230,7 @@ def heuristic(features: pd.DataFrame) -> Floats:
 
 
 def versions() -> dict[str, str]:
-    """Of what a model is made with."""
+    """The versions of Python and of the libraries that make a model."""
     return {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}}
 
 
@@ -246,7 +246,7 @@ def _scored(model: Model, known: pd.DataFrame, test: pd.DataFrame, features: Seq
 
 
 def _calibration(votes: Floats, left: Floats, customers: pd.Series, seed: int) -> Calibration:
-    """The one of the two whose squared error on held-out customers is smaller, then fitted to all of them."""
+    """The method, isotonic or sigmoid, with the smaller squared error on held-out customers, fitted to all of them."""
     from sklearn.model_selection import GroupKFold  # noqa: PLC0415
 
     errors = {"isotonic": 0.0, "sigmoid": 0.0}
@@ -262,7 +262,7 @@ def _fitted(method: str, votes: Floats, left: Floats) -> Calibration:
     if method == "isotonic":
         from sklearn.isotonic import IsotonicRegression  # noqa: PLC0415
 
-        never = 0.5 / len(votes)  # nothing that was seen so often, and no oftener, is impossible
+        never = 0.5 / len(votes)  # what never happened in so few rows is still not impossible
         found = IsotonicRegression(y_min=never, y_max=1 - never, out_of_bounds="clip").fit(votes, left)
         return Calibration("isotonic", tuple(map(float, found.X_thresholds_)), tuple(map(float, found.y_thresholds_)))
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
@@ -302,7 +302,7 @@ def _importances(model: Model, test: pd.DataFrame, features: Sequence[str], seed
 
 
 def _data_version(frame: pd.DataFrame, features: Sequence[str]) -> str:
-    """A digest of the rows: two models with the same one have learned from the same."""
+    """A digest of the rows; models with the same digest have learned from the same rows."""
     known = frame[["customer_id", "has_left", *features]].assign(cut_off=frame["cut_off"].map(str))
     return sha256(pd.util.hash_pandas_object(known, index=False).to_numpy().tobytes()).hexdigest()[:16]
 
@@ -319,7 +319,7 @@ def _shape(part: pd.DataFrame) -> dict[str, Any]:
 
 def _refuse_unusable(frame: pd.DataFrame, features: Sequence[str]) -> None:
     if frame.empty:
-        raise TrainingError("the training set is empty; a cut-off comes into it when its label is known")
+        raise TrainingError("the training set is empty; a cut-off is added when its label is known")
     if lacking := [name for name in features if name not in frame.columns]:
         raise FeatureError(f"the training set lacks the features {', '.join(lacking)}")
     refuse_unknown(matrix_of(frame, features), features)

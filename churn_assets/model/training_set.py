@@ -1,8 +1,8 @@
-"""What the model learns from: features as they were known at past cut-offs, and who left afterwards.
+"""The training set: features as they were known at past cut-offs, and who left afterwards.
 
-The features come from the very SQL of the live ones: the compiled model of `dyn_customer_features` with another day in the
-place of today, and the accounts as they stood at its end. Here belong that rewriting, the label and the choice of
-cut-offs. Nothing is learned here.
+The features come from the same SQL as the live ones: the compiled model of `dyn_customer_features`, with the cut-off in the
+place of today and the accounts as they stood at its end. This module holds that rewriting, the label and the choice of
+cut-offs. Training is in `training`.
 """
 
 from collections.abc import Callable
@@ -18,27 +18,26 @@ from churn_assets.warehouse.protocol import Transaction, Warehouse
 
 _SUNDAY = 6
 _ACCOUNTS = "dim_accounts"
-# When an account was closed; the contract does not force a closed one to say it.
+# When an account was closed; the contract does not require closed_at.
 _CLOSED_AT = "CASE WHEN account_status = 'CLOSED' THEN coalesce(closed_at, updated_at) END"
 
 
 class TrainingSetError(ChurnError):
-    """The features' SQL is not of the form that can be moved to another day; the message says what is missing."""
+    """The SQL of the features cannot be moved to another day; the message says what it lacks."""
 
 
 def features_as_of(sql: str, day: date, dialect: str = "duckdb") -> str:
-    """The query of the features, compiled for a warehouse, as it would have answered at the end of `day` (UTC).
+    """The features' query, compiled for a warehouse, rewritten to answer as at the end of `day` (UTC).
 
-    Every clock in it becomes `day`, and of the accounts only those count that had been opened by then, each with the status it
-    had then. Events need no such care: the query reads none after its clock. `TrainingSetError` where it has no clock or
-    reads no accounts.
+    Every clock in it becomes `day`. Only accounts opened by then count, each with its status at that time. Events need no
+    change, because the query reads none after its clock. `TrainingSetError` if it has no clock or reads no accounts.
     """
     tree = sqlglot.parse_one(sql, dialect=dialect)
     clocks = [node for node in tree.find_all(exp.ConvertTimezone, exp.Anonymous) if _is_clock(node)]
     accounts = [table for table in tree.find_all(exp.Table) if table.name.lower() == _ACCOUNTS]
     if not clocks or not accounts:
         raise TrainingSetError(
-            f"the query of the features reads no {'clock' if not clocks else _ACCOUNTS}; it cannot be asked about {day}"
+            f"the query of the features reads no {'clock' if not clocks else _ACCOUNTS}; it cannot be moved to {day}"
         )
     for clock in clocks:
         clock.replace(exp.cast(exp.Literal.string(f"{day}"), "date"))
@@ -63,9 +62,9 @@ def cut_offs(first_day: date, now: datetime) -> list[date]:
 def extend(
     warehouse: Warehouse, features_sql: str, now: datetime, report: Callable[[str], None], dialect: str = "duckdb"
 ) -> int:
-    """Add the cut-offs that are missing from `churn_training_set`; how many rows came in.
+    """Add the cut-offs that are missing from `churn_training_set`; returns the number of rows added.
 
-    A cut-off that is there stays as it was learned from. Each is added in a transaction of its own, newest last.
+    An existing cut-off stays unchanged, as models have learned from it. Each is added in its own transaction, newest last.
     """
     first_day = warehouse.query("SELECT min(event_day) AS day FROM customer_day")["day"][0].as_py()
     if first_day is None:
@@ -99,12 +98,12 @@ def read(warehouse: Warehouse, after: date | None = None) -> pd.DataFrame:
 
 
 def latest_cut_off(warehouse: Warehouse) -> date | None:
-    """The last one that is there, or None where the training set is empty."""
+    """The latest cut-off in the training set, or None if it is empty."""
     return warehouse.query("SELECT max(cut_off) AS latest FROM churn_training_set")["latest"][0].as_py()
 
 
 def leavers_by_cut_off(warehouse: Warehouse) -> dict[date, tuple[int, int]]:
-    """By cut-off, of those that `read` reads without `after`: how many customers and how many of them left."""
+    """By cut-off, for those that `read` returns without `after`: how many customers, and how many of them left."""
     rows = warehouse.query(
         "SELECT cut_off, count(*) AS customers, count(CASE WHEN has_left THEN 1 END) AS leavers FROM churn_training_set"
         f" GROUP BY cut_off ORDER BY cut_off DESC NULLS LAST LIMIT {TRAINING_WEEKS}"
@@ -113,7 +112,7 @@ def leavers_by_cut_off(warehouse: Warehouse) -> dict[date, tuple[int, int]]:
 
 
 def _add(tx: Transaction, features: str, cut_off: date, now: datetime) -> int:
-    """The label: no account that was opened before the window's end is open at its end."""
+    """Add one cut-off; returns its rows. Label: no account that was opened before the window's end is open at that end."""
     end = f"CAST('{cut_off + timedelta(days=1 + LABEL_DAYS)}' AS TIMESTAMP)"
     return tx.execute(
         f"INSERT INTO churn_training_set (customer_id, cut_off, {', '.join(FEATURES)}, has_left, made_at)"
@@ -126,7 +125,7 @@ def _add(tx: Transaction, features: str, cut_off: date, now: datetime) -> int:
 
 
 def _is_clock(node: exp.Expr) -> bool:
-    """What dbt's macro as_of_day makes of today for Snowflake or for the lake, without the cast to a date."""
+    """Whether a node is what dbt's macro as_of_day compiles to, on Snowflake or the lake, without the cast to a date."""
     if isinstance(node, exp.ConvertTimezone):
         return isinstance(node.args["timestamp"], exp.CurrentTimestamp)
     return node.name.lower() == "getvariable" and [arg.name for arg in node.expressions] == ["as_of_day"]

@@ -27,12 +27,14 @@ from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
 
+from churn_assets.clock import utc_now
 from churn_assets.dashboard.files import APP_FOLDER, APP_STAGE, app_files
 from churn_assets.operations import dbt, statements
 from churn_assets.operations.account_doctor import dynamic_tables, missing_grants, streams, warehouses
 from churn_assets.operations.columns import additions
 from churn_assets.operations.cost import estimate
 from churn_assets.operations.dbt import DeploymentError, Model
+from churn_assets.operations.first_day import OLDEST_EMAIL, note_first_day
 from churn_assets.operations.history import Known, count_marks, is_opening, look, makes_up, named
 from churn_assets.operations.statements import CREATES_STREAM, HISTORY, PHASES, Phase, Statement
 from churn_assets.settings import Settings, SettingsError
@@ -327,6 +329,8 @@ class _Run:
             number = _NUMBER.search(str(error))
             fix = known_fix(int(number[1]) if number else None, str(error), self.settings)
             raise DeploymentError(f"{error}; {fix}" if fix else str(error)) from error
+        oldest = next(iter(self.rows(OLDEST_EMAIL)), {}).get("oldest_day")
+        note_first_day(self.settings, oldest, utc_now().date())
         self.pending += [
             (one.file, one.about, self.known.checksum(one))
             for one in statements

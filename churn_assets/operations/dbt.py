@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 import yaml
 
 from churn_assets.errors import ChurnError
+from churn_assets.operations.column_lineage import store_lineage
 from churn_assets.project_files import PROJECT_FILES, files_in
 from churn_assets.settings import Settings
 from churn_assets.warehouse.snowflake_names import names_of
@@ -46,7 +47,7 @@ class Model:
 
 
 def declare(settings: Settings, models: Sequence[str] = (), rebuilt: Sequence[str] = ()) -> None:
-    """Let dbt declare the dynamic tables (all, or only `models`) and write the manifest.
+    """Let dbt declare the dynamic tables (all, or only `models`) and write the manifest and the column lineage.
 
     On Snowflake dbt does not change the query of an existing dynamic table; the ones in `rebuilt` are recreated.
     """
@@ -56,7 +57,9 @@ def declare(settings: Settings, models: Sequence[str] = (), rebuilt: Sequence[st
         _dbt(profiles, _workshop(settings), "run", *only, *again)
         # `compile` comes second because it writes the SQL of the tests, which become asset checks, into the manifest.
         _dbt(profiles, _workshop(settings), "compile")
-    (_workshop(settings) / "manifest.json").replace(settings.dbt_target_path / "manifest.json")
+    written = _workshop(settings) / "manifest.json"
+    store_lineage(settings, json.loads(written.read_text()))
+    written.replace(settings.dbt_target_path / "manifest.json")
 
 
 def compiled(settings: Settings) -> list[Model]:

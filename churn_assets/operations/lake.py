@@ -8,6 +8,7 @@ from collections.abc import Callable
 from churn_assets.clock import utc_now
 from churn_assets.dynamic_tables.tables import Refresh
 from churn_assets.operations.dbt import declare
+from churn_assets.operations.first_day import OLDEST_EMAIL, note_first_day
 from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse
 
@@ -18,6 +19,7 @@ def deploy(settings: Settings, warehouse: Warehouse, report: Callable[[str], Non
     warehouse.deploy()
     report("dynamic tables (dbt)")
     declare(settings)
+    note_first_day(settings, warehouse.query(OLDEST_EMAIL)["oldest_day"][0].as_py(), utc_now().date())
     for result in refresh_new(warehouse):
         report(f"{result.name}: {result.rows_inserted:,} rows")
 

@@ -3,6 +3,8 @@
 Their code is `retention.snowflake_procedures`. Written from the documentation, never run on a live account.
 """
 
+from collections.abc import Mapping, Sequence
+
 from churn_assets.model.snowflake_functions import imports, package_zip, packages
 from churn_assets.operations.statements import within_dollars
 from churn_assets.retention.snowflake_procedures import PACKAGES
@@ -10,6 +12,7 @@ from churn_assets.retention.writing.prompts import PROMPTS_FILE
 from churn_assets.warehouse.snowflake_names import Names
 
 _MODULE = "churn_assets.retention.snowflake_procedures"
+_CUSTOMER = ("full_name", "segment", "reason_codes")  # what a writer may know
 
 
 def code() -> bytes:
@@ -24,19 +27,27 @@ def statements(names: Names, code: bytes) -> list[str]:
     """
     schema = f"{names.database}.{names.schema}"
     head = f"RETURNS VARCHAR LANGUAGE PYTHON {packages(PACKAGES)} {imports(schema, code)}"
-    arguments = {
-        "model": names.writer_model,
-        "emails_per_day": names.emails_per_day,
-        "tokens_per_day": names.tokens_per_day,
-        "marketing": PROMPTS_FILE.read_text(encoding="utf-8"),
-    }
-    given = "".join(f"        {name}={value!r},\n" for name, value in arguments.items())
-    body = (
-        f"from {_MODULE} import generate_retention_emails\n\n\n"
-        f"def handler(session):\n    return generate_retention_emails(\n        session,\n{given}    )\n"
+    texts = {"model": names.writer_model, "marketing": PROMPTS_FILE.read_text(encoding="utf-8")}
+    limits = {"emails_per_day": names.emails_per_day, "tokens_per_day": names.tokens_per_day}
+    run, one = (
+        _body("generate_retention_emails", (), texts | limits),
+        _body("generate_retention_email", _CUSTOMER, texts),
     )
+    columns = ", ".join(f"{name} VARCHAR" for name in _CUSTOMER)
     return [
-        f"CREATE OR REPLACE PROCEDURE {schema}.generate_retention_emails() {head} HANDLER = 'handler' EXECUTE AS OWNER"
-        f" AS $$\n{within_dollars(body)}$$",
+        f"CREATE OR REPLACE PROCEDURE {schema}.generate_retention_emails() {head} HANDLER = 'handler' EXECUTE AS OWNER AS {run}",
+        f"CREATE OR REPLACE PROCEDURE {schema}.generate_retention_email({columns}) {head} HANDLER = 'handler' EXECUTE AS OWNER"
+        f" AS {one}",
         f"CREATE OR REPLACE PROCEDURE {schema}.process_alerts() {head} HANDLER = '{_MODULE}.process_alerts' EXECUTE AS OWNER",
     ]
+
+
+def _body(function: str, parameters: Sequence[str], given: Mapping[str, object]) -> str:
+    """A handler that calls a function of the module with the procedure's parameters and what the deployment gives."""
+    keywords = "".join(f"        {name}={value!r},\n" for name, value in given.items())
+    taken = ", ".join(("session", *parameters))
+    body = (
+        f"from {_MODULE} import {function}\n\n\n"
+        f"def handler({taken}):\n    return {function}(\n        {taken},\n{keywords}    )\n"
+    )
+    return f"$$\n{within_dollars(body)}$$"

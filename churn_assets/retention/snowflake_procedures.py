@@ -1,4 +1,5 @@
-"""What runs within Snowflake's procedures GENERATE_RETENTION_EMAILS and PROCESS_ALERTS, which its own tasks call.
+"""What runs within Snowflake's procedures: GENERATE_RETENTION_EMAILS and PROCESS_ALERTS, which its own
+tasks call, and GENERATE_RETENTION_EMAIL for one text.
 
 By documentation only: it has not met a live account. The rules are those of `queue`, `claims`, `emails` and `writing`, as where
 Dagster drives; here belongs only what a procedure has in the place of a run of Dagster. `operations.procedures` registers them.
@@ -9,6 +10,7 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -22,12 +24,13 @@ from churn_assets.retention.writing.cortex import CortexWriter
 from churn_assets.retention.writing.prompts import prompts_of
 from churn_assets.retention.writing.template import TemplateWriter
 from churn_assets.retention.writing.text_checks import complaints_about
+from churn_assets.retention.writing.writer import EmailRequest, WriterError
 from churn_assets.settings import load_settings
 from churn_assets.warehouse.protocol import Warehouse
 from churn_assets.warehouse.snowflake import SessionWarehouse
 
 # What these modules import that is not Python's own, as PyPI names it; the connector gives Arrow only where pandas is, too.
-PACKAGES = ("pandas", "pyarrow", "pydantic-settings", "pyyaml", "snowflake-snowpark-python", "sqlglot")
+PACKAGES = ("pandas", "pyarrow", "pydantic-settings", "pyyaml", "snowflake-snowpark-python")
 SECONDS = 20 * 60.0  # after which no further run begins; the task is stopped after 30 minutes
 
 
@@ -50,6 +53,24 @@ def generate_retention_emails(
         concurrency=1,
     )
     return json.dumps([asdict(run) for run in _runs(warehouse, desk)])
+
+
+def generate_retention_email(
+    session: Session, full_name: str, segment: str, reason_codes: str | None, *, model: str, marketing: str
+) -> str:
+    """The text of one email, for whoever calls the procedure by hand or from another task. Nothing is claimed or stored.
+
+    Cortex's `model` is asked once. Where it gives nothing that passes the checks, the template writes. '' where that does not
+    pass either, as for a name that nobody can be greeted by.
+    """
+    prompts = prompts_of(marketing.encode())
+    request = EmailRequest(full_name, segment, reason_codes or "")
+    for writer in (CortexWriter(_warehouse(session), model, prompts), TemplateWriter(prompts)):
+        with suppress(WriterError):
+            text = writer.write(request).text
+            if not complaints_about(text, request, prompts=prompts):
+                return text
+    return ""
 
 
 def process_alerts(session: Session) -> str:

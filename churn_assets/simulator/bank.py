@@ -1,9 +1,9 @@
 """The simulated bank: its identity, and its whole history as rows of the ledgers.
 
-The history is a pure function of the bank's parameters. Events that happen after it belong to `live`.
+The history is a pure function of the bank's parameters. Events after it are in `live`.
 """
 
-# pyarrow ships no types; here its tables are only passed on.
+# pyarrow ships no types; this module only passes its tables on.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from churn_assets.simulator.behaviour import Courses, reordered
 from churn_assets.simulator.population import Floats, People
 
 CUSTOMER_DAYS_PER_CHUNK = 1_000_000
-"""About half of them become rows of a chunk of `fact_transaction_ledger`; 1,000,000 keep a chunk near 100 MB."""
+"""About half of the customer-days give a row of `fact_transaction_ledger`; 1,000,000 keep a chunk near 100 MB."""
 LONGEST_CHUNK_DAYS = 31
 
 
 @dataclass(frozen=True)
 class Bank:
-    """A retail bank that is the same, byte for byte, whenever it is made with the same parameters.
+    """A retail bank. The same parameters always give the same bank, byte for byte.
 
     Its history covers `days` whole UTC days from `first_day` and, if `until` is given (naive, UTC), the part of the
     next day before that instant.
@@ -59,7 +59,7 @@ class Bank:
         )
 
     def parameters(self) -> dict[str, str | int | None]:
-        """Return all that identifies the bank, ready for JSON."""
+        """Return everything that identifies the bank, ready for JSON."""
         return {
             "customers": self.customers,
             "seed": self.seed,
@@ -81,7 +81,7 @@ class Bank:
 
     @cached_property
     def courses(self) -> Courses:
-        """How their relationships go, also after the end of the history."""
+        """The courses of their relationships, also after the end of the history."""
         return behaviour.draw_courses(self.seed, self.people, np.datetime64(self.first_day))
 
     def history(self) -> Iterator[tuple[str, pa.Table]]:
@@ -94,7 +94,7 @@ class Bank:
         yield "dim_customers", ledgers.customers_table(ids, self.people)
         yield "dim_accounts", ledgers.accounts_table(ids, self.people, self.courses, ends_at)
         first_day = np.datetime64(self.first_day, "D")
-        # The day of ends_at is a part of a day, empty if the history ends at midnight.
+        # The day of ends_at is only partly covered, or not at all if the history ends at midnight.
         days = np.arange(first_day, ends_at.astype("M8[D]") + 1)
         size = min(LONGEST_CHUNK_DAYS, max(1, CUSTOMER_DAYS_PER_CHUNK // self.customers))
         for start in range(0, len(days), size):

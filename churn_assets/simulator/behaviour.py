@@ -1,7 +1,7 @@
-"""What customers do: their daily rates, the drift that may end in leaving, and the facts that come of it.
+"""What customers do: their daily rates, the drift that may end in leaving, and the facts that result.
 
-Everything here works on columns of numbers over many customers at once; a customer is a position in `People`.
-Which days or windows are generated, and with what ids, belongs to `bank` and `live`; text and Arrow to `ledgers`.
+Everything here works on columns of numbers for many customers at once; a customer is a position in `People`.
+`bank` and `live` decide which days or windows are generated, and with what ids; text and Arrow are in `ledgers`.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from churn_assets.simulator.population import (
 )
 from churn_assets.simulator.streams import Purpose, stream
 
-# ---- The vocabulary; columns hold positions in these tuples, and ABSENT where there is no value. ----
+# ---- The vocabulary. Columns hold positions in these tuples, or ABSENT if there is no value. ----
 
 ABSENT = -1
 CODES = ("POS", "ATM", "BILL_PAY", "WIRE_OUT", "FEE", "DEPOSIT", "WIRE_IN", "REFUND", "REVERSAL")
@@ -57,7 +57,7 @@ MERCHANTS = tuple(
     )
     for name in category
 )
-# Groceries and cafes see more card payments than airlines: the share of each merchant, in the order above.
+# The share of card payments of each merchant, in the order above: groceries and cafes have more than airlines.
 _MERCHANT_CDF = np.cumsum(np.repeat([0.30, 0.13, 0.22, 0.13, 0.10, 0.04, 0.08], 4) / 4)
 
 # ---- Rhythms: relative frequency of each hour of the day (UTC), and of weekend days by segment. ----
@@ -93,20 +93,20 @@ _AMOUNT_SIGMA = np.array([0.85, 0.45, 0.60, 0.75, 0.30, 0.18, 0.80, 0.80, 0.80])
 _SMALL_PAYMENT_MEDIAN = 7.5
 _SMALLEST_AMOUNT = 0.5
 
-# ---- What tells of trouble: events per healthy customer and day ... ----
+# ---- Signs of trouble: events per healthy customer and day ... ----
 
 WIRES_PER_DAY = (0.020, 0.040, 0.075, 0.008)
 ERRORS_PER_APP_ACTION = 0.045
 CASES_PER_DAY = 0.0045
 HEALTHY_SENTIMENT = 0.64
-# ... and what a full-blown drift, of a customer with a style of 1, adds to them.
+# ... and what a drift at full strength adds to them, for a customer with a style of 1.
 DRIFT_WIRES_PER_DAY = 0.45
 DRIFT_WIRE_AMOUNT_FACTOR = 3.0
 DRIFT_ERRORS_PER_DAY = 0.60
 DRIFT_CASES_PER_DAY = 0.30
 DRIFT_SENTIMENT_DROP = 0.46
 DRIFT_FADING = 0.62
-"""The part of the everyday activity that is lost."""
+"""The share of the everyday activity that is lost."""
 SENTIMENT_CONCENTRATION = 7.0
 """Of the beta distribution: the higher, the closer the sentiments are to their mean."""
 
@@ -115,20 +115,20 @@ SENTIMENT_CONCENTRATION = 7.0
 DRIFT_HAZARD = 3.9e-4
 ABRUPT_HAZARD = 1.9e-4
 FRAILTY_SIGMA = 0.2
-"""Log-normal spread of both hazards between customers; nothing that is observable depends on it."""
+"""Log-normal spread of both hazards between customers that nothing observable shows."""
 DETACHMENT = 0.85
-"""How much of it is observable: who uses the bank little leaves more easily. Standard deviation of the log hazards."""
+"""Spread that is observable: customers who use the bank little leave more easily. Standard deviation of log hazards."""
 DRIFT_DAYS = (30.0, 60.0)
 DRIFT_STEEPNESS = 1.7
-"""How many times faster than the drift itself its signs reach their full strength."""
+"""How many times faster the signs of a drift reach full strength than the drift itself ends."""
 RECOVERING_SHARE = 0.30
 STYLE_SIGMA = 0.65
-"""Log-normal spread between customers of how strongly a drift shows in each kind of event."""
+"""Log-normal spread, between customers, of how strongly a drift shows in each kind of event."""
 SETTLING_IN_DAYS = 14.0
-"""Nobody thinks of leaving so soon after joining."""
+"""No customer starts to leave so soon after joining."""
 BAD_MONTH_DAYS = 26.0
 BAD_MONTH_EVERY_DAYS = (400.0, 3_600.0)
-"""Customers have a month of bad luck now and then that looks like a drift and means nothing."""
+"""Now and then a customer has a month of bad luck, which looks like a drift but means nothing."""
 BAD_MONTH_INTENSITY = 0.72
 
 DAY = np.timedelta64(86_400_000_000, "us")
@@ -140,7 +140,7 @@ _Facts = TypeVar("_Facts")
 
 @dataclass(frozen=True)
 class Courses:
-    """How the relationship of each customer goes, by position in `People`; nothing of it is visible to the bank."""
+    """The course of each customer's relationship, by position in `People`; the bank sees none of it."""
 
     drift_from: Instants
     drift_to: Instants
@@ -163,7 +163,7 @@ class Rates:
     postings: Floats
     app_actions: Floats
     salaries: Floats
-    """1 on the customer's pay day, else 0."""
+    """1 on the customer's pay day, otherwise 0."""
     wires: Floats
     errors: Floats
     cases: Floats
@@ -206,7 +206,7 @@ class Cases:
 
 
 def draw_courses(seed: int, people: People, first_day: np.datetime64) -> Courses:
-    """Draw how the relationships go from `first_day` on; nobody has left by then, but some are already drifting."""
+    """Draw the courses of the relationships from `first_day` on; nobody has left by then, but some are already drifting."""
     count = len(people)
     rng = stream(seed, Purpose.COURSES, int(people.number[0]))
     use = np.log(people.everyday_events / np.array(EVERYDAY_EVENTS_MEDIAN)[people.segment]) / EVERYDAY_EVENTS_SIGMA
@@ -246,8 +246,8 @@ def draw_courses(seed: int, people: People, first_day: np.datetime64) -> Courses
 def chance_of_leaving(courses: Courses, as_of: np.datetime64, days: float) -> Floats:
     """Return the true probability that each customer leaves in the `days` after `as_of`.
 
-    It knows the hidden course up to `as_of` (a drift and its age, the hazards) and nothing of the future.
-    A drift that has yet to begin is left out: it ends in leaving after DRIFT_DAYS[0] days at the earliest.
+    It knows the hidden course up to `as_of` (a drift and its age, the hazards), but not the future. A drift that has not
+    begun yet is left out: it leads to leaving after DRIFT_DAYS[0] days at the earliest.
     """
     shortest, longest = DRIFT_DAYS
     age = np.clip((as_of - courses.drift_from) / DAY, 0.0, longest)
@@ -260,14 +260,14 @@ def chance_of_leaving(courses: Courses, as_of: np.datetime64, days: float) -> Fl
 
 
 def rates_on(people: People, courses: Courses, day: np.datetime64) -> Rates:
-    """Return what each customer is expected to do on the UTC day `day`; joining and leaving is not regarded."""
+    """Return what each customer is expected to do on the UTC day `day`, regardless of joining and leaving."""
     noon = day.astype("M8[us]") + DAY // 2
     rhythm = np.array(WEEKEND_FACTOR if _is_weekend(day) else WEEKDAY_FACTOR)
     everyday = people.everyday_events * rhythm[people.segment]
 
     progress: Floats = (noon - courses.drift_from) / (courses.drift_to - courses.drift_from + np.timedelta64(1, "us"))
     under_way = (progress > 0.0) & (progress < 1.0)
-    # A drift towards the door gets as bad as it can and stays so; one that is overcome is at its worst half-way.
+    # A drift that ends in leaving rises to its maximum and stays there; a drift with recovery peaks half-way.
     rising = np.minimum(progress * DRIFT_STEEPNESS, 1.0) / 2
     phase: Floats = np.where(courses.recovers, progress, rising)
     drift = np.where(under_way, np.sin(np.pi * phase), 0.0)
@@ -289,7 +289,7 @@ def rates_on(people: People, courses: Courses, day: np.datetime64) -> Rates:
 
 
 def draw_day(seed: int, people: People, courses: Courses, day: np.datetime64) -> tuple[Transactions, AppActions, Cases]:
-    """Draw all facts of one UTC day in order of time, of customers who have joined and not left at that moment."""
+    """Draw all facts of one UTC day, in order of time, for customers who at that moment have joined and not left."""
     rng = stream(seed, Purpose.HISTORY_DAY, _ordinal(day))
     rates = rates_on(people, courses, day)
 
@@ -326,7 +326,7 @@ def draw_day(seed: int, people: People, courses: Courses, day: np.datetime64) ->
 
 
 def draw_customers(rng: np.random.Generator, cumulative_rate: Floats, size: int | None = None) -> Ints:
-    """Draw whose events happen, in proportion to their rates; without `size`, as many as the rates make happen."""
+    """Draw the customers of events, in proportion to their rates; without `size`, the rates give the number of events."""
     total = float(cumulative_rate[-1])
     if size is None:
         size = int(rng.poisson(total))
@@ -358,7 +358,7 @@ def everyday_postings(rng: np.random.Generator, people: People, who: Ints, at: I
 
 
 def small_payments(rng: np.random.Generator, people: People, who: Ints, at: Instants) -> Transactions:
-    """Draw card payments of the size of a coffee."""
+    """Draw card payments as small as a coffee."""
     size = len(who)
     on_credit = people.owns[who, CREDIT_CARD] & (rng.random(size) < 0.55)
     return Transactions(
@@ -390,7 +390,7 @@ def salaries(rng: np.random.Generator, people: People, who: Ints, at: Instants) 
 
 
 def wires_out(rng: np.random.Generator, people: People, trouble: Floats, who: Ints, at: Instants) -> Transactions:
-    """Draw money sent away; those in trouble send more at a time."""
+    """Draw outgoing wires; customers in trouble send larger amounts."""
     size = len(who)
     median = _MEDIAN_AMOUNT[people.segment[who], WIRE_OUT] * (1.0 + DRIFT_WIRE_AMOUNT_FACTOR * trouble[who])
     from_savings = people.owns[who, SAVINGS] & (rng.random(size) < 0.25)
@@ -406,7 +406,7 @@ def wires_out(rng: np.random.Generator, people: People, trouble: Floats, who: In
 
 
 def everyday_actions(rng: np.random.Generator, people: People, who: Ints, at: Instants) -> AppActions:
-    """Draw actions in the app that went well."""
+    """Draw successful actions in the app."""
     action = np.searchsorted([0.42, 0.74, 0.86, 0.96], rng.random(len(who)), side="right")
     return AppActions(at, who, action, np.full(len(who), ABSENT), people.device[who])
 
@@ -418,18 +418,18 @@ def idle_actions(rng: np.random.Generator, people: People, who: Ints, at: Instan
 
 
 def failed_actions(rng: np.random.Generator, people: People, who: Ints, at: Instants) -> AppActions:
-    """Draw actions in the app that met an error."""
+    """Draw actions in the app that failed with an error."""
     size = len(who)
     error = rng.choice(len(ERRORS), size=size, p=(0.26, 0.18, 0.20, 0.18, 0.10, 0.08))
     anywhere = rng.integers(len(ACTIONS), size=size)
     paying = rng.integers(2, 4, size=size)
-    # Authentication fails at the login; payments are declined and limits met where money moves.
+    # Authentication fails at login; payments are declined and limits reached in actions that move money.
     action = np.select([error <= 1, (error == 2) | (error == 5)], [np.full(size, LOGIN), paying], anywhere)
     return AppActions(at, who, action, error, people.device[who])
 
 
 def support_cases(rng: np.random.Generator, trouble: Floats, who: Ints, at: Instants) -> Cases:
-    """Draw cases with support; those in trouble are unhappy."""
+    """Draw support cases; customers in trouble are unhappy."""
     mean = HEALTHY_SENTIMENT - DRIFT_SENTIMENT_DROP * trouble[who]
     sentiment = rng.beta(mean * SENTIMENT_CONCENTRATION, (1.0 - mean) * SENTIMENT_CONCENTRATION)
     category = rng.choice(len(CATEGORIES), size=len(who), p=(0.28, 0.27, 0.20, 0.07, 0.18))
@@ -437,7 +437,7 @@ def support_cases(rng: np.random.Generator, trouble: Floats, who: Ints, at: Inst
 
 
 def concatenated(parts: list[_Facts]) -> _Facts:
-    """Return one dataclass of columns with the rows of all `parts`, in their order."""
+    """Return one dataclass of columns with the rows of all `parts`, in order."""
     names = list(vars(parts[0]))
     columns: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     return type(parts[0])(**columns)

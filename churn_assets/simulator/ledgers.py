@@ -1,9 +1,9 @@
-"""How the simulated bank looks as rows of the ledgers: ids, text and Arrow tables with the columns of the contract.
+"""The simulated bank as rows of the ledgers: ids, text and Arrow tables with the columns of the contract.
 
-What the rows say is decided in `population` and `behaviour`; the contract is `churn_assets.ingestion.events`.
+The content of the rows comes from `population` and `behaviour`; the contract is `churn_assets.ingestion.events`.
 """
 
-# pyarrow ships no types; only this module builds anything with it.
+# pyarrow ships no types; only this module builds tables with it.
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ ID_DIGITS = 8
 EMAIL_DOMAIN = "example.com"
 OPEN, CLOSED = "OPEN", "CLOSED"
 
-REFUSAL_EVERY = 31  # customer by number refuses emails about offers
+REFUSAL_EVERY = 31  # customers whose number is a multiple of this refuse emails about offers
 _ARROW_TYPES = {
     "VARCHAR": pa.string(),
     "DOUBLE": pa.float64(),
@@ -50,7 +50,7 @@ def email(first: int, last: int, number: int) -> str:
 
 
 class Ids:
-    """The ids of all customers and accounts as Arrow columns, made once and taken from for every fact."""
+    """The ids of all customers and accounts as Arrow columns, built once and reused for every fact."""
 
     def __init__(self, people: People):
         self.customers = _prefixed("C", people.number, ID_DIGITS)
@@ -68,7 +68,7 @@ class Ids:
 
 
 def customers_table(ids: Ids, people: People) -> pa.Table:
-    """Return `dim_customers`; a customer's data have not changed since joining."""
+    """Return `dim_customers`; customers' data do not change after joining."""
     first = pa.array(population.FIRST_NAMES).take(pa.array(people.first_name))
     last = pa.array(population.LAST_NAMES).take(pa.array(people.last_name))
     names = pc.utf8_lower(pc.binary_join_element_wise(first, last, "."))
@@ -160,7 +160,7 @@ def history_refs(prefix: str, day: np.datetime64, size: int) -> pa.Array:
 
 
 def one_table(tables: list[pa.Table]) -> pa.Table:
-    """Return the rows of all `tables`, which are of one ledger, in contiguous columns."""
+    """Return the rows of all `tables` of one ledger in contiguous columns."""
     return pa.concat_tables(tables).combine_chunks()
 
 

@@ -1,14 +1,14 @@
 """The bank after its history: an endless stream of events for Kafka, derived from the clock.
 
-Every window of time has its events, whoever asks for it and however often: the only state is a cache of what the
-clock implies. Pacing and sending are the producer's; what customers do by nature is `behaviour`.
+Every time window always has the same events; the only state is a cache of what the clock implies. Pacing and sending are
+in `producer`; the natural behaviour of customers is in `behaviour`.
 
-A producer for a small bank asks for far more events than its customers would cause. What tells of trouble (errors,
-wires out, cases) therefore keeps its natural rate per customer and day, and the surplus is filled with events that
-mean nothing. If fewer events are asked for than would happen by nature, all kinds are thinned alike.
+A producer for a small bank asks for far more events than its customers would naturally cause. So signs of trouble (errors,
+wires out, cases) keep their natural rate per customer and day, and events without meaning fill the surplus. If a producer
+asks for fewer events than would naturally happen, all kinds are thinned equally.
 
-So that somebody who watches sees customers at risk within minutes, departures are played in fast motion: a customer
-goes through a whole drift in two minutes and, some time later, leaves or stays.
+To show customers at risk within minutes, departures are played in fast motion: a customer goes through a whole drift in two
+minutes and, some time later, leaves or stays.
 """
 
 import json
@@ -42,25 +42,25 @@ Payload: TypeAlias = dict[str, str | float | None]
 DEPARTURE_LASTS = timedelta(minutes=2)
 DEPARTURE_WIRES = 4
 DEPARTURE_WIRE_AMOUNTS = (1_450.0, 4_200.0)
-"""The smallest ones still sum up to more than the 5,000 that make a score."""
+"""Even the smallest wires sum to more than the 5,000 that raise the score."""
 DEPARTURE_ERRORS = 7
 DEPARTURE_CASES = 4
 DEPARTURE_SENTIMENTS = (0.03, 0.25)
 LEAVING_SHARE = 0.65
 """Of the departing customers; the others change their minds."""
 
-# Joiners and departures are drawn in blocks because a stream of its own for each would cost more than the draw.
+# Joiners and departures are drawn in blocks, because one random stream for each would cost more than the draw.
 JOINERS_PER_BLOCK = 1024
 DEPARTURES_PER_BLOCK = 1024
 ATTEMPTS_TO_FIND_SOMEBODY = 8
-"""Per departure; those found may be about to leave by nature."""
+"""Per departure, because a customer who is found may be about to leave naturally."""
 BALANCE_SIGMA = 0.1
-"""Log-normal spread of a balance around what it was at the beginning."""
+"""Log-normal spread of a balance around its initial value."""
 
 _EPOCH = datetime.fromisoformat("1970-01-01")
 _MICROSECOND = timedelta(microseconds=1)
 _BETWEEN_ACCOUNTS = np.timedelta64(1, "ms")
-"""Accounts of one customer are opened and closed one after the other."""
+"""The accounts of a customer are opened and closed one after the other, this far apart."""
 
 
 class Event(NamedTuple):
@@ -72,7 +72,7 @@ class Event(NamedTuple):
     event_time: datetime
 
 
-# json.dumps would make a new one for every event.
+# json.dumps would create a new encoder for every event.
 _JSON = json.JSONEncoder(separators=(",", ":"))
 
 
@@ -105,7 +105,7 @@ _NATURAL = (_Kind.POSTING, _Kind.SALARY, _Kind.WIRE, _Kind.ACTION, _Kind.ERROR, 
 
 @dataclass(frozen=True)
 class _Activity:
-    """Who does how much on one day, of the customers who are there throughout a window."""
+    """How much each customer does on one day, for customers who are at the bank throughout a window."""
 
     day: np.datetime64
     rates: Rates
@@ -126,13 +126,13 @@ class _Departure(NamedTuple):
 
 
 class LiveBank:
-    """Continues a bank from `start` on (by default the end of its history); all instants are naive and mean UTC.
+    """Continues a bank from `start` on (by default the end of its history). All instants are naive and mean UTC.
 
-    Departures and joins are counted by the clock from `start`, so a producer that is started again continues the same
-    bank if it gives the same `start` and the same rates. Departures are taken from customers who have not left, by
-    history, by nature or by an earlier departure since `start`; going through them costs a few microseconds each.
-    The decision comes `leaves_after` the beginning of a departure. New customers join about as fast as others leave;
-    their numbers go on after those of the history and are counted from its end, so that no number is used twice.
+    Departures and joins follow the clock from `start`, so a restarted producer continues the same bank if it gives the same
+    `start` and rates. A departure takes a customer who has not left, be it in the history, naturally or by an earlier
+    departure since `start`; replaying a departure costs a few microseconds. The customer decides `leaves_after` the beginning
+    of a departure. New customers join about as fast as others leave. Their numbers follow those of the history and are
+    counted from its end, so that no number is used twice.
     """
 
     def __init__(
@@ -170,13 +170,13 @@ class LiveBank:
         self._activity: _Activity | None = None
 
     def events(self, from_: datetime, to: datetime, count: int) -> list[Event]:
-        """Return the `count` events in [from_, to) in order of time; always the same for the same arguments.
+        """Return `count` events in [from_, to) in order of time, always the same for the same arguments.
 
-        Joins, departures and closings in the window are never left out, so there are more than `count` events if the
-        window has more of those; a producer carries the difference over. With a count of 0 there is nothing else:
-        that is what a producer sends to catch up with a pause. Their ids do not depend on the window. The ids of all
-        other events derive from `from_`, so that no two windows may begin at the same instant. Windows are meant to
-        be short; in one of hours, customers who join or leave in it do nothing else.
+        Joins, departures and closings in the window are never left out. If there are more of them than `count`, the result
+        is longer, and a producer carries the difference over. With a count of 0 the result has only these, which a producer
+        sends to catch up after a pause. Their ids do not depend on the window. The ids of all other events derive from
+        `from_`, so no two windows may begin at the same instant. Windows should be short: in a window of hours, customers
+        who join or leave in it do nothing else.
         """
         if from_.tzinfo is not None or not self.start <= from_ < to:
             raise ValueError(
@@ -190,7 +190,7 @@ class LiveBank:
             events += self._background(begin, end, missing)
         return sorted(events, key=lambda event: event.event_time)
 
-    # ---- What the clock implies ----
+    # ---- State that follows from the clock ----
 
     def _advance(self, to: int) -> None:
         """Play all joins and departures before `to`."""
@@ -242,7 +242,7 @@ class LiveBank:
             place = int(fortune * len(self._available))
             who, self._available[place] = self._available[place], self._available[-1]
             self._available.pop()
-            # Those who are about to leave by nature are not waited for.
+            # Skip customers who are about to leave naturally.
             if self._left_at[who] <= np.datetime64(decided_at, "us"):
                 continue
             stays = decision >= LEAVING_SHARE
@@ -253,10 +253,10 @@ class LiveBank:
             self._departures.append(_Departure(number, begins_at, who))
             return
 
-    # ---- What is planned: joins, departures, closings ----
+    # ---- Planned events: joins, departures, closings ----
 
     def _planned(self, from_: np.datetime64, to: np.datetime64) -> Iterator[Event]:
-        """Yield what is planned in the window, and some of what is planned just before it."""
+        """Yield the planned events in the window, and some of those just before it."""
         margin = from_ - len(PRODUCTS) * _BETWEEN_ACCOUNTS
         joined_at = self._people.joined_at
         joining = np.flatnonzero((joined_at >= margin) & (joined_at < to))
@@ -317,10 +317,10 @@ class LiveBank:
             self._cases(ref, cases),
         )
 
-    # ---- What just happens: nature, and the surplus that is asked for ----
+    # ---- Background events: natural ones, and the requested surplus ----
 
     def _background(self, from_: np.datetime64, to: np.datetime64, size: int) -> list[Event]:
-        """Return `size` events of customers who are there throughout the window."""
+        """Return `size` events of customers who are at the bank throughout the window."""
         begins_at = int(from_.astype(np.int64))
         span = int(to.astype(np.int64)) - begins_at
         rng = stream(self.bank.seed, Purpose.LIVE_WINDOW, begins_at, span, size)
@@ -366,7 +366,7 @@ class LiveBank:
             settled_at = self._people.joined_at + (1 + len(PRODUCTS)) * _BETWEEN_ACCOUNTS
             present = (settled_at <= from_) & (self._left_at >= to)
             if not present.any():
-                raise RuntimeError(f"No customer is there throughout {from_} to {to}; ask for shorter windows")
+                raise RuntimeError(f"No customer is at the bank from {from_} to {to}; use shorter windows")
             changes = np.concatenate([settled_at[settled_at > from_], self._left_at[self._left_at >= to]])
             self._activity = _Activity(
                 day=from_.astype("M8[D]"),
@@ -379,7 +379,7 @@ class LiveBank:
         return self._activity
 
     def _rates_on(self, day: np.datetime64) -> Rates:
-        # Of a million customers somebody leaves every few seconds; that alone must not cost a calculation for all.
+        # In a bank of a million customers, somebody leaves every few seconds. That must not recompute the rates of all.
         cached_day, rates = self._rates
         if cached_day != day or len(rates.trouble) != len(self._people):
             rates = behaviour.rates_on(self._people, self._courses, day)
@@ -524,13 +524,13 @@ def _rate_of_kinds(rates: Rates) -> dict[_Kind, Floats]:
         _Kind.ACTION: rates.app_actions,
         _Kind.ERROR: rates.errors,
         _Kind.CASE: rates.cases,
-        # The surplus has no rate of its own; whoever is more active gets more of it.
+        # The surplus has no rate of its own; more active customers get more of it.
         **dict.fromkeys(SURPLUS_SHARES, everyday),
     }
 
 
 def _kinds(rng: np.random.Generator, activity: _Activity, days: float, size: int) -> Ints:
-    """Return what kind each of `size` events is: natural ones as far as there are, then surplus, in random order."""
+    """Return the kind of each of `size` events in random order: as many natural ones as there are, the rest surplus."""
     by_nature = np.array([activity.cumulative[kind][-1] for kind in _NATURAL]) * days
     thinning = min(1.0, size / by_nature.sum())
     natural = rng.permutation(np.repeat(np.array(_NATURAL), rng.poisson(by_nature * thinning)))[:size]

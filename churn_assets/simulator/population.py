@@ -1,7 +1,6 @@
 """Who the customers are: names, segments, products, habits and when they joined.
 
-What they do day by day, and whether they drift away, is `behaviour`. How they look as rows of the ledgers is
-`ledgers`.
+What they do each day, and whether they drift away, is in `behaviour`; their rows in the ledgers are in `ledgers`.
 """
 
 from dataclasses import dataclass
@@ -38,7 +37,7 @@ EVERYDAY_EVENTS_SIGMA = 0.50
 # Customers who joined before the history began joined at most this long before it.
 OLDEST_RELATIONSHIP_DAYS = 12 * 365
 JOINS_PER_CUSTOMER_AND_DAY = 3.6e-4
-"""About what leaves, so that the population stays stable."""
+"""About as many as leave, so that the population stays stable."""
 
 _FIRST_NAMES = """
     Alice Amara Amelia Anders Anna Antonio Aisha Beatriz Ben Bruno Camille Carlos Chen Chloe Clara Daniel David
@@ -73,13 +72,13 @@ class People:
     owns: Bools
     """One row per customer, one column per product."""
     balance: Floats
-    """Like `owns`."""
+    """Same shape as `owns`."""
     everyday_events: Floats
     """Expected per day."""
     app_share: Floats
-    """The part of the everyday events that are app actions."""
+    """The share of the everyday events that are app actions."""
     sends_wires: Floats
-    """How much more than others of the segment the customer sends wires."""
+    """How often the customer sends wires, relative to the segment."""
     device: Ints
     salary_day: Ints
     salary_is_biweekly: Bools
@@ -120,7 +119,7 @@ def joining_instants(seed: int, customers: int, first_day: np.datetime64, days: 
     """Return when each customer of a bank joined: most before `first_day`, some during the `days` after it."""
     rng = stream(seed, Purpose.PEOPLE, 0)
     joins_during = rng.random(customers) < -np.expm1(-JOINS_PER_CUSTOMER_AND_DAY * days)
-    # Banks grow: younger relationships are more frequent than old ones.
+    # Banks grow, so young relationships are more frequent than old ones.
     days_before = 1 + np.floor(OLDEST_RELATIONSHIP_DAYS * rng.random(customers) ** 1.5).astype(np.int64)
     days_after = rng.integers(max(days, 1), size=customers)
     day = first_day.astype("M8[D]") + np.where(joins_during, days_after, -days_before).astype("m8[D]")

@@ -1,4 +1,4 @@
-"""The simulated bank's live events into Kafka. What happens at the bank is `live`."""
+"""Sends the simulated bank's live events to Kafka. The events come from `live`."""
 
 import time
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from churn_assets.rules import SCORES_TOPIC
 from churn_assets.simulator.live import Event, LiveBank, encode
 from churn_assets.simulator.scorer import scores
 
-BATCH_EVENTS = 10_000  # of one window at full speed
+BATCH_EVENTS = 10_000  # per window at full speed
 
 
 def produce_steadily(
@@ -22,10 +22,10 @@ def produce_steadily(
     stopped: Callable[[], bool],
     report: Callable[[int], None],
 ) -> None:
-    """Send `events_per_minute` until `stopped()`, first what was planned between `since` and now (UTC).
+    """Send `events_per_minute` until `stopped()`, after the events planned between `since` and now (UTC).
 
-    Beside them, and not counted, go the scores of what was done. `report` gets the number of events sent so far, about
-    once a second.
+    Scores of these events are sent as well, but not counted. `report` gets the number of events sent so far, about once a
+    second.
     """
     sent, owed = 0, 0.0
     begin = clock()
@@ -47,7 +47,7 @@ def produce_steadily(
 def produce_at_once(
     bank: LiveBank, publisher: Publisher, count: int, clock: Callable[[], datetime], report: Callable[[int], None]
 ) -> None:
-    """Send `count` events as fast as the cluster takes them; their times are those of the sending."""
+    """Send `count` events as fast as the cluster takes them; event times are the times of sending."""
     sent = 0
     begin = clock() - timedelta(milliseconds=1)
     while sent < count:

@@ -1,4 +1,4 @@
-"""The other system that scores customers by what they just did: a few rules of its own, not this project's model."""
+"""A stand-in for another system that scores customers by their recent actions, with its own rules, not with our model."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ HIGHEST_SCORE = 0.99
 
 
 def scores(events: Iterable[Event]) -> list[Event]:
-    """One SCORE event for each customer who did something in a window, at the time of the last of it."""
+    """One SCORE event for each customer with events in a window, at the time of the customer's last event."""
     by_customer: dict[str, list[Event]] = {}
     for event in events:
         by_customer.setdefault(event.key, []).append(event)

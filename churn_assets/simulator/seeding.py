@@ -1,4 +1,4 @@
-"""The simulated bank's history into the ledgers, in bulk. What the history holds is `bank`."""
+"""Loads the simulated bank's history into the ledgers, in bulk. The history comes from `bank`."""
 
 import json
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from churn_assets.warehouse.protocol import Transaction, Warehouse
 
 
 class SeedError(ChurnError):
-    """The ledgers cannot take this bank."""
+    """The ledgers hold other data, so this bank cannot be loaded."""
 
 
 def new_bank(customers: int, days: int, seed: int, now: datetime) -> Bank:
@@ -34,8 +34,8 @@ def is_complete(warehouse: Warehouse) -> bool:
 def seed(warehouse: Warehouse, bank: Bank, now: datetime, report: Callable[[str, int], None]) -> None:
     """Load the history of `bank`, calling `report(ledger, rows)` for each chunk.
 
-    Each chunk commits together with the count of chunks, so a seeding that was interrupted goes on where it stopped when it
-    is called again with the same bank. `now` (UTC) becomes `ingested_at`.
+    Each chunk commits together with the count of chunks, so an interrupted seeding continues where it stopped when it is
+    called again with the same bank. `now` (UTC) becomes `ingested_at`.
     """
     loaded = _chunks_loaded(warehouse, bank)
     for number, (ledger, rows) in enumerate(bank.history(), start=1):

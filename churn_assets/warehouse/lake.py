@@ -1,7 +1,7 @@
 """The lake: DuckDB with a DuckLake attached (SQLite catalog, Parquet files), behind the warehouse protocol.
 
-Here belong connections, transactions with their retries, and the lake's own set-up. What is written in them belongs to
-the callers; refreshes belong to `churn_assets.dynamic_tables`.
+This module holds connections, transactions with their retries, and the lake's own set-up. Callers decide what is written;
+refreshes are in `churn_assets.dynamic_tables`.
 """
 
 import os
@@ -50,21 +50,21 @@ from churn_assets.warehouse.values import literal
 
 BUSY_TIMEOUT_MS = 5000
 MAX_ATTEMPTS = 20
-# Nothing may be fetched while the project runs: the extensions come from wheels of the engine's own version.
-# To verify a signature is to hash 70 MB, half a second each time a lake is opened; the wheels' own hashes are in uv.lock.
+# Nothing may be fetched while the project runs: the extensions come from wheels of the same version as DuckDB.
+# Verifying a signature hashes 70 MB, half a second each time a lake is opened; the hashes of the wheels are in uv.lock.
 _EXTENSIONS = ("sqlite_scanner", "ducklake")
 _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
     "allow_unsigned_extensions": "true",
 }
-# Rows of a small insert stay in the catalog, so that a micro-batch does not leave a tiny Parquet file in each table.
+# A smaller insert stays in the catalog, so that a micro-batch does not leave a tiny Parquet file in each table.
 _INLINE_ROWS = 500
-_SETTLED_NS = 100_000_000  # after a write to the catalog, for its commit to have followed
+_SETTLED_NS = 100_000_000  # after a write to the catalog, by when it is committed
 _CONFLICT = re.compile(
     r"database is locked|Failed to commit DuckLake transaction|[Tt]ransaction conflict|database table is locked"
 )
-# What a SELECT can call to change a lake. On a read-only attachment some of these crash DuckDB 1.5.5 instead of failing.
+# Functions with which a SELECT can change a lake. On a read-only lake some of them crash DuckDB 1.5.5 instead of failing.
 _MAINTENANCE = re.compile(
     r"\"?(ducklake_\w+|set_option|set_commit_message|expire_snapshots|merge_adjacent_files|cleanup_old_files"
     r"|delete_orphaned_files|rewrite_data_files|flush_inlined_data|add_data_files|query|query_table)\b",
@@ -72,24 +72,24 @@ _MAINTENANCE = re.compile(
 )
 
 
-# Gives a connection functions; it is told how to read the content of a model's file.
+# Registers functions on a connection; the second argument reads a model's file by its name.
 Functions: TypeAlias = Callable[[duckdb.DuckDBPyConnection, Callable[[str], bytes]], None]
 
 
 class LakeNotFoundError(ChurnError):
-    """There is no lake at the given place; the message says how to make one."""
+    """There is no lake in the given folder; the message says how to create one."""
 
 
 def load_extensions(connection: duckdb.DuckDBPyConnection) -> None:
     """Load the lake's extensions into a connection from their wheels, without installing anything for the user.
 
-    They are set so that a transaction sees one state of the lake's catalog.
+    A setting makes every transaction see one state of the lake's catalog.
     """
     for name in _EXTENSIONS:
         folder = Path(str(files(f"duckdb_extension_{name}"))) / "extensions" / f"v{duckdb.__version__}"
         connection.load_extension(str(folder / f"{name}.duckdb_extension"))
-    # Else each scan of an SQLite catalog is a connection and a transaction of its own, and rows that are flushed or merged
-    # between two scans of one query are missed or counted twice.
+    # Otherwise each scan of an SQLite catalog has its own connection and transaction, and a query misses or counts twice the
+    # rows that are flushed or merged between two of its scans.
     connection.execute("SET GLOBAL sqlite_disable_multithreaded_scans = true")
 
 
@@ -98,7 +98,7 @@ def _models(lake: Path) -> Path:
 
 
 def read_model(lake: Path, name: str) -> bytes:
-    """The content of a model's file in the lake of a folder; `ModelFileError` where it cannot be read."""
+    """The content of a model's file in the lake in folder `lake`; `ModelFileError` if it cannot be read."""
     path = _models(lake) / name
     try:
         return path.read_bytes()
@@ -129,8 +129,8 @@ class _LakeTransaction:
 class LakeWarehouse:
     """The lake in folder `path`. Implements `Warehouse`; one object may be used from several threads.
 
-    With `timeout_seconds` a query that takes longer is stopped: `QueryTimeoutError`. `functions` are what its queries may
-    call beside DuckDB's own; `wiring.open_lake` gives the model's.
+    With `timeout_seconds`, a query that takes longer is stopped with `QueryTimeoutError`. `functions` adds functions that
+    its queries can call; `wiring.open_lake` passes those of the model.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class LakeWarehouse:
         load_extensions(connection)
         if self._functions is not None:
             self._functions(connection, partial(read_model, self._path))
-        # The path is given at each attachment, so that a home may be moved or copied: files are found relative to it.
+        # The path is given each time, so that a home can be moved or copied: files are found relative to it.
         options = [
             f"DATA_PATH {literal(str(self._path / 'data'))}",
             "OVERRIDE_DATA_PATH true",
@@ -171,7 +171,7 @@ class LakeWarehouse:
         if self._read_only or is_made.exists():
             connection.execute(attach)
         else:
-            with self._turn_to_write():  # the first attachment makes the catalog, and no two may make it at once
+            with self._turn_to_write():  # the first ATTACH creates the catalog, which two processes must not do at once
                 connection.execute(attach)
                 is_made.touch()
         return connection
@@ -180,13 +180,13 @@ class LakeWarehouse:
     def _cursor(self, staged: Mapping[str, pa.Table] | None = None) -> Generator[duckdb.DuckDBPyConnection]:
         with self._connection.cursor() as cursor:
             for name, table in (staged or {}).items():
-                cursor.register(name, table)  # before USE, after which each costs a look into the catalog
+                cursor.register(name, table)  # before USE; after it, each costs a look-up in the catalog
             cursor.execute("USE lake")
             yield cursor
 
     @contextmanager
     def _reader(self) -> Generator[duckdb.DuckDBPyConnection]:
-        """A cursor that only reads. It is used again, as USE costs a look into the catalog."""
+        """A cursor that only reads. Cursors are reused, because USE costs a look-up in the catalog."""
         try:
             cursor = self._readers.pop()
         except IndexError:
@@ -199,9 +199,9 @@ class LakeWarehouse:
         self._readers.append(cursor)
 
     def _turn_to_write(self) -> AbstractContextManager[None]:
-        # SQLite refuses the commit of a transaction that any other one has overtaken, so writers of one machine take turns
-        # instead of running in vain; the kernel ends a dead writer's turn. Correctness does not rest on this: a writer
-        # from elsewhere is met by the retry in `transact`.
+        # SQLite refuses to commit a transaction that another one has overtaken. So the writers of one machine take turns
+        # instead of working in vain; the kernel ends the turn of a dead writer. Correctness does not depend on this: the
+        # retry in `transact` handles writers from other machines.
         return turn(self._path / "writer.lock")
 
     def deploy(self) -> None:
@@ -225,8 +225,8 @@ class LakeWarehouse:
             return cursor.execute(sql, parameters).to_arrow_table()
 
     def version(self) -> object | None:
-        # Every commit writes to the catalog's log, or to the catalog itself. Only the files' states are asked for: opening
-        # them a second time in one process would break SQLite's locks. What was just written may not be committed yet.
+        # Every commit writes to the catalog's log or to the catalog itself. The files are only looked at (stat): opening them
+        # a second time in one process would break SQLite's locks. What was just written may not be committed yet.
         files = (self._path / "catalog.sqlite-wal", self._path / "catalog.sqlite")
         states = [(found.st_mtime_ns, found.st_size) for file in files if (found := _stat(file))]
         return None if any(time.time_ns() - written < _SETTLED_NS for written, _ in states) else states
@@ -236,7 +236,7 @@ class LakeWarehouse:
         return [Column(row["column_name"], row["column_type"]) for row in rows]
 
     def transact(self, work: Callable[[Transaction], T], staged: Mapping[str, pa.Table] | None = None) -> T:
-        _ = self._connection  # opened before the turn is taken: it takes time
+        _ = self._connection  # opened before taking a turn, because it is slow
         attempt = 0
         while True:
             attempt += 1
@@ -293,7 +293,7 @@ class LakeWarehouse:
 
     def maintain(self, order: Mapping[str, str], now: datetime) -> Maintenance:
         before = self._files()
-        # Each step has a turn to write of its own, so that an ingestion waits for one table at most.
+        # Each step takes its own turn to write, so that an ingestion waits for one table at most.
         self.transact(lambda tx: _sort_by(tx, {**order, **engine.day_keys(tx)}))
         for table in before:
             for step in (
@@ -302,11 +302,13 @@ class LakeWarehouse:
                 f"ducklake_merge_adjacent_files('lake', ?, max_file_size => {FILE_BYTES // 2})",
             ):
                 self.transact(lambda tx, step=step, table=table: tx.rows(f"CALL {step}", [table]))
-        self.transact(lambda tx: engine.refresh(tx, [], now))  # those that have nothing to read hold no snapshot
+        self.transact(
+            lambda tx: engine.refresh(tx, [], now)
+        )  # afterwards, tables that have nothing to read hold no old snapshot
         expired = self.transact(lambda tx: _expire(tx, now - timedelta(hours=SNAPSHOT_RETENTION_HOURS)))
         deleted = 0
-        # Compared as text on an SQLite catalog, every file that was given up on the same day as this bound counts as
-        # older; a day is added so that the grace is never less than FILE_GRACE_HOURS.
+        # An SQLite catalog compares times as text, so every file that was given up on the day of this bound counts as
+        # older. A day is added so that the grace period is never shorter than FILE_GRACE_HOURS.
         given_up_before = now - timedelta(days=1, hours=FILE_GRACE_HOURS)
         written_before = now - timedelta(hours=ORPHAN_HOURS)
         for step, bound in (("cleanup_old_files", given_up_before), ("delete_orphaned_files", written_before)):
@@ -321,7 +323,7 @@ class LakeWarehouse:
         )
 
     def _files(self) -> dict[str, tuple[int, int]]:
-        """The number of files, those of deletions among them, and their bytes, by table."""
+        """By table, the number of files, including those of deletions, and their size in bytes."""
         rows = self.query(
             "SELECT table_name, file_count + delete_file_count, file_size_bytes + delete_file_size_bytes"
             " FROM ducklake_table_info('lake') ORDER BY table_name"
@@ -354,7 +356,7 @@ def _stopped_after(seconds: float | None, cursor: duckdb.DuckDBPyConnection) -> 
         ) from error
     finally:
         timer.cancel()
-        timer.join()  # else it could interrupt a cursor that is closed
+        timer.join()  # otherwise it could interrupt a closed cursor
 
 
 def _sort_by(tx: Transaction, order: Mapping[str, str]) -> None:
@@ -372,8 +374,8 @@ def _sort_by(tx: Transaction, order: Mapping[str, str]) -> None:
 
 
 def _expire(tx: LakeTransaction, older_than: datetime) -> int:
-    """Give up snapshots that are older, and that no dynamic table or stream has yet to read; how many there were."""
-    # By their numbers: `older_than` compares times as text on an SQLite catalog, and takes all of the same day as older.
+    """Expire older snapshots that no dynamic table or stream still has to read; returns their number."""
+    # By number, because `older_than` compares times as text on an SQLite catalog and takes the whole day as older.
     versions = tx.rows(
         "SELECT snapshot_id FROM __ducklake_metadata_lake.ducklake_snapshot"
         " WHERE make_timestamp(epoch_us(snapshot_time::TIMESTAMPTZ)) < ? AND snapshot_id < ?",
@@ -392,7 +394,7 @@ def _stat(path: Path) -> os.stat_result | None:
 
 
 def _roll_back(cursor: duckdb.DuckDBPyConnection) -> None:
-    with suppress(duckdb.TransactionException):  # a failed commit has ended the transaction already
+    with suppress(duckdb.TransactionException):  # a failed commit has already ended the transaction
         cursor.rollback()
 
 
@@ -413,7 +415,7 @@ def _refuse_writes(sql: str) -> None:
 
 
 def _words(sql: str) -> list[str]:
-    """The statement from each token to the next; a comment follows the token before it."""
+    """The statement's text, cut at the start of each token; a comment belongs to the token before it."""
     text = sql.encode()  # the tokenizer counts bytes
     starts = [start for start, _ in duckdb.tokenize(sql)]
     return [text[start:end].decode() for start, end in pairwise([*starts, len(text)])]

@@ -1,6 +1,6 @@
-"""What the project asks of a warehouse. Two engines stand behind it: the lake (`lake`) and Snowflake.
+"""The interface of a warehouse. Two engines implement it: the lake (`lake`) and Snowflake (`snowflake`).
 
-Here belong the questions only; the code above this line never asks which engine answers.
+Code that uses this interface never asks which engine it is.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class ReadOnlyError(ChurnError):
-    """A query would do more than read; the message says what is allowed."""
+    """A query does more than read; the message says what is allowed."""
 
 
 class WarehouseError(ChurnError):
@@ -30,7 +30,7 @@ class WarehouseError(ChurnError):
 
 
 class QueryTimeoutError(WarehouseError):
-    """A query took longer than it may; the message says how long that is."""
+    """A query took longer than allowed; the message says the limit."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Maintenance:
-    """What a maintenance saved. Files are counted by table: (before, after); `bytes` are those of all data files."""
+    """What maintenance did. `files` counts files by table, `bytes` the size of all data files, each (before, after)."""
 
     files: dict[str, tuple[int, int]]
     bytes: tuple[int, int]
@@ -61,10 +61,10 @@ class Credits:
 
 
 class Statements(Protocol):
-    """Where statements can be run, with parameters bound to `?`."""
+    """Runs statements, with parameters bound to `?`."""
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
-        """Run one statement; the number of rows it changed."""
+        """Run one statement; returns the number of rows it changed."""
         ...
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -76,16 +76,17 @@ class Transaction(Statements, Protocol):
     """Statements that take effect together or not at all."""
 
     def consume_stream(self, stream: str) -> str:
-        """Read what changed in the stream's table since it was last read; the name of the table that holds it.
+        """Read what changed in the stream's table since the stream was last read; returns the name of a table with the changes.
 
-        That has the table's columns and `change_action`: DELETE for a row as it was, INSERT for a row as it is. It can be read
-        in this transaction only, until the stream is consumed again. The stream's position moves with the transaction.
+        That table has the columns of the stream's table and `change_action`: DELETE for a row as it was, INSERT for a row as
+        it is. It is readable in this transaction only, until the stream is consumed again. The stream's position moves when
+        the transaction commits.
         """
         ...
 
 
 class Queries(Protocol):
-    """Where queries can be asked."""
+    """Answers queries."""
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """The result of one query."""
@@ -95,18 +96,18 @@ class Queries(Protocol):
 class Warehouse(Queries, Protocol):
     """Tables, transactions, dynamic tables and the files of models.
 
-    A statement is written once, in what every warehouse takes with the same meaning, and sent as it is; which SQL that is,
-    `churn_assets_tests/snowflake/one_sql.py` says and tests.
+    A statement is written once, in SQL that means the same in every warehouse, and is sent unchanged.
+    `churn_assets_tests/snowflake/one_sql.py` defines and tests that SQL.
     """
 
     def deploy(self) -> None:
-        """Create every table that is missing. Safe to repeat; never drops."""
+        """Create every missing table. Idempotent; never drops a table."""
         ...
 
     def version(self) -> object | None:
-        """What is another one after each commit, so cheap that it may be asked several times a second.
+        """A value that changes with each commit, cheap enough to ask for several times a second.
 
-        None where the warehouse does not say that for nothing, or was written to a moment ago and may yet commit it.
+        None if the warehouse cannot tell for free, or if a write of the last moment may not be committed yet.
         """
         ...
 
@@ -117,8 +118,8 @@ class Warehouse(Queries, Protocol):
     def transact(self, work: Callable[[Transaction], T], staged: Mapping[str, pa.Table] | None = None) -> T:
         """Run `work` in one transaction, with the `staged` tables readable by name.
 
-        What is written is as if transactions ran one after another: one that another writer has overtaken is rolled back
-        and runs `work` again, also where both only inserted, so `work` must not have effects of its own.
+        Transactions are serializable: one that another writer has overtaken is rolled back and runs `work` again, even if
+        both only inserted. So `work` must have no other effects.
         """
         ...
 
@@ -127,7 +128,7 @@ class Warehouse(Queries, Protocol):
         ...
 
     def past_refreshes(self, after: datetime) -> list[Refresh]:
-        """The refreshes that began after a time (UTC), whoever asked for them, in order."""
+        """All refreshes that began after a time (UTC), whoever asked for them, in order."""
         ...
 
     def dynamic_tables(self, now: datetime) -> list[DynamicTable]:
@@ -135,22 +136,22 @@ class Warehouse(Queries, Protocol):
         ...
 
     def store_model(self, name: str, content: bytes) -> None:
-        """Keep a model's file under a name, whole or not at all. The same name always comes with the same content.
+        """Keep a model's file under a name, whole or not at all. The same name always means the same content.
 
         The functions that queries call, `predict_churn` and `churn_reasons`, find it there.
         """
         ...
 
     def read_model(self, name: str) -> bytes:
-        """The content of a model's file, or `ModelFileError` where there is none that can be read."""
+        """The content of a model's file; `ModelFileError` if it cannot be read."""
         ...
 
     def credits(self, since: date) -> list[Credits]:
-        """What was billed for each day from `since` on, by service, in order; nothing where the warehouse is one's own."""
+        """What was billed for each day from `since` on, by service, in order; empty if nobody bills for the warehouse."""
         ...
 
     def tasks(self) -> dict[str, bool]:
-        """The warehouse's own tasks that move streams and write emails, by name: whether each is active. The lake has none."""
+        """By name, whether each of the warehouse's own tasks (for streams and emails) is active. The lake has none."""
         ...
 
     def stream_has_data(self, stream: str) -> bool:
@@ -158,10 +159,10 @@ class Warehouse(Queries, Protocol):
         ...
 
     def maintain(self, order: Mapping[str, str], now: datetime) -> Maintenance:
-        """Keep reads fast and storage small after many small writes. `order` names the column a table is sorted by; a dynamic
-        table with a date in its refresh key is sorted by that.
+        """Keep reads fast and storage small after many small writes.
 
-        Nothing that a dynamic table or a stream still has to read is given up. `now` is UTC.
+        `order` names the column that each table is sorted by; a dynamic table with a date in its refresh key is sorted by
+        that date. What a dynamic table or a stream still has to read is kept. `now` is UTC.
         """
         ...
 

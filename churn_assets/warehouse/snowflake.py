@@ -1,11 +1,10 @@
 """Snowflake behind the warehouse protocol.
 
-Here belong sessions, transactions with their retries, and what the protocol's questions are in Snowflake's SQL. What is
-written in a transaction belongs to the callers, what is deployed to `churn_assets.operations.account`, how to sign in to
-`snowflake_connection`.
+This module holds sessions, transactions with their retries, and the protocol's methods in Snowflake's SQL. Callers decide
+what is written in a transaction; deployment is in `churn_assets.operations.account`, sign-in in `snowflake_connection`.
 
-By documentation and against an emulator; it has not met a live account. docs/snowflake.md says of each object how it was
-verified.
+It was written from the documentation and tested against an emulator, not against a live account. docs/snowflake.md says
+how each object was verified.
 """
 
 import re
@@ -44,9 +43,9 @@ from churn_assets.warehouse.snowflake_connection import (
 )
 
 MAX_ATTEMPTS = 5
-# The columns of `Refresh`; the parameter is the time after which. The lag before a refresh is how far the one before it
-# had fallen behind: DATA_TIMESTAMP is the time up to which base tables are shown. Rows that were rewritten unchanged
-# (numCopiedRows) count as nothing. https://docs.snowflake.com/en/sql-reference/functions/dynamic_table_refresh_history
+# The columns of `Refresh`; the parameter is the time after which refreshes are listed. The lag before a refresh is the
+# time since the DATA_TIMESTAMP of the refresh before it, the time up to which base tables are shown. Rows that were
+# rewritten unchanged (numCopiedRows) do not count. https://docs.snowflake.com/en/sql-reference/functions/dynamic_table_refresh_history
 PAST_REFRESHES = """
     SELECT
         LOWER(name) AS name,
@@ -66,9 +65,9 @@ PAST_REFRESHES = """
     ORDER BY started_at
 """
 
-# The columns of `Credits`; the parameter is the first day. Of the warehouse in use (dynamic tables and tasks run in it), of AI
-# functions that the role in use has called, and of search services of the database in use. The views are up to three hours
-# late; the role needs the database role SNOWFLAKE.USAGE_VIEWER.
+# The columns of `Credits`; the parameter is the first day. Counted are the current warehouse (dynamic tables and tasks run
+# in it), AI functions that the current role called, and search services of the current database. The views are up to three
+# hours late; the role needs the database role SNOWFLAKE.USAGE_VIEWER.
 # https://docs.snowflake.com/en/sql-reference/account-usage/warehouse_metering_history
 # https://docs.snowflake.com/en/sql-reference/account-usage/cortex_ai_functions_usage_history
 # https://docs.snowflake.com/en/sql-reference/account-usage/cortex_search_daily_usage_history
@@ -92,10 +91,10 @@ CREDITS = """
     ORDER BY usage_day, service
 """
 STAGE, FILE_FORMAT, MODELS = "landing", "event_batches", "churn_models"
-# All writers take turns, as on the lake: Snowflake reads what was committed when a statement began, so without it two runs
-# could find the same customer waiting and both write to her. The lock ends with the transaction.
+# All writers take turns, as on the lake. A statement in Snowflake reads what was committed when it began, so without turns
+# two runs could find the same customer waiting and both write to her. The lock ends with the transaction.
 _TAKE_TURN = "UPDATE write_turn SET taken_at = SYSDATE()"
-# Another one holds a lock for too long, or the service had an error of its own.
+# Another transaction holds a lock for too long, or the service had an internal error.
 # https://docs.snowflake.com/en/sql-reference/transactions
 _TRANSIENT = frozenset({603, 625, 300002, 300005})
 _SESSION_IS_GONE = frozenset({250002, 390111, 390112, 390114, 390195})
@@ -103,7 +102,7 @@ _HTTP_ERRORS = range(290500, 290600)
 _DATA = re.compile(r"\s*(SELECT|WITH|INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
 _READS = re.compile(r"\s*(SELECT|WITH|SHOW|DESC|DESCRIBE|EXPLAIN|LIST|LS)\b", re.IGNORECASE)
 _COMMENT = re.compile(r"--[^\n]*|//[^\n]*|/\*.*?\*/", re.DOTALL)
-# Of the Arrow columns that are staged.
+# By Arrow type, the SQL types of staged columns.
 _TYPES = {
     "bool": "BOOLEAN",
     "int32": "INTEGER",
@@ -117,11 +116,11 @@ _TYPES = {
 
 
 class UnknownOutcomeError(SnowflakeError):
-    """The connection was lost while a transaction was committed: it may have taken effect or not."""
+    """The connection was lost during a commit: the transaction may or may not have taken effect."""
 
 
 class _Session:
-    """One connection; a statement at a time."""
+    """One connection, which runs one statement at a time."""
 
     def __init__(self, opening: AbstractContextManager[SnowflakeConnection], tag: Callable[[], str]) -> None:
         self._opening = opening
@@ -129,7 +128,7 @@ class _Session:
         self._tag = tag
 
     def close(self) -> None:
-        """Give the connection up, which may be lost already."""
+        """Close the connection, which may already be lost."""
         with suppress(Error):
             self._opening.__exit__(None, None, None)
 
@@ -142,7 +141,7 @@ class _Session:
             yield cursor
 
     def execute(self, sql: str, parameters: Sequence[Any] = (), **options: Any) -> int:
-        """Run one statement; the number of rows it changed."""
+        """Run one statement; returns the number of rows it changed."""
         with self.run(sql, parameters, **options) as cursor:
             return cursor.rowcount or 0
 
@@ -152,16 +151,16 @@ class _Session:
             return [tuple(map(_plain, row)) for row in cursor.fetchall()]
 
     def dicts(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
-        """All rows of a query or of a SHOW, by column name in lower case."""
+        """All rows of a query or a SHOW, as dicts with lower-case column names."""
         with self.run(sql, parameters) as cursor:
             return [{name: _plain(value) for name, value in row.items()} for row in by_name(cursor)]
 
     def arrow(self, sql: str, parameters: Sequence[Any] = (), **options: Any) -> pa.Table:
-        """The result of a query; all of a SHOW is text."""
+        """The result of a query; of a SHOW, with all values as text."""
         with self.run(sql, parameters, **options) as cursor:
             try:
                 return _normal(cursor.fetch_arrow_all(force_return_table=True, force_microsecond_precision=True))
-            except NotSupportedError:  # not in Arrow's format, as nothing is but the results of queries
+            except NotSupportedError:  # not in Arrow's format; only results of queries are
                 names = [column.name.lower() for column in cursor.description]
                 rows = [[None if value is None else str(value) for value in row] for row in cursor.fetchall()]
         return pa.table({name: pa.array([row[place] for row in rows], pa.string()) for place, name in enumerate(names)})
@@ -184,7 +183,7 @@ class _SnowflakeTransaction:
         columns = [name for name, *_ in self._session.rows(f"DESCRIBE TABLE {changes}") if name != "CHANGE_ACTION"]
         listed = ", ".join(columns)
         self.execute(f"DELETE FROM {changes}")
-        # All of it is read: what a filter left out would be given up as well.
+        # The whole stream is read: rows that a filter left out would be lost.
         self.execute(f"INSERT INTO {changes} ({listed}, change_action) SELECT {listed}, METADATA$ACTION FROM {stream}")
         return changes
 
@@ -192,8 +191,8 @@ class _SnowflakeTransaction:
 class SnowflakeWarehouse:
     """The schema that `settings` name. Implements `Warehouse`; one object may be used from several threads.
 
-    A session is kept for the next caller: to sign in takes a second or more. With `timeout_seconds` a query that takes longer is
-    cancelled. `tag` says on whose behalf statements run, `connect` opens a connection.
+    Sessions are reused, because a sign-in takes a second or more. With `timeout_seconds`, a query that takes longer is
+    cancelled. `tag` says on whose behalf statements run; `connect` gives what opens a connection.
     """
 
     def __init__(
@@ -215,7 +214,7 @@ class SnowflakeWarehouse:
     def deploy(self) -> None:
         found = self._ask(lambda session: session.dicts("SHOW TABLES LIKE 'WRITE_TURN'"))
         if not found:
-            raise SnowflakeError("the tables are not there; run `churn deploy --target snowflake` first")
+            raise SnowflakeError("the tables do not exist yet; run `churn deploy --target snowflake` first")
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         if self._read_only:
@@ -234,7 +233,7 @@ class SnowflakeWarehouse:
         return self._ask(lambda session: _transacted(session, work, staged or {}))
 
     def refresh(self, names: Iterable[str], now: datetime) -> list[Refresh]:
-        # A refresh by hand brings what a table reads up to date as well, so that it costs nothing afterwards.
+        # A manual refresh also refreshes the tables that a table reads, so refreshing those as well costs nothing.
         wanted = set(names)
         known = [table.name for table in self.dynamic_tables(now)]
         if unknown := wanted - set(known):
@@ -266,7 +265,7 @@ class SnowflakeWarehouse:
                 sources=sources[name],
                 target_lag_seconds=target_lag_seconds(name, declared, sources),
                 is_to_be_initialized=False,
-                # How old what it shows is, also where nothing has changed since: Snowflake does not tell the two apart.
+                # The age of the data shown, even if nothing has changed since: Snowflake does not tell the two apart.
                 lag_seconds=max(0.0, (now - _utc(tables[name]["data_timestamp"])).total_seconds()),
                 refreshed_at=_utc(tables[name]["data_timestamp"]),
                 refresh_action=None,
@@ -280,14 +279,14 @@ class SnowflakeWarehouse:
         return {row["name"].lower(): row["state"] == "started" for row in shown}
 
     def stream_has_data(self, stream: str) -> bool:
-        # Answered without a running warehouse.
+        # This needs no running warehouse.
         return self._ask(lambda session: session.rows(f"SELECT SYSTEM$STREAM_HAS_DATA('{stream}')"))[0][0]
 
     def credits(self, since: date) -> list[Credits]:
         return [Credits(**row) for row in self.query(CREDITS, [since]).to_pylist()]
 
     def maintain(self, order: Mapping[str, str], now: datetime) -> Maintenance:
-        """Snowflake keeps its tables in order; what is left is what killed writers left on the stage."""
+        """Remove the files that killed writers left on the stage. Snowflake maintains its tables itself."""
 
         def clean(session: _Session) -> int:
             files = session.dicts(f"LIST @{STAGE}")
@@ -328,7 +327,7 @@ class SnowflakeWarehouse:
         return _Session(opened(self._connect, self._settings), self._tag)
 
     def _ask(self, work: Callable[[_Session], T]) -> T:
-        """What `work` gives with a session of this thread alone; once more where another session may give it."""
+        """Run `work` with a session that no other thread uses; retry if the session is lost or the error is transient."""
         attempt = 0
         while True:
             attempt += 1
@@ -347,7 +346,7 @@ class SnowflakeWarehouse:
                     continue
                 raise SnowflakeError(what_to_do(error, self._settings), error.errno, error.sfqid) from error
             except BaseException:
-                # Whatever it is of the caller's, the session has rolled back and can be used.
+                # An error of the caller: the session has rolled back and can be reused.
                 if session:
                     self._idle.append(session)
                 raise
@@ -356,9 +355,9 @@ class SnowflakeWarehouse:
 
 
 class SessionWarehouse(SnowflakeWarehouse):
-    """The schema of a connection that is open already, as a stored procedure's is: one statement or transaction at a time.
+    """The schema of an already open connection, such as a stored procedure's: one statement or transaction at a time.
 
-    A stored procedure may open no other session and not ask two questions at once.
+    A stored procedure must not open another session or run two queries at once.
     https://docs.snowflake.com/en/developer-guide/stored-procedure/python/procedure-python-limitations
     """
 
@@ -372,7 +371,7 @@ class SessionWarehouse(SnowflakeWarehouse):
 
 
 def _transacted(session: _Session, work: Callable[[Transaction], T], staged: Mapping[str, pa.Table]) -> T:
-    """One transaction. What makes and fills files comes before it: their statements would end it."""
+    """Run one transaction. Staging tables and files come before it, because their statements would commit it."""
     place = f"{STAGE}/{uuid.uuid4()}"
     full = [name for name, table in staged.items() if table.num_rows]
     try:
@@ -387,8 +386,10 @@ def _transacted(session: _Session, work: Callable[[Transaction], T], staged: Map
             session.execute(put, file_stream=content)
         session.execute("BEGIN")
         try:
-            if session.execute(_TAKE_TURN) != 1:  # nothing would be locked
-                raise SnowflakeError("write_turn has not its one row; run `churn deploy --target snowflake`")
+            if session.execute(_TAKE_TURN) != 1:  # otherwise nothing is locked
+                raise SnowflakeError(
+                    "the table write_turn does not have its one row; run `churn deploy --target snowflake`"
+                )
             for name in full:
                 session.execute(
                     f"COPY INTO {name} FROM @{place}/{name}.parquet FILE_FORMAT = (FORMAT_NAME = '{FILE_FORMAT}')"
@@ -396,14 +397,14 @@ def _transacted(session: _Session, work: Callable[[Transaction], T], staged: Map
                 )
             result = work(_SnowflakeTransaction(session))
         except BaseException:
-            with suppress(Error):  # a lost session's transaction is rolled back by Snowflake
+            with suppress(Error):  # Snowflake rolls back the transaction of a lost session
                 session.execute("ROLLBACK")
             raise
         _commit(session)
         return result
     finally:
         if full:
-            with suppress(Error):  # what stays behind is `maintain`'s
+            with suppress(Error):  # `maintain` removes what stays behind
                 session.rows(f"REMOVE @{place}")
 
 
@@ -414,13 +415,12 @@ def _commit(session: _Session) -> None:
         if not _is_gone(error):
             raise
         raise UnknownOutcomeError(
-            "the connection was lost while a transaction was committed; run it again: what was stored is found and not"
-            " stored twice"
+            "the connection was lost during a commit; run it again: what was already stored is found and not stored twice"
         ) from error
 
 
 def _is_gone(error: Error) -> bool:
-    """Whether the session, not the statement, is what failed."""
+    """Whether the session failed, not the statement."""
     return error.errno in _SESSION_IS_GONE or (
         isinstance(error, OperationalError | InterfaceError) and error.errno in _HTTP_ERRORS
     )
@@ -429,7 +429,7 @@ def _is_gone(error: Error) -> bool:
 def _refuse_ddl(sql: str) -> str:
     if not _DATA.match(sql):
         raise AssertionError(
-            f"only data may be read and written in a transaction, as all else would commit it: {sql[:80]}"
+            f"a transaction may only read and write data; any other statement would commit it: {sql[:80]}"
         )
     return sql
 
@@ -452,14 +452,14 @@ def _utc(time_: datetime) -> datetime:
 
 
 def _plain(value: Any) -> Any:
-    """A value as the lake would give it: every number with a fraction is a float."""
+    """A value as the lake would return it: every number with a fraction is a float."""
     if isinstance(value, Decimal):
         return int(value) if value == value.to_integral_value() and value.as_tuple().exponent == 0 else float(value)
     return _utc(value) if isinstance(value, datetime) else value
 
 
 def _normal(table: pa.Table) -> pa.Table:
-    """A result as the lake would give it: names in lower case, and the usual types instead of the least that fit."""
+    """A result as the lake would return it: names in lower case, and the usual types instead of the smallest that fit."""
     fields = [pa.field(field.name.lower(), _usual(field.type)) for field in table.schema]
     return table.rename_columns([field.name for field in fields]).cast(pa.schema(fields))
 

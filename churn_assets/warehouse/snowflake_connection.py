@@ -1,7 +1,7 @@
-"""How the project signs in to Snowflake, and what its errors mean.
+"""How the project signs in to Snowflake, and what Snowflake's errors mean.
 
-Here belong the connection's parameters, the sign-in, and the line that says what to do about an error. What is run over a
-connection is `snowflake`'s and the deployment's.
+This module holds the connection's parameters, the sign-in, and the line that says what to do about an error. Statements
+are run by `snowflake` and by `churn_assets.operations`.
 """
 
 import re
@@ -20,14 +20,14 @@ from churn_assets.settings import Settings, SettingsError
 from churn_assets.warehouse.protocol import WarehouseError
 
 LOGIN_SECONDS = 60  # until a sign-in counts as failed
-# For which a statement waits for another transaction's lock. Snowflake takes five minutes to give up the transaction of a
-# client that was killed: https://docs.snowflake.com/en/sql-reference/transactions#aborting-transactions
+# How long a statement waits for another transaction's lock. Snowflake takes five minutes to abort the transaction of a
+# killed client: https://docs.snowflake.com/en/sql-reference/transactions#aborting-transactions
 LOCK_SECONDS = 600
-NETWORK_SECONDS = 300  # for which the client itself repeats a request that the network lost
+NETWORK_SECONDS = 300  # during which the client repeats a request that the network lost
 
 Connections = Callable[[], AbstractContextManager[SnowflakeConnection]]
 
-# What is said of an error, by its number; {role}, {warehouse}, {user} ... are the settings' own words.
+# What to do about an error, by its number; {role}, {warehouse}, {user} ... come from the settings.
 _WHAT_TO_DO: tuple[tuple[tuple[int, ...], str], ...] = (
     (
         (250001, 250003, 290404),
@@ -35,7 +35,7 @@ _WHAT_TO_DO: tuple[tuple[tuple[int, ...], str], ...] = (
     ),
     (
         (390144,),
-        "the private key is not the one of user {user}; set it with ALTER USER {user} SET RSA_PUBLIC_KEY = '…'",
+        "the private key does not belong to user {user}; set it with ALTER USER {user} SET RSA_PUBLIC_KEY = '…'",
     ),
     (
         (394304, 394300),
@@ -63,7 +63,7 @@ _WHAT_TO_DO: tuple[tuple[tuple[int, ...], str], ...] = (
     ),
     (
         (90063, 90064),
-        "warehouse {warehouse} is in no state for this; look at SHOW WAREHOUSES, or ALTER WAREHOUSE {warehouse} RESUME",
+        "the state of warehouse {warehouse} does not allow this; see SHOW WAREHOUSES, or run ALTER WAREHOUSE {warehouse} RESUME",
     ),
     (
         (90105, 90106),
@@ -75,7 +75,7 @@ _WHAT_TO_DO: tuple[tuple[tuple[int, ...], str], ...] = (
     ),
     ((3001,), "role {role} lacks a privilege; `churn doctor` lists what to grant"),
 )
-# The same by Snowflake's words, where errors of many numbers have them.
+# The same by Snowflake's wording, for wordings that errors of many numbers share.
 _WHAT_TO_DO_IF_IT_SAYS: tuple[tuple[str, str], ...] = (
     (
         r"unknown model|unavailable in your region",
@@ -84,16 +84,17 @@ _WHAT_TO_DO_IF_IT_SAYS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"cannot read from stream|stream .*\bstale\b",
-        "the stream's table was created anew; `churn deploy --target snowflake` creates the stream again and loses nobody",
+        "the stream's table was created again; `churn deploy --target snowflake` recreates the stream and loses no customer",
     ),
     (
         r"JWT token is invalid",
-        "the key is not the one of user {user}, or the clock of this machine is off; set the key with"
+        "the key does not belong to user {user}, or the clock of this machine is off; set the key with"
         " ALTER USER {user} SET RSA_PUBLIC_KEY = '…', and compare the time with a time server",
     ),
     (
         r"\bis suspended\b",
-        "ALTER WAREHOUSE {warehouse} RESUME, or let it resume by itself: ALTER WAREHOUSE {warehouse} SET AUTO_RESUME = TRUE",
+        "run ALTER WAREHOUSE {warehouse} RESUME, or let it resume automatically with"
+        " ALTER WAREHOUSE {warehouse} SET AUTO_RESUME = TRUE",
     ),
 )
 _CHOSEN = ("role", "warehouse", "database", "schema")
@@ -101,7 +102,7 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,254}")
 
 
 class PasswordWarning(UserWarning):
-    """A password is used where a key should be."""
+    """A password is used instead of a key."""
 
 
 class SnowflakeError(WarehouseError):
@@ -109,15 +110,15 @@ class SnowflakeError(WarehouseError):
 
 
 class Rows(Protocol):
-    """What runs a statement with parameters bound to `?` and gives its rows by the columns' names in lower case."""
+    """Runs a statement with parameters bound to `?`; returns its rows as dicts with lower-case column names."""
 
     def __call__(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
-        """All rows of the result; `SnowflakeError` where Snowflake refuses the statement."""
+        """All rows of the result; `SnowflakeError` if Snowflake refuses the statement."""
         ...
 
 
 def connection_parameters(settings: Settings) -> dict[str, Any]:
-    """What the connector is called with; `SettingsError` where something is missing or wrong."""
+    """The arguments for the connector; `SettingsError` if a setting is missing or wrong."""
     missing = [name for name in ("account", "user") if not getattr(settings, f"snowflake_{name}")]
     if missing:
         names = " and ".join(f"SNOWFLAKE_{name.upper()}" for name in missing)
@@ -137,7 +138,7 @@ def connection_parameters(settings: Settings) -> dict[str, Any]:
         **(host if settings.snowflake_host else {}),
         "login_timeout": LOGIN_SECONDS,
         "network_timeout": NETWORK_SECONDS,
-        # Values are bound by the server, never written into a statement.
+        # The server binds values; they are never written into a statement.
         "paramstyle": "qmark",
         "session_parameters": {
             "TIMEZONE": "UTC",
@@ -163,7 +164,7 @@ def _sign_in(settings: Settings) -> dict[str, Any]:
         return {"authenticator": "oauth", "token": settings.snowflake_token.get_secret_value()}
     if settings.snowflake_password:
         warnings.warn(
-            "signing in to Snowflake with a password, which it refuses for service users; use SNOWFLAKE_PRIVATE_KEY_PATH",
+            "signing in to Snowflake with a password, which Snowflake refuses for service users; use SNOWFLAKE_PRIVATE_KEY_PATH",
             PasswordWarning,
             stacklevel=2,
         )
@@ -174,25 +175,25 @@ def _sign_in(settings: Settings) -> dict[str, Any]:
 
 
 def connections(settings: Settings) -> Connections:
-    """What opens a connection of the project's role each time it is called."""
+    """A function that opens a new connection with the project's role."""
     return partial(snowflake.connector.connect, **connection_parameters(settings))
 
 
 def by_name(cursor: SnowflakeCursor) -> list[dict[str, Any]]:
-    """All rows of a statement's result, by the columns' names in lower case."""
+    """All rows of a statement's result, as dicts with lower-case column names."""
     names = [column.name.lower() for column in cursor.description or ()]
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
 @contextmanager
 def opened(connect: Connections, settings: Settings) -> Generator[SnowflakeConnection]:
-    """A connection, or `SnowflakeError` or `SettingsError` where there is none."""
+    """An open connection; `SnowflakeError` or `SettingsError` if it cannot be opened."""
     with ExitStack() as stack:
         try:
             connection = stack.enter_context(connect())
         except Error as error:
             raise SnowflakeError(what_to_do(error, settings), error.errno, error.sfqid) from error
-        except (TypeError, ValueError) as error:  # of the library that reads keys
+        except (TypeError, ValueError) as error:  # from the library that reads keys
             reason = " ".join(str(error).split())
             raise SettingsError(
                 f"the key of SNOWFLAKE_PRIVATE_KEY_PATH cannot be read ({reason}); it must be a PEM file, and"
@@ -203,9 +204,9 @@ def opened(connect: Connections, settings: Settings) -> Generator[SnowflakeConne
 
 @contextmanager
 def signed_in(settings: Settings) -> Generator[Rows]:
-    """A connection for deployments and the doctor; what Snowflake refuses becomes a `SnowflakeError`.
+    """A connection for deployments and the doctor; a refusal by Snowflake becomes a `SnowflakeError`.
 
-    It has the user's own role and nothing chosen, as is needed before role, warehouse and schema are there.
+    It uses the user's default role and chooses nothing, because role, warehouse and schema may not exist yet.
     """
     own = {name: value for name, value in connection_parameters(settings).items() if name not in _CHOSEN}
     with opened(partial(snowflake.connector.connect, **own), settings) as connection:
@@ -222,7 +223,7 @@ def signed_in(settings: Settings) -> Generator[Rows]:
 
 
 def what_to_do(error: Error, settings: Settings) -> str:
-    """One line for a person: Snowflake's own words, cut to the first line, and what to do where that is known."""
+    """One line for a person: Snowflake's message, shortened, and what to do if that is known."""
     said = " ".join((error.raw_msg or error.msg or str(error)).split())[:300]
     line = f"Snowflake ({error.errno}): {said}"
     fix = known_fix(error.errno, said, settings)
@@ -230,7 +231,7 @@ def what_to_do(error: Error, settings: Settings) -> str:
 
 
 def known_fix(number: int | None, said: str, settings: Settings) -> str | None:
-    """What to do about an error of Snowflake, where that is known: by its words, which say more, or by its number."""
+    """What to do about an error of Snowflake, if that is known: first by its wording, which says more, then by its number."""
     fix = next((fix for words, fix in _WHAT_TO_DO_IF_IT_SAYS if re.search(words, said, re.IGNORECASE)), None)
     fix = fix or next((fix for numbers, fix in _WHAT_TO_DO if number in numbers), None)
     names = ("user", "role", "warehouse", "database", "schema")

@@ -1,6 +1,6 @@
-"""What the project's objects are called in a Snowflake account, and the error for a name that cannot be used.
+"""The names of the project's objects in a Snowflake account, and the error for a name that cannot be used.
 
-The names also stand in texts of statements, so only those that need no quotes are allowed.
+The names also appear in string literals of statements, so only names that need no quotes are allowed.
 """
 
 import re
@@ -8,10 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from churn_assets.errors import ChurnError
-from churn_assets.rules import (
-    ANALYST_ROLE,
-    ENGINEER_ROLE,
-)
+from churn_assets.rules import ANALYST_ROLE, ENGINEER_ROLE
 from churn_assets.settings import DEFAULT_MODELS, Settings
 
 _NAME = re.compile(r"[A-Z_][A-Z0-9_$]{0,254}")
@@ -23,9 +20,10 @@ class SnowflakeSqlError(ChurnError):
 
 @dataclass(frozen=True)
 class Names:
-    """What the objects are called, as Snowflake stores a name that was written without quotes; and who writes how many emails.
+    """The names of the objects as Snowflake stores unquoted names; and the model that writes emails, with its daily limits.
 
-    The names stand in texts, too (`IS_ROLE_IN_SESSION('…')`), where case matters: so other ones are refused, not quoted.
+    The names also appear in string literals (`IS_ROLE_IN_SESSION('…')`), where case matters. So names that would need
+    quotes are refused.
     """
 
     database: str = "CHURN"
@@ -53,13 +51,13 @@ class Names:
             raise SnowflakeSqlError("serving_schema must not be the schema of the ledgers: analysts read all of it")
 
     def identifiers(self) -> dict[str, str]:
-        """The names of objects, by what they are the name of."""
+        """The names of the objects by kind."""
         keys = ("database", "schema", "serving_schema", "warehouse", "admin_role", "engineer_role", "analyst_role")
         return {key: getattr(self, key) for key in keys}
 
 
 def names_of(settings: Settings) -> Names:
-    """The settings' names, as Snowflake stores them; `SnowflakeSqlError` for one that would need quotes."""
+    """The names in the settings, as Snowflake stores them; `SnowflakeSqlError` for a name that would need quotes."""
     found: dict[str, Any] = {}
     for part, key in (
         ("database", "database"),

@@ -1,4 +1,4 @@
-"""Turns among the processes of one machine: one of them at a time holds a file's lock, and the kernel ends a dead one's turn."""
+"""Turns among the processes of one machine: one at a time holds a file lock, which the kernel releases if it dies."""
 
 import fcntl
 from collections.abc import Generator
@@ -8,9 +8,9 @@ from pathlib import Path
 
 @contextmanager
 def turn(lock: Path, taken: Exception | None = None) -> Generator[None]:
-    """Hold the lock on a file, which is made where it is missing, with its folder.
+    """Hold the lock on a file, which is created with its folder if it is missing.
 
-    Waits as long as another process, or another thread, holds it; with `taken`, raises that at once instead.
+    Waits while another process or thread holds the lock; with `taken`, raises that exception at once instead.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:

@@ -4,16 +4,20 @@ import base64
 import json
 import re
 from datetime import timedelta
+from pathlib import Path
 from xml.etree import ElementTree
 
 import dagster as dg
 import pytest
 
-from churn_assets import definitions
+from churn_assets.assets import resources
+from churn_assets.assets.interventions import ALERTS
+from churn_assets.assets.ledger_checks import UNIQUE_CHECK
 from churn_assets.assets.resources import query_tag
 from churn_assets.clock import utc_now
 from churn_assets.definitions import build_defs
-from churn_assets.ingestion.events import EVENT_TYPES
+from churn_assets.ingestion.events import EVENT_TYPES, LEDGERS, STORED_COLUMNS
+from churn_assets.retention.queue import STREAM
 from churn_assets.settings import Settings
 from churn_assets_tests.assets.conftest import Graph
 
@@ -22,12 +26,128 @@ def specs(graph: Graph) -> list[dg.AssetSpec]:
     return list(graph.definitions.resolve_all_asset_specs())
 
 
-def test_every_asset_has_description_owner_group_and_kinds(graph: Graph):
+# Reports and jobs that keep no table of their own.
+WITHOUT_A_TABLE = {
+    "event_latency",
+    "daily_cost",
+    "intervention_effect",
+    "model_drift",
+    "log_search_index",
+    "table_maintenance",
+}
+# What waits for events is not overdue while none arrive.
+WAITS_FOR_EVENTS = {
+    "bank_transactions",
+    "churn_scores",
+    *LEDGERS,
+    "event_rejects",
+    STREAM,
+    ALERTS,
+    "retention_emails",
+    "email_outbox",
+}
+
+
+def test_every_asset_has_description_owner_group_kinds_and_code(graph: Graph):
     for spec in specs(graph):
         assert spec.description, spec.key
+        assert "select" not in spec.description.lower(), spec.key
         assert spec.owners, spec.key
         assert spec.group_name not in (None, "default"), spec.key
         assert spec.kinds, spec.key
+        if "kafka" not in spec.kinds:
+            references = spec.metadata["dagster/code_references"].code_references
+            assert references, spec.key
+            for reference in references:
+                assert len(Path(reference.file_path).read_text().splitlines()) >= reference.line_number, spec.key
+
+
+def test_every_asset_with_a_table_describes_the_columns_that_the_table_has(graph: Graph):
+    for spec in specs(graph):
+        name = spec.key.path[-1]
+        if name in WITHOUT_A_TABLE:
+            continue
+        columns = spec.metadata["dagster/column_schema"].columns
+        assert all(column.description for column in columns), name
+        if "kafka" not in spec.kinds:
+            there = graph.lake.columns(spec.metadata["dagster/table_name"].rpartition(".")[2])
+            assert [column.name for column in columns] == [column.name for column in there], name
+            if "dbt" not in spec.kinds:  # dbt's manifest has no types
+                assert [column.type for column in columns] == [column.type for column in there], name
+
+
+def test_what_has_a_target_lag_or_a_schedule_has_a_freshness_policy_and_what_waits_for_events_has_none(graph: Graph):
+    assert {spec.key.path[-1] for spec in specs(graph) if spec.freshness_policy is None} == WAITS_FOR_EVENTS
+
+
+def test_the_checks_say_in_words_what_they_check(graph: Graph):
+    asset_graph = graph.definitions.resolve_asset_graph()
+    said = {key.name: asset_graph.get_check_spec(key).description for key in asset_graph.asset_check_keys}
+
+    assert all(text and text.count(" ") > 2 and text.endswith(".") for text in said.values()), said
+    assert said["unique_dyn_customer_features_customer_id"] == "No customer_id occurs twice."
+    assert said["not_null_customer_day_customer_id"] == "customer_id is never empty."
+
+
+def test_columns_of_dynamic_tables_say_what_they_are_made_of(graph: Graph):
+    (spec,) = [spec for spec in specs(graph) if spec.key.path[-1] == "dyn_customer_features"]
+
+    lineage = spec.metadata["dagster/column_lineage"].deps_by_column
+    assert [(dep.asset_key.path[-1], dep.column_name) for dep in lineage["avg_sentiment"]] == [
+        ("customer_day", "rated_case_count"),
+        ("customer_day", "sentiment_sum"),
+    ]
+    described = {column.name: column.description for column in spec.metadata["dagster/column_schema"].columns}
+    assert described["wire_out_30d"].endswith("From customer_day (wire_out).")
+
+
+def test_assets_that_the_dashboard_shows_link_to_it_where_it_is_known(graph: Graph):
+    assert not [spec for spec in specs(graph) if "dashboard" in spec.metadata]
+
+    there = graph.settings.model_copy(update={"dashboard_url": "http://127.0.0.1:8501"})
+    linked = {s.key.path[-1]: s.metadata.get("dashboard") for s in build_defs(there).resolve_all_asset_specs()}
+
+    assert (
+        linked["dyn_churn_predictions"] == linked["retention_emails"] == dg.MetadataValue.url("http://127.0.0.1:8501")
+    )
+    assert linked["table_maintenance"] is None
+
+
+def test_the_days_of_emails_begin_with_the_deployment(graph: Graph):
+    days = graph.definitions.resolve_asset_graph().get(dg.AssetKey("retention_emails")).partitions_def
+    assert days is not None
+    keys = days.get_partition_keys()
+
+    assert keys[-1] == utc_now().date().isoformat()
+    assert len(keys) <= 2  # or midnight has passed since
+
+
+def test_an_ingest_run_observes_how_far_each_topic_is_stored(graph: Graph, live_bank):
+    result = graph.run("ingest_events")
+
+    (event,) = [e for e in result.all_events if e.event_type_value == "ASSET_OBSERVATION"]
+    observation = event.asset_observation_data.asset_observation
+    shown = observation.metadata
+    assert observation.asset_key == dg.AssetKey("bank_transactions")
+    assert (shown["lag_messages"].value, shown["messages_stored"].value) == (0, 600)
+    assert shown["messages_per_second"].value > 0
+    partitions = [record.data for record in shown["partitions"].value.records]
+    assert sum(partition["stored_up_to"] for partition in partitions) == 600
+    assert {partition["lag_messages"] for partition in partitions} == {0}
+
+
+def test_a_failed_check_shows_its_failing_rows(graph: Graph, live_bank):
+    graph.lake.transact(
+        lambda tx: tx.execute("INSERT INTO dim_accounts SELECT * FROM dim_accounts ORDER BY account_id LIMIT 12")
+    )
+
+    checks = graph.run("check_ledgers").get_asset_check_evaluations()
+
+    (check,) = [each for each in checks if (each.check_name, each.asset_key.path[-1]) == (UNIQUE_CHECK, "dim_accounts")]
+    assert not check.passed
+    rows = check.metadata["failing_rows"].value.records
+    assert len(rows) == 10
+    assert all(row.data["row_count"] == 2 for row in rows)
 
 
 def test_on_snowflake_the_assets_are_the_same_and_named_as_they_are_there(
@@ -36,7 +156,7 @@ def test_on_snowflake_the_assets_are_the_same_and_named_as_they_are_there(
     there = settings.model_copy(
         update={"target": "snowflake", "snowflake_database": "retail", "snowflake_schema": "MAIN"}
     )
-    monkeypatch.setattr(definitions, "open_warehouse", lambda settings, **_: graph.lake)
+    monkeypatch.setattr(resources, "open_warehouse", lambda settings, **_: graph.lake)
 
     here = {spec.key: spec for spec in specs(graph)}
     for spec in build_defs(there).resolve_all_asset_specs():
@@ -108,6 +228,7 @@ def test_dbt_tests_are_blocking_asset_checks_and_fail_on_bad_rows(graph: Graph, 
     ):
         assert not evaluations[name].passed
         assert evaluations[name].blocking
+        assert 0 < len(evaluations[name].metadata["failing_rows"].value.records) <= 10
     assert evaluations["unique_dyn_churn_predictions_customer_id"].passed
 
 
@@ -176,5 +297,5 @@ def test_a_ledger_shows_its_columns_with_their_meaning(graph: Graph, event_type)
 
     columns = spec.metadata["dagster/column_schema"].columns
 
-    described = {f.name: f.description for f in event_type.fields}
-    assert {column.name: column.description for column in columns if column.name != "extra_fields"} == described
+    described = {f.name: f.description for f in event_type.fields} | STORED_COLUMNS
+    assert {column.name: column.description for column in columns} == described

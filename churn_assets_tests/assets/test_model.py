@@ -30,7 +30,9 @@ def test_a_training_makes_a_champion_and_shows_what_it_found(graph: Graph):
     assert shown["roc_auc_low"] < shown["roc_auc"] < shown["roc_auc_high"]
     assert shown["test_rows"] == 2_000
     assert shown["card"]["versions"]["scikit-learn"]
-    assert shown["training_data"]["train"]["cut_offs"][0] == "2026-01-04"
+    assert shown["training_data"].records[0].data | {"part": "train", "from": "2026-01-04"} == (
+        shown["training_data"].records[0].data
+    )
     assert shown["report"].startswith("![")
     (champion,) = result.asset_materializations_for_node("churn_champion")
     assert champion.metadata["version"].value == 1

@@ -84,6 +84,17 @@ def test_the_table_has_each_measure_of_each_way_with_its_interval():
     assert (logistic, heuristic) == (model.replace("model", "logistic"), model.replace("model", "heuristic"))
 
 
+def test_the_picture_fits_into_the_dialog_on_a_screen_that_is_1440_wide(picture: bytes):
+    assert Image.open(BytesIO(picture)).width <= 1080
+
+
+def test_where_the_regression_is_above_the_model_it_is_said_why_the_model_serves(many: Trained):
+    worse = many.test.assign(model=many.test["heuristic"], logistic=many.test["model"])
+
+    assert "logistic regression is above the model" not in report(many).value
+    assert "logistic regression is above the model" in report(trained_on(worse)).value
+
+
 def test_without_the_heuristic_nothing_speaks_of_it(many: Trained, picture: bytes):
     less = trained_on(many.test.drop(columns="heuristic"))
     before, after = pixels(picture, HEURISTIC), pixels(png_of(less), HEURISTIC)

@@ -8,9 +8,9 @@ from churn_assets.ingestion import kafka
 from churn_assets.ingestion.kafka import Cluster, Watermarks
 from churn_assets.rules import EVENTS_TOPIC
 from churn_assets.simulator.live import LiveBank
-from churn_assets_tests.assets.conftest import Graph, graph, live_bank
+from churn_assets_tests.assets.conftest import Graph, graph, live_bank, seeded_home
 
-__all__ = ["graph", "live_bank"]
+__all__ = ["graph", "live_bank", "seeded_home"]
 
 
 @pytest.fixture

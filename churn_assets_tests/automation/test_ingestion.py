@@ -138,6 +138,10 @@ def test_a_run_that_finds_only_duplicates_still_says_what_it_read(graph: Graph, 
 
     (check,) = [e for e in result.get_asset_check_evaluations() if e.check_name == "every_message_is_accounted_for"]
     assert not [e for e in result.get_asset_materialization_events() if e.asset_key == dg.AssetKey("event_rejects")]
-    assert check.metadata["duplicates_dropped"].value == {"fact_transaction_ledger": 1}
-    ranges: Any = check.metadata["ranges"].value
-    assert [(topic, start, end) for _, topic, _, start, end in ranges] == [(EVENTS_TOPIC, 1, 2)]
+    assert rows_of(check, "duplicates_dropped") == [{"ledger": "fact_transaction_ledger", "messages": 1}]
+    (read,) = rows_of(check, "ranges")
+    assert (read["topic"], read["from"], read["to"], read["messages"]) == (EVENTS_TOPIC, 1, 2, 1)
+
+
+def rows_of(check: Any, name: str) -> list[dict[str, Any]]:
+    return [dict(record.data) for record in check.metadata[name].value.records]

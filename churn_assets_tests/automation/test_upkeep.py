@@ -1,5 +1,7 @@
 """When periodic jobs are requested."""
 
+import dagster as dg
+
 from churn_assets.rules import MAINTENANCE_SECONDS, SEARCH_SECONDS
 from churn_assets_tests.assets.conftest import Graph, skip_reason, the_request
 
@@ -15,6 +17,22 @@ def test_maintenance_runs_only_where_something_was_written(graph: Graph, live_ba
     assert skip_reason(graph.tick("maintenance_sensor")) == "maintain_tables ran a short while ago"
     graph.clock.forward(MAINTENANCE_SECONDS)
     assert "nothing was written since" in skip_reason(graph.tick("maintenance_sensor"))
+
+
+def test_what_an_idle_system_would_do_again_is_recorded_as_it_was_so_that_it_does_not_look_overdue(
+    graph: Graph, live_bank
+):
+    graph.run("ingest_events")
+    assert graph.run("maintain_tables").success
+    graph.clock.forward(MAINTENANCE_SECONDS + 1)
+
+    tick = graph.tick("maintenance_sensor")
+
+    assert "nothing was written since" in skip_reason(tick)
+    (recorded,) = tick.asset_events
+    latest = graph.instance.get_latest_materialization_event(dg.AssetKey("table_maintenance"))
+    assert recorded.metadata == latest.asset_materialization.metadata
+    assert "nothing was written since" in recorded.description
 
 
 def test_the_search_index_is_asked_for_when_the_ledgers_have_what_it_has_not_and_follows_them(graph: Graph, live_bank):

@@ -2,10 +2,13 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from churn_assets.automation.jobs import JOBS
+from churn_assets.cli import app as cli
 from churn_assets.settings import Settings
 from churn_assets.wiring import open_lake
 from churn_assets_tests.docs.pages import Page, command_lines, pages, simple_commands
@@ -67,6 +70,17 @@ def test_the_runbook_names_every_job_and_no_other():
     named = set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE))
 
     assert named == {job.name for job in JOBS}, "correct the table of jobs in docs/runbook.md"
+
+
+def test_the_page_of_commands_names_every_command():
+    page = Page(REPOSITORY / "docs" / "commands.md").text
+    named = {word for command in re.findall(r"`churn ([^`]+)`", page) for word in command.split()[:2]}
+    named |= set(re.findall(r"`([a-z]+)[^`]*`", page))  # further commands of a group
+    group: Any = get_command(cli.app)
+    commands = {name: [*getattr(command, "commands", ())] for name, command in group.commands.items()}
+    missing = [name for name, below in commands.items() for name in (name, *below) if name not in named]
+
+    assert not missing, "add them to docs/commands.md"
 
 
 @pytest.mark.parametrize(("page", "sql"), QUERIES)

@@ -31,7 +31,7 @@ def test_anything_else_is_not_a_target_lag(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["59 seconds", "30 seconds", "0 days"])
 def test_a_target_lag_is_at_least_a_minute(text: str) -> None:
-    with pytest.raises(ValueError, match="under the least"):
+    with pytest.raises(ValueError, match="below the minimum"):
         parse_target_lag(text)
 
 

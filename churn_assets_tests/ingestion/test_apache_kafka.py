@@ -225,7 +225,7 @@ def test_a_cluster_that_asks_for_a_password_is_read_and_told_with_it(stream: Str
     stream.ingest()
 
     assert stored_refs(stream) == refs(0, 30)
-    assert "could not be told" not in "".join(stream.reported)
+    assert "could not be committed" not in "".join(stream.reported)
 
 
 def test_a_wrong_password_is_a_clear_error_that_does_not_show_it(kafka_server: KafkaServer, capfd, monkeypatch):

@@ -212,7 +212,7 @@ def test_only_customers_with_a_score_of_this_model_are_compared():
     none = drift_of(live.assign(score=math.nan))
     assert none.score is None
     assert none.scores_are_stable.passed
-    assert "no prediction is of this model" in none.scores_are_stable.finding
+    assert "no prediction comes from this model" in none.scores_are_stable.finding
 
 
 def test_an_empty_bank_has_nothing_to_compare():

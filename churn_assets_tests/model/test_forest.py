@@ -87,7 +87,7 @@ def test_what_is_not_such_a_forest_is_refused():
     two_classes = rows[:, 0] > 0
     with pytest.raises(ForestError, match=f"more than {MAX_LEAVES} leaves"):
         read(in_onnx(grown(rows, 1), rows))
-    with pytest.raises(ForestError, match="other classes than two"):
+    with pytest.raises(ForestError, match="does not have exactly two classes"):
         read(in_onnx(RandomForestClassifier(2, max_leaf_nodes=4).fit(rows, rows[:, 1]), rows))
     with pytest.raises(ForestError, match="Identity"):
         read(in_onnx(GradientBoostingClassifier(n_estimators=2).fit(rows, two_classes), rows))

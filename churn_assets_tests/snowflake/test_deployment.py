@@ -4,15 +4,15 @@ Over a scripted account, so it is our logic that is shown; whether Snowflake tak
 """
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from churn_assets.dashboard.files import app_files
 from churn_assets.model import snowflake_functions
-from churn_assets.model.snowflake_functions import package_zip
 from churn_assets.operations import account as deployment
-from churn_assets.operations import dbt, history
+from churn_assets.operations import dbt, history, procedures
 from churn_assets.operations.cost import estimate
 from churn_assets.operations.dbt import DeploymentError, Model
 from churn_assets.operations.statements import CREATES_STREAM, statements
@@ -32,18 +32,16 @@ def models(query: str = "SELECT 1") -> list[Model]:
     return [Model(name, f"dbt/models/{name}.sql", f"{query} AS a", "5 minutes", "INCREMENTAL") for name in MODELS]
 
 
-@pytest.fixture(scope="module")
-def code() -> tuple[bytes, dict[str, bytes]]:
-    """What is uploaded: the code of the model's functions, and the dashboard's files."""
-    return package_zip(), app_files()
+functions, tasks, files = cache(snowflake_functions.package_zip), cache(procedures.code), cache(app_files)
 
 
 @pytest.fixture(autouse=True)
-def compiled_and_packed(monkeypatch: pytest.MonkeyPatch, code: tuple[bytes, dict[str, bytes]]) -> None:
-    """Without the seconds that dbt and the search for imported modules take."""
+def compiled_and_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the seconds that dbt takes, and with one search for the modules that the uploaded code imports."""
     monkeypatch.setattr(dbt, "compiled", lambda settings: models())
-    monkeypatch.setattr(snowflake_functions, "package_zip", lambda: code[0])
-    monkeypatch.setattr(deployment, "app_files", lambda: code[1])
+    monkeypatch.setattr(snowflake_functions, "package_zip", functions)
+    monkeypatch.setattr(procedures, "code", tasks)
+    monkeypatch.setattr(deployment, "app_files", files)
 
 
 @pytest.fixture

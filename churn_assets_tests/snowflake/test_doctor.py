@@ -301,7 +301,7 @@ KNOWN = (
     (2043, "Object does not exist, or operation cannot be performed", "role DATA_ENGINEER may not see it"),
     (3001, "Insufficient privileges", "`churn doctor` lists what to grant"),
     (100351, 'unknown model "x"', "set CHURN_WRITER_MODEL"),
-    (91901, "Base table 'T' dropped, cannot read from stream 'S'", "creates the stream again and loses nobody"),
+    (91901, "Base table 'T' dropped, cannot read from stream 'S'", "recreates the stream and loses no customer"),
 )
 
 

@@ -582,9 +582,9 @@ def test_whoever_is_at_risk_when_a_stream_begins_is_queued_once_unless_written_t
 def test_the_tasks_procedures_parse_and_run_what_python_runs_with_the_settings_limits_and_marketings_words():
     names = replace(Names(), emails_per_day=7, tokens_per_day=900, writer_model="a model")
     code = procedures.code()
-    emails, alerts = procedures.statements(names, code)
+    emails, email, alerts = procedures.statements(names, code)
 
-    for statement in (emails, alerts):
+    for statement in (emails, email, alerts):
         assert not Linter(dialect="snowflake").parse_string(statement).violations
         assert "EXECUTE AS OWNER" in statement
         assert f"churn_assets-{digest(code)[:12]}.zip" in statement
@@ -601,6 +601,10 @@ def test_the_tasks_procedures_parse_and_run_what_python_runs_with_the_settings_l
         "marketing": PROMPTS_FILE.read_text(encoding="utf-8"),
     }
     assert prompts_of(given["marketing"].encode()) == load_prompts()
+    assert "generate_retention_email(full_name VARCHAR, segment VARCHAR, reason_codes VARCHAR)" in email
+    exec(email.split("$$")[1], defined)
+    defined["generate_retention_email"] = lambda *arguments, **more: (*arguments, *more)
+    assert defined["handler"](None, "Ann", "MASS", "") == (None, "Ann", "MASS", "", "model", "marketing")
 
 
 def test_marketings_words_cannot_end_the_procedures_body(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

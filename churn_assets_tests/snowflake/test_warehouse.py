@@ -158,7 +158,7 @@ def test_writers_take_turns(tables: Settings):
 def test_without_a_turn_to_take_nothing_is_written(warehouse: SnowflakeWarehouse):
     warehouse.transact(lambda tx: tx.execute("DELETE FROM write_turn"))
 
-    with pytest.raises(SnowflakeError, match="write_turn has not its one row"):
+    with pytest.raises(SnowflakeError, match="write_turn does not have its one row"):
         warehouse.transact(lambda tx: suppress(tx, "C1"))
     assert moves(warehouse) == []
 

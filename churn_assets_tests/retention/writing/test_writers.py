@@ -14,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from churn_assets.retention import snowflake_procedures
 from churn_assets.retention.writing.addressee import addressee
 from churn_assets.retention.writing.cortex import CortexWriter
 from churn_assets.retention.writing.openai import OpenAIWriter
@@ -536,6 +537,27 @@ def test_every_failure_of_cortex_becomes_one_line_that_says_what_to_do(snowflake
 
     assert "\n" not in str(error.value)
     assert "Zoë" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "customer", "text"),
+    [
+        (cortex(DETAILS), ZOE, GOOD),
+        (cortex("You will churn."), ZOE, TemplateWriter(PROMPTS).write(ZOE).text),
+        (cortex(None, "the model is not available"), ZOE, TemplateWriter(PROMPTS).write(ZOE).text),
+    ],
+)
+def test_one_text_on_snowflake_is_cortexs_or_the_templates(
+    monkeypatch: pytest.MonkeyPatch, answer: FakeSnowflake, customer: EmailRequest, text: str
+):
+    monkeypatch.setattr(snowflake_procedures, "_warehouse", lambda session: answer)
+    marketing = PROMPTS_FILE.read_text(encoding="utf-8")
+
+    written = snowflake_procedures.generate_retention_email(
+        Any, customer.full_name, customer.segment, customer.reasons, model="llama3.1-8b", marketing=marketing
+    )
+
+    assert written == text
 
 
 # ---- The settings ----

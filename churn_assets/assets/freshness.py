@@ -1,0 +1,21 @@
+"""Freshness policies: when Dagster shows an asset as overdue.
+
+A policy reads nothing but the time of the last materialization. So it fits what has a target lag or a schedule, and not what
+waits for events: a ledger without new events is not stale. How far ingestion is behind shows at the Kafka topics.
+"""
+
+from datetime import timedelta
+
+import dagster as dg
+
+
+def within(seconds: float) -> dg.FreshnessPolicy:
+    """Materialized at least once in each target lag of so many seconds."""
+    return dg.FreshnessPolicy.time_window(fail_window=timedelta(seconds=seconds))
+
+
+def scheduled(seconds: float) -> dg.FreshnessPolicy:
+    """Materialized every `seconds`: a warning once a run is late by half of that, a failure once a whole run is missing."""
+    return dg.FreshnessPolicy.time_window(
+        fail_window=timedelta(seconds=2 * seconds), warn_window=timedelta(seconds=1.5 * seconds)
+    )
