@@ -159,7 +159,7 @@ class Settings(BaseSettings):
     dashboard_url: str | None = Field(
         None,
         alias="CHURN_DASHBOARD_URL",
-        description="Where the dashboard is, for the links to it in Dagster; no links when unset.",
+        description="The dashboard's address, for links in Dagster; no links when unset.",
     )
 
     @model_validator(mode="after")

@@ -40,23 +40,25 @@ class Look:
     warehouse: Warehouse
     settings: Settings
     now: datetime
-    assets: frozenset[dg.AssetKey]  # that the job makes
+    assets: frozenset[dg.AssetKey]  # of the job
 
     def ran_within(self, seconds: float) -> bool:
         """Whether the last run of the job was requested less than `seconds` ago."""
         return ran_at(self.instance, self.job) + timedelta(seconds=seconds) > self.now
 
     def nothing_to_do(self, why: str, seconds: float) -> dg.SensorResult:
-        """A skip that says the assets are as fresh as they can be, recorded once in `seconds`.
+        """Skip, and record once in `seconds` that the assets are still up to date.
 
-        A freshness policy reads materializations only, so that an idle system would look overdue. What is recorded says again
-        what the last run has said, because the UI shows the latest materialization.
+        A freshness policy reads materializations only, so without this an idle system would look overdue. The record repeats
+        the last run's metadata, because the UI shows the latest materialization.
         """
         latest = (self.instance.get_latest_materialization_event(key) for key in sorted(self.assets))
         return dg.SensorResult(
             skip_reason=why,
             asset_events=[
-                dg.AssetMaterialization(known.asset_key, description=f"still holds: {why}", metadata=known.metadata)
+                dg.AssetMaterialization(
+                    known.asset_key, description=f"still up to date: {why}", metadata=known.metadata
+                )
                 for event in latest
                 if event and (known := event.asset_materialization)
                 if self.now.replace(tzinfo=UTC).timestamp() - event.timestamp > seconds
@@ -236,7 +238,7 @@ def _sensor_of(upkeep: Upkeep, clock: Clock) -> dg.SensorDefinition:
         now = clock.now()
         if skip := not_now(context.instance, now, upkeep.job):
             return skip
-        assert context.repository_def is not None  # the daemon and the tests give it
+        assert context.repository_def is not None  # the daemon and the tests provide it
         assets = frozenset(upkeep.selection.resolve(context.repository_def.asset_graph))
         return upkeep.when(Look(upkeep.job, context.instance, warehouse, settings, now, assets))
 

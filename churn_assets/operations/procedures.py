@@ -12,7 +12,7 @@ from churn_assets.retention.writing.prompts import PROMPTS_FILE
 from churn_assets.warehouse.snowflake_names import Names
 
 _MODULE = "churn_assets.retention.snowflake_procedures"
-_CUSTOMER = ("full_name", "segment", "reason_codes")  # what a writer may know
+_CUSTOMER = ("full_name", "segment", "reason_codes")  # all that a writer gets to know
 
 
 def code() -> bytes:
@@ -43,7 +43,7 @@ def statements(names: Names, code: bytes) -> list[str]:
 
 
 def _body(function: str, parameters: Sequence[str], given: Mapping[str, object]) -> str:
-    """A handler that calls a function of the module with the procedure's parameters and what the deployment gives."""
+    """A handler that calls a function of the module with the procedure's parameters and the deployment's values."""
     keywords = "".join(f"        {name}={value!r},\n" for name, value in given.items())
     taken = ", ".join(("session", *parameters))
     body = (
