@@ -57,10 +57,8 @@ MONEY_OUT_CODES = ("POS", "ATM", "BILL_PAY", "WIRE_OUT", "FEE")
 REVERSAL_CODE = "REVERSAL"
 WIRE_OUT_CODE = "WIRE_OUT"
 
-ENGINEER_ROLE, ANALYST_ROLE = (
-    "DATA_ENGINEER",
-    "MARKETING_ANALYST",
-)  # the first sees everything, the second what is granted
+# The engineer sees everything, the analyst only what is granted.
+ENGINEER_ROLE, ANALYST_ROLE = "DATA_ENGINEER", "MARKETING_ANALYST"
 EVENTS_TOPIC, SCORES_TOPIC = "bank_transactions", "churn_scores"  # unless CHURN_TOPICS names others
 INGEST_MESSAGES = 500  # a batch starts when so many messages wait ...
 INGEST_SECONDS = 5.0  # ... or when the oldest one has waited so long, whichever comes first
