@@ -1,6 +1,6 @@
 -- The bank's ledgers. The first columns are the event's payload (churn_assets/ingestion/events.py); the last four say
 -- when a row was stored (UTC) and which Kafka message it came from (NULL for history that was loaded in bulk).
--- extra_fields is what the event said beyond the contract, as a JSON object.
+-- extra_fields holds the members of the event that the contract does not know, as a JSON object.
 
 CREATE TABLE IF NOT EXISTS dim_customers (
     customer_id VARCHAR NOT NULL,
@@ -76,7 +76,7 @@ CREATE TABLE IF NOT EXISTS support_cases (
     kafka_offset BIGINT
 );
 
--- Scores of another system, each for what a customer had just done.
+-- Scores from another system, each for a customer's recent actions.
 CREATE TABLE IF NOT EXISTS churn_scores_raw (
     score_id VARCHAR NOT NULL,
     customer_id VARCHAR NOT NULL,

@@ -1,6 +1,7 @@
 -- How far each Kafka partition has been stored, and the messages that could not become rows.
 
--- committed_offset is the next offset to read. An epoch is one life of one topic: offsets of another mean nothing.
+-- committed_offset is the next offset to read. A topic that is created again gets a new epoch; offsets of another epoch
+-- do not apply to it.
 CREATE TABLE IF NOT EXISTS kafka_offsets (
     epoch VARCHAR NOT NULL,
     topic VARCHAR NOT NULL,
@@ -9,9 +10,9 @@ CREATE TABLE IF NOT EXISTS kafka_offsets (
     updated_at TIMESTAMP NOT NULL
 );
 
--- One line for each range of messages; for a partition they follow one another without gap or overlap. The outcome is
--- STORED, or SKIPPED where Kafka no longer held the messages and CHURN_ON_GAP=skip let the ingestion go on. The
--- last two are Kafka's time stamps (when messages were produced, or appended where the topic says so), or NULL.
+-- One line for each range of messages; the ranges of a partition have no gap or overlap. The outcome is STORED, or
+-- SKIPPED if Kafka no longer held the messages and CHURN_ON_GAP=skip let the ingestion go on. The last two columns are
+-- Kafka timestamps (when messages were produced, or appended if the topic is configured so), or NULL.
 CREATE TABLE IF NOT EXISTS ingest_ranges (
     epoch VARCHAR NOT NULL,
     topic VARCHAR NOT NULL,
@@ -24,8 +25,8 @@ CREATE TABLE IF NOT EXISTS ingest_ranges (
     newest_message_at TIMESTAMP
 );
 
--- Messages that cannot be rows. For a row of a loaded file the epoch is 'file', kafka_topic the path and kafka_offset
--- the row's number. replayed_at says when the contract had come to accept the event and its row was stored after all.
+-- Messages that cannot become rows. For a row of a loaded file, the epoch is 'file', kafka_topic the path and
+-- kafka_offset the row's number. replayed_at says when a replay accepted the event and stored its row.
 CREATE TABLE IF NOT EXISTS event_rejects (
     epoch VARCHAR NOT NULL,
     kafka_topic VARCHAR NOT NULL,

@@ -1,6 +1,6 @@
--- Who waits for a retention email, every intervention, and what is known of alerts.
+-- The queue for retention emails, every intervention, and every alert.
 
--- source: prediction (the customer came into HIGH) or alert (the live metrics came to CRITICAL).
+-- source: prediction (the customer became HIGH) or alert (the live metrics became CRITICAL).
 -- A customer waits while left_at is NULL.
 CREATE TABLE IF NOT EXISTS retention_queue (
     customer_id VARCHAR NOT NULL,
@@ -12,8 +12,9 @@ CREATE TABLE IF NOT EXISTS retention_queue (
     left_reason VARCHAR
 );
 
--- Statuses and their moves are in churn_assets/retention/statuses.py. Times are UTC. complaints: what the text checks
--- found in texts that were refused; writer_error: why the writer gave none. is_fallback: the template wrote instead.
+-- Statuses and their moves are in churn_assets/retention/statuses.py. Times are UTC. complaints: the findings of the
+-- text checks in refused texts; writer_error: why the writer returned no text. is_fallback: the template wrote
+-- instead.
 CREATE TABLE IF NOT EXISTS agent_intervention_log (
     intervention_id VARCHAR NOT NULL,
     customer_id VARCHAR NOT NULL,
@@ -47,7 +48,7 @@ CREATE TABLE IF NOT EXISTS intervention_moves (
     note VARCHAR
 );
 
--- Customers who may not be written to: until a day (exclusive, UTC), or for ever where it is NULL; unless lifted.
+-- Customers who must get no email until a day (exclusive, UTC), or forever if it is NULL; unless lifted.
 CREATE TABLE IF NOT EXISTS suppressions (
     customer_id VARCHAR NOT NULL,
     suppressed_at TIMESTAMP NOT NULL,
@@ -56,7 +57,7 @@ CREATE TABLE IF NOT EXISTS suppressions (
     note VARCHAR
 );
 
--- Each time that a customer's live metrics came to CRITICAL: the metrics, the score of the model in use and the email.
+-- Each time that a customer's live metrics became CRITICAL: the metrics, the champion's score and the email.
 CREATE TABLE IF NOT EXISTS high_risk_history (
     alert_id VARCHAR NOT NULL,
     customer_id VARCHAR NOT NULL,

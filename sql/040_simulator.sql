@@ -1,4 +1,4 @@
--- The simulated bank whose history these ledgers hold, as JSON of its parameters, and how much of it has been loaded.
+-- The simulated bank whose history these ledgers hold: its parameters as JSON, and how much has been loaded.
 CREATE TABLE IF NOT EXISTS simulated_bank (
     parameters VARCHAR NOT NULL,
     chunks_loaded BIGINT NOT NULL,

@@ -1,5 +1,5 @@
--- What the churn model learns from: one row per customer on the books and cut-off day (a Sunday, end of day UTC), the
--- features as they were known then, and whether the customer left within the label window after it.
+-- The training set of the churn model: one row per cut-off day (a Sunday, end of day UTC) and customer with an open
+-- account, with the features as they were known then, and whether the customer left within the label window after it.
 CREATE TABLE IF NOT EXISTS churn_training_set (
     customer_id VARCHAR NOT NULL,
     cut_off DATE NOT NULL,
@@ -14,8 +14,8 @@ CREATE TABLE IF NOT EXISTS churn_training_set (
     made_at TIMESTAMP NOT NULL
 );
 
--- Every model that was trained, and its place: challenger, champion or archived. The model itself is a file, named by
--- the SHA-256 of its content; card and gate are JSON.
+-- Every trained model and its status: challenger, champion or archived. The model itself is a file, named by the
+-- SHA-256 of its content; card and gate are JSON.
 CREATE TABLE IF NOT EXISTS churn_models (
     version INTEGER NOT NULL,
     status VARCHAR NOT NULL,
@@ -26,7 +26,7 @@ CREATE TABLE IF NOT EXISTS churn_models (
     passed_gate BOOLEAN NOT NULL
 );
 
--- What became of each model: one row per change of its place.
+-- The history of each model: one row per change of its status.
 CREATE TABLE IF NOT EXISTS churn_model_log (
     version INTEGER NOT NULL,
     status VARCHAR NOT NULL,
@@ -35,7 +35,7 @@ CREATE TABLE IF NOT EXISTS churn_model_log (
     reason VARCHAR NOT NULL
 );
 
--- The model that serves: one row, or none as long as none was promoted.
+-- The model that serves: one row, or none until a model is promoted.
 CREATE TABLE IF NOT EXISTS churn_champion (
     serves VARCHAR NOT NULL,
     version INTEGER NOT NULL,

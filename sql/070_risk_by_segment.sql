@@ -1,5 +1,5 @@
--- How many customers of each segment were at risk at some times, from which the trend is read. A time is there for all
--- segments or for none.
+-- Counts of customers at risk by segment over time, for the risk trend. Each time has rows for all segments or for
+-- none.
 CREATE TABLE IF NOT EXISTS risk_by_segment (
     counted_at TIMESTAMP NOT NULL,
     segment VARCHAR NOT NULL,

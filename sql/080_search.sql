@@ -1,5 +1,5 @@
--- How far the search index has read. These streams are never consumed, since a search index reads the change feed by
--- keys; their positions keep the snapshots that it has yet to read. See churn_assets/search/index.py.
+-- How far the search index has read. These streams are never consumed, because the index reads the change feed by keys;
+-- their positions keep the snapshots that it still has to read. See churn_assets/search/index.py.
 INSERT INTO streams (name, table_name, position)
 SELECT
     wanted.name,

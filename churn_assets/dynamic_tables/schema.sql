@@ -1,4 +1,5 @@
--- The state of the refresh engine: definitions with their position, one line per refresh, and streams with their position.
+-- The state of the refresh engine: definitions with their position, one line per refresh, and streams with their
+-- position.
 
 CREATE TABLE IF NOT EXISTS dynamic_tables (
     name VARCHAR NOT NULL,

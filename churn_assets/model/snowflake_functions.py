@@ -49,12 +49,12 @@ def upload(schema: str, code: bytes, folder: str = "") -> str:
 
 
 def package_zip(modules: Sequence[str] = (_SCORING, _TRAINING)) -> bytes:
-    """These modules and all that they need, as a zip to import them from; the same code gives the same bytes."""
+    """These modules and everything they import, as a zip; the same code gives the same bytes."""
     return zipped(contents(modules_behind(*modules)))
 
 
 def imports(schema: str, code: bytes) -> str:
-    """What of a function or procedure names the code on the stage."""
+    """The clause of a function or procedure that names its code on the stage."""
     return f"IMPORTS = ('{_place(schema, code)}')"
 
 

@@ -355,9 +355,9 @@ class SnowflakeWarehouse:
 
 
 class SessionWarehouse(SnowflakeWarehouse):
-    """The schema of a connection that is open already, as a stored procedure's is: one statement or transaction at a time.
+    """The schema of an already open connection, such as a stored procedure's: one statement or transaction at a time.
 
-    A stored procedure may open no other session and not ask two questions at once.
+    A stored procedure must not open another session or run two queries at once.
     https://docs.snowflake.com/en/developer-guide/stored-procedure/python/procedure-python-limitations
     """
 

@@ -1,16 +1,16 @@
 {#- Materialization `dynamic_table` for duckdb on a DuckLake: declares the table to the refresh engine
-    (churn_assets/dynamic_tables), which fills it and keeps it fresh. dbt-snowflake brings its own of the same name.
+    (churn_assets/dynamic_tables), which fills it and keeps it fresh. dbt-snowflake has its own of the same name.
 
-    Config, in dbt-snowflake's words: target_lag ('5 minutes', at least 60 seconds, or 'DOWNSTREAM': as fresh as what reads
-    it needs), refresh_mode (AUTO, INCREMENTAL or FULL), initialize (ON_CREATE: the deployment fills it; ON_SCHEDULE: the
-    scheduler) and on_configuration_change (apply, continue or fail). Our own: refresh_key (column or list: unique in the
-    result), row_timestamp (optional: a column that the engine adds and sets to the time a row was last written) and
-    clock_window (needed where the query reads as_of_time: for how long a row may move the result, '10 minutes') and
-    changed_keys (optional: for a source whose changes cannot be traced to keys, a query of the keys that the rows in
+    Config options of dbt-snowflake: target_lag ('5 minutes', at least 60 seconds, or 'DOWNSTREAM': as fresh as its readers
+    need), refresh_mode (AUTO, INCREMENTAL or FULL), initialize (ON_CREATE: the deployment fills it; ON_SCHEDULE: the
+    scheduler) and on_configuration_change (apply, continue or fail). Our own options: refresh_key (column or list that is
+    unique in the result), row_timestamp (optional: a column that the engine adds and sets to the time a row was last
+    written), clock_window (required if the query reads as_of_time: for how long a row may move the result, '10 minutes')
+    and changed_keys (optional: for a source whose changes cannot be traced to keys, a query of the keys that the rows in
     refresh_changes_of_<source> touch).
 
-    An unchanged definition is left alone with its rows. A changed one keeps its rows until the next refresh, which is in
-    full, unless its columns changed: then it starts empty. (dbt-snowflake skips a changed query unless --full-refresh.) -#}
+    An unchanged definition keeps its rows. A changed one keeps its rows until the next refresh, which is in full, unless
+    its columns changed: then it starts empty. (dbt-snowflake skips a changed query unless --full-refresh.) -#}
 {% materialization dynamic_table, adapter='duckdb' %}
   {%- set target_relation = this.incorporate(type='table') -%}
   {%- set name = this.identifier -%}
@@ -54,7 +54,7 @@
   {%- if changed and on_change == 'fail' -%}
     {{ exceptions.raise_compiler_error("model " ~ name ~ ": its configuration differs from what is deployed, and on_configuration_change is 'fail'") }}
   {%- elif changed and on_change == 'continue' -%}
-    {%- do exceptions.warn("model " ~ name ~ ": its configuration differs from what is deployed and is left so (on_configuration_change: continue)") -%}
+    {%- do exceptions.warn("model " ~ name ~ ": its configuration differs from what is deployed and stays unchanged (on_configuration_change: continue)") -%}
   {%- endif -%}
 
   {% call statement('main') -%}
@@ -82,7 +82,7 @@
 
   {{ run_hooks(post_hooks) }}
   {{ adapter.commit() }}
-  {#- Rows of these tables are rewritten often, which inlined data makes slower. A table must exist to have settings. -#}
+  {#- Rows of these tables are rewritten often, and inlining makes that slower. Only an existing table can have settings. -#}
   {%- do run_query("call " ~ this.database ~ ".set_option('data_inlining_row_limit', 0, table_name => '" ~ name ~ "', schema => '" ~ this.schema ~ "')") %}
   {{ return({'relations': [target_relation]}) }}
 {% endmaterialization %}
@@ -90,12 +90,12 @@
 {% macro checked_target_lag(target_lag) %}
   {%- if target_lag | string | upper == 'DOWNSTREAM' -%}{{ return('DOWNSTREAM') }}{%- endif -%}
   {%- if churn_assets.checked_time('target_lag', target_lag) < 60 -%}
-    {{ exceptions.raise_compiler_error("model " ~ model.name ~ ": target_lag '" ~ target_lag ~ "' is under the least, 60 seconds") }}
+    {{ exceptions.raise_compiler_error("model " ~ model.name ~ ": target_lag '" ~ target_lag ~ "' is below the minimum of 60 seconds") }}
   {%- endif -%}
   {{ return(target_lag) }}
 {% endmacro %}
 
-{#- Seconds. -#}
+{#- The seconds in a duration such as '5 minutes'. -#}
 {% macro checked_time(key, text) %}
   {%- set units = {'second': 1, 'minute': 60, 'hour': 3600, 'day': 86400} -%}
   {%- set found = modules.re.fullmatch(' *([0-9]+) +(second|minute|hour|day)s? *', text or '') -%}

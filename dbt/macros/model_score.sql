@@ -1,16 +1,16 @@
-{#- What the champion says of a row of dyn_customer_features, by functions that the warehouse has: the probability to leave, and
-    the reasons in words. `artefact` names the model, so that the result follows from the arguments; NULL gives NULL. -#}
+{#- The champion's probability of leaving and its reasons in words for a row of dyn_customer_features, by functions of the
+    warehouse. `artefact` names the model, so that the result depends only on the arguments; NULL gives NULL. -#}
 {% macro model_score(artefact) %}predict_churn({{ artefact }}, {{ var('features') | join(', ') }}){% endmacro %}
 
 {% macro model_reasons(artefact) %}churn_reasons({{ artefact }}, {{ var('features') | join(', ') }}){% endmacro %}
 
-{#- Which score makes the risk class: heuristic or model. -#}
+{#- The score that decides the risk class: heuristic or model. -#}
 {% macro score_source() %}
     {%- set source = env_var('CHURN_SCORE_SOURCE', 'heuristic') -%}
     {{ return(churn_assets.checked_choice('CHURN_SCORE_SOURCE', source, ['heuristic', 'model'])) }}
 {% endmacro %}
 
-{#- Over the columns churn_score, model_score and rule_reasons. As long as no model serves, the rules make the class. -#}
+{#- These macros read the columns churn_score, model_score and rule_reasons. While no model serves, the rules decide. -#}
 {% macro risk_score() -%}
     {{ 'coalesce(model_score, churn_score)' if score_source() == 'model' else 'churn_score' }}
 {%- endmacro %}
@@ -28,7 +28,7 @@
     end
 {%- endmacro %}
 
-{#- The model's reasons only where something is to be explained: they cost some fifteen scorings each. -#}
+{#- The model's reasons are computed only for MEDIUM and HIGH, because they cost about fifteen scorings each. -#}
 {% macro risk_reasons(artefact) -%}
     {%- if score_source() == 'model' -%}
         case

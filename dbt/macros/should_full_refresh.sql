@@ -1,5 +1,5 @@
-{#- In the place of dbt's own: the deployment names the models whose query has changed, which dbt-snowflake would leave as it
-    is. In one run, so that what they read is there before them. -#}
+{#- Replaces dbt's own macro: the deployment names the models whose query has changed, which dbt-snowflake would leave
+    unchanged. All are rebuilt in one run, so that a model is rebuilt after the models that it reads. -#}
 {% macro should_full_refresh() %}
   {{ return(dbt.should_full_refresh() or model.name in var('rebuilt', [])) }}
 {% endmacro %}

@@ -1,5 +1,5 @@
--- What was deployed: a row for each statement that was new or had changed when it ran. The latest of a statement is
--- what there is. `statement` is what it is about, `checksum` the SHA-256 of its text.
+-- What was deployed: a row for each statement that was new or had changed when it ran. The latest row of a statement is
+-- its current state. `statement` names the object, `checksum` is the SHA-256 of the statement's text.
 CREATE TABLE IF NOT EXISTS churn_deployments (
     file VARCHAR NOT NULL,
     statement VARCHAR NOT NULL,

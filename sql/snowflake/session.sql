@@ -1,5 +1,4 @@
--- Where the tables of sql/*.sql and all other unqualified names belong, and what TIMESTAMP means there: UTC, no time
--- zone.
+-- The schema of the tables of sql/*.sql and of all other unqualified names. TIMESTAMP means UTC without a time zone.
 USE ROLE {{ engineer_role }};
 USE WAREHOUSE {{ warehouse }};
 USE SCHEMA {{ database }}.{{ schema }};

@@ -1,4 +1,4 @@
-{#- Every row satisfies an SQL expression; one that makes it NULL does not. -#}
+{#- Every row satisfies an SQL expression; a row for which it is NULL fails. -#}
 {% test holds(model, expression) %}
 select *
 from {{ model }}

@@ -1,4 +1,4 @@
--- Not CREATE OR ALTER: it would take back the size that somebody has since given it.
+-- Not CREATE OR ALTER, which would undo a later change of the size.
 CREATE WAREHOUSE IF NOT EXISTS {{ warehouse }}
     WAREHOUSE_SIZE = XSMALL
     AUTO_SUSPEND = 60

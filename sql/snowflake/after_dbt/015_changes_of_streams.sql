@@ -1,8 +1,9 @@
--- Where a transaction of Python's moves a stream to, reads it and empties it again: reading a stream moves it on only
--- within DML, and a table cannot be created in a transaction. Nothing is here while no transaction runs.
+-- A transaction of Python copies a stream into these tables, reads them and empties them: only DML moves a stream's
+-- position, and a transaction cannot create a table. They are empty while no transaction runs.
 --
--- A dynamic table whose query has changed is created anew, and its stream after it. Where it has gained a column that a
--- transaction reads, drop the table here while no run is under way, and deploy: it is created with that column.
+-- A dynamic table whose query has changed is created again, and then its stream. If it has a new column that a
+-- transaction reads, drop the table of this file while no run is in progress, and deploy: it is created with that
+-- column.
 CREATE TABLE IF NOT EXISTS changes_of_stream_high_risk_customers AS
 SELECT
     *, -- noqa: AM04

@@ -1,7 +1,7 @@
--- A stream begins with the next change (SHOW_INITIAL_ROWS is not for dynamic tables), and one that was created anew
--- does not know what happened meanwhile. So whoever is at risk at that time is queued here: the deployment runs each of
--- these once for each time that the stream on the table after FROM was created. Nobody waits twice, and nobody is
--- queued within the pause after an intervention.
+-- A stream begins with the next change (SHOW_INITIAL_ROWS does not work for dynamic tables), and a recreated stream
+-- misses what happened in between. So these statements queue every customer who is at risk when a stream is created:
+-- the deployment runs each once per creation of the stream on the table after FROM. No customer is queued twice, or
+-- within the pause after an intervention.
 INSERT INTO retention_queue (customer_id, source, churn_score, reason_codes, queued_at)
 SELECT
     predictions.customer_id,

@@ -1,6 +1,6 @@
--- Triggered by the streams, and created suspended: Dagster does the same work, and never both. With
--- CHURN_DRIVER=native the deployment resumes them, and Dagster leaves the streams alone. What they do is in procedures,
--- so that a new version needs no change of a task that runs.
+-- Tasks that the streams trigger. They are created suspended, because Dagster does the same work, and only one may.
+-- With CHURN_DRIVER=native the deployment resumes them, and Dagster leaves the streams alone. Their work is in
+-- procedures, so that a new version does not change a running task.
 CREATE TASK IF NOT EXISTS task_generate_emails
     WAREHOUSE = {{ warehouse }}
     USER_TASK_TIMEOUT_MS = 1800000

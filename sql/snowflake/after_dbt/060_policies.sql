@@ -1,8 +1,7 @@
--- Who sees what of the secure views. Policies are attached to the views alone: on a base table they would make the
--- dynamic tables above it start over. The second statement of each pair brings a policy that exists to its present
--- rule.
+-- Who sees what in the secure views. Policies are attached only to the views: on a base table they would make its
+-- dynamic tables start over. The second statement of each pair updates an existing policy to the current rule.
 
--- A name is for whoever may write to the customer; the analyst sees initials.
+-- Only roles that may write to the customer see the name; the analyst sees initials.
 CREATE MASKING POLICY IF NOT EXISTS {{ database }}.{{ serving_schema }}.mask_name AS (full_name VARCHAR) -- noqa: LT01
 RETURNS VARCHAR -> 'masked';
 ALTER MASKING POLICY {{ database }}.{{ serving_schema }}.mask_name SET BODY ->
@@ -19,15 +18,15 @@ CASE
     ELSE REGEXP_REPLACE(email, '^.*@', '***@')
 END;
 
--- Of an email's text the analyst sees what is left without the name, which the view has in a column of its own.
+-- The analyst sees an email's text without the name, which the view has in its own column.
 CREATE MASKING POLICY IF NOT EXISTS {{ database }}.{{ serving_schema }}.mask_text
 AS (email_text VARCHAR, text_without_name VARCHAR) -- noqa: LT01
 RETURNS VARCHAR -> 'masked';
 ALTER MASKING POLICY {{ database }}.{{ serving_schema }}.mask_text SET BODY ->
 CASE WHEN IS_ROLE_IN_SESSION('{{ engineer_role }}') THEN email_text ELSE text_without_name END;
 
--- Whoever is not an engineer sees the segments that segment_grants gives to one of the session's roles; a role that
--- does not stand there sees no row at all.
+-- Everyone except engineers sees only the segments that segment_grants gives to a role of the session; a role without
+-- a grant sees no rows.
 CREATE ROW ACCESS POLICY IF NOT EXISTS {{ database }}.{{ serving_schema }}.granted_segments -- noqa: PRS
 AS (customer_segment VARCHAR)
 RETURNS BOOLEAN -> FALSE;

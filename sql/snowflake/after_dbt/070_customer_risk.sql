@@ -1,6 +1,6 @@
--- Everybody on the books, with features, scores, reasons and the latest email. A view holds no data, so it is replaced,
--- with its policies in the same statement: it is never there without them. What follows AS is also how the lake answers
--- (churn_assets/serving/views.py), so it is in SQL that both engines take.
+-- Every customer with an open account, with features, scores, reasons and the latest email. A view holds no data, so
+-- it is replaced, with its policies in the same statement: it never exists without them. The lake uses the query after
+-- AS, too (churn_assets/serving/views.py), so it is SQL that both engines accept.
 CREATE OR REPLACE SECURE VIEW {{ database }}.{{ serving_schema }}.customer_risk (
     customer_id,
     full_name WITH MASKING POLICY {{ database }}.{{ serving_schema }}.mask_name,

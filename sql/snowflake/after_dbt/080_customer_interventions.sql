@@ -1,4 +1,4 @@
--- Every intervention without its text, in which the customer's name stands.
+-- Every intervention, without its text, which contains the customer's name.
 CREATE OR REPLACE SECURE VIEW {{ database }}.{{ serving_schema }}.customer_interventions (
     intervention_id,
     customer_id,

@@ -1,4 +1,4 @@
--- What became of each customer after the first intervention; the rule is that of churn_assets/retention/effect.py.
+-- Whether each customer left after the first intervention, by the rule of churn_assets/retention/effect.py.
 CREATE OR REPLACE SECURE VIEW {{ database }}.{{ serving_schema }}.intervention_outcomes (
     customer_id,
     segment,

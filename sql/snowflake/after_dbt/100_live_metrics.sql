@@ -1,4 +1,4 @@
--- The live metrics of customers on the books, with the segment by which they may be seen.
+-- The live metrics of customers, with the segment that decides who may see them.
 CREATE OR REPLACE SECURE VIEW {{ database }}.{{ serving_schema }}.live_metrics (
     customer_id,
     segment,

@@ -1,4 +1,4 @@
--- Who waits in the queue for an email, and why.
+-- The customers who wait in the queue for an email, and why.
 CREATE OR REPLACE SECURE VIEW {{ database }}.{{ serving_schema }}.waiting_customers (
     customer_id,
     segment,

@@ -1,5 +1,6 @@
--- Every email that has a text. Without the name, the text is for whoever may decide about it but not see the name: the
--- whole name and its first and last word are taken out, words of one or two letters only where they are greeted.
+-- Every email that has a text. The text without the name is for roles that may decide about an email but not see the
+-- name. It lacks the whole name and the first and last word of it; words of one or two letters are removed only in a
+-- greeting.
 CREATE OR REPLACE SECURE VIEW {{ database }}.{{ serving_schema }}.written_emails (
     intervention_id,
     customer_id,

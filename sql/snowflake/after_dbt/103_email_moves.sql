@@ -1,4 +1,4 @@
--- What has happened to each intervention, step by step.
+-- Every change of status of each intervention.
 CREATE OR REPLACE SECURE VIEW {{ database }}.{{ serving_schema }}.email_moves (
     intervention_id,
     customer_id,

@@ -1,4 +1,4 @@
--- What customers did in the app, and the errors that they met.
+-- What customers did in the app, and the errors that they saw.
 CREATE OR REPLACE SECURE VIEW {{ database }}.{{ serving_schema }}.customer_activity (
     log_id,
     customer_id,

@@ -1,9 +1,10 @@
--- Search in words over the app's errors and the support cases. A service is filled for money (each text is embedded
--- once), so neither it nor the view that fills it is replaced: to change what is searched, replace both by hand. The
--- service answers with its owner's rights, so the policies of the views do not hold in it: its texts have no name,
--- address or amount, and who asks filters by segment.
+-- Search in words over the app's errors and the support cases. Filling a service costs money (each text is embedded
+-- once), so neither it nor the view that fills it is replaced. To change what is searched, replace both by hand. The
+-- service answers with its owner's rights, so the views' policies do not apply. Therefore its texts contain no name,
+-- address or amount, and callers filter by segment.
 
--- What is searched. A search without words reads it (churn_assets/search/cortex.py), as a service answers none.
+-- The texts that are searched. A search without words reads this view directly (churn_assets/search/cortex.py), because
+-- a service needs words.
 CREATE VIEW IF NOT EXISTS {{ database }}.{{ schema }}.searchable_events
 AS
 SELECT

@@ -1,5 +1,5 @@
 -- Answers questions in words: figures from the semantic view, errors and cases from the search service. It holds no
--- data, so it is replaced; the future grants of account/040_grants.sql hold for the new one.
+-- data, so it is replaced; the future grants of account/040_grants.sql apply to the new one.
 CREATE OR REPLACE AGENT {{ database }}.{{ serving_schema }}.churn_agent -- noqa: PRS
 COMMENT = 'Questions about customers at risk, emails and app errors'
 FROM SPECIFICATION $$

@@ -1,6 +1,6 @@
--- The dashboard's decision about an email that is READY: APPROVED or REJECTED, by somebody, of a segment that the
--- analyst's role is granted. The rule is that of churn_assets/retention/statuses.py. It runs with its owner's rights,
--- since analysts write to no table.
+-- The dashboard's decision about a READY email: APPROVED or REJECTED, for customers of a segment that the analyst's
+-- role is granted. The rule is that of churn_assets/retention/statuses.py. The procedure runs with its owner's rights,
+-- because analysts cannot write to tables.
 CREATE OR REPLACE PROCEDURE {{ database }}.{{ serving_schema }}.decide_email(
     intervention VARCHAR, decision VARCHAR, decided_by VARCHAR, note VARCHAR
 )

@@ -1,5 +1,5 @@
--- The Streamlit app. It runs with its owner's rights, so the analyst's role creates and owns it: the policies then show
--- it what they show an analyst. The files are copied when it is created and never again, so it is replaced; it holds no
+-- The Streamlit app. It runs with its owner's rights, so the analyst's role creates and owns it: the policies then
+-- show it what they show an analyst. Files are copied only when the app is created, so it is replaced; it holds no
 -- data.
 USE ROLE {{ analyst_role }};
 CREATE OR REPLACE STREAMLIT {{ database }}.{{ serving_schema }}.churn_dashboard -- noqa: PRS

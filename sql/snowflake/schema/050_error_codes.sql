@@ -1,5 +1,5 @@
--- What the app's error codes mean, from churn_assets/search/error_codes.csv. Only rows that differ are written: the
--- search service reads this table, and each change would have it look at all errors again.
+-- What the app's error codes mean, from churn_assets/search/error_codes.csv. Only rows that differ are written, because
+-- each change of this table makes the search service read all errors again.
 CREATE TABLE IF NOT EXISTS error_codes (
     error_code VARCHAR NOT NULL,
     title VARCHAR NOT NULL,

@@ -1,4 +1,4 @@
--- What people call the categories of support cases, from churn_assets/search/case_categories.csv; like error_codes.
+-- Everyday words for the categories of support cases, from churn_assets/search/case_categories.csv; like error_codes.
 CREATE TABLE IF NOT EXISTS case_categories (
     category VARCHAR NOT NULL,
     words VARCHAR NOT NULL
