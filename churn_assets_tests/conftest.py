@@ -140,12 +140,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kafka", default=None, metavar="LIBRARIES", help=str(pytest_addoption.__doc__))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Function]) -> None:
     """Mark as `heavy` what needs a lake that dbt has deployed, or a trained model; files may say so of themselves.
 
-    The longest test comes first: as the last one it would leave the other core idle.
+    The longest test comes first: as the last one it would leave the other core idle. With `--kafka`, what needs no broker
+    is left out: `make test` has run it.
     """
+    if config.getoption("--kafka"):
+        items[:] = [item for item in items if "stream" in item.fixturenames or item.get_closest_marker("kafka")]
     for item in items:
-        if {"deployed_home", "trained"} & set(getattr(item, "fixturenames", ())):
+        if {"deployed_home", "trained"} & set(item.fixturenames):
             item.add_marker("heavy")
     items.sort(key=lambda item: item.path.name != "test_end_to_end.py")

@@ -18,6 +18,7 @@ from churn_assets.analyst.semantic_model import (
 )
 from churn_assets.retention.statuses import Status
 from churn_assets.rules import RISK_RULES
+from churn_assets.serving.guard import checked
 from churn_assets.serving.views import with_serving_views
 from churn_assets.simulator.population import SEGMENTS
 from churn_assets.warehouse.lake import LakeWarehouse
@@ -27,7 +28,8 @@ QUERIES = {query.name: query for query in MODEL.verified_queries}
 
 
 def answer(lake: LakeWarehouse, sql: str) -> list[dict[str, Any]]:
-    return lake.query(with_serving_views(on_views(MODEL, sql))).to_pylist()
+    understood = checked(sql, MODEL.columns_of_tables)  # as it would run: in the lake's own dialect
+    return lake.query(with_serving_views(on_views(MODEL, understood))).to_pylist()
 
 
 @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
