@@ -3,11 +3,11 @@
 #   make test    run the tests
 
 PYTHON ?= python3
-# uv of this version, unless one is installed; it lives in .tools and nothing outside this folder is touched.
+# The version of uv that is installed in .tools if there is no uv yet. Nothing outside of this folder is changed.
 UV_VERSION := 0.13.9
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 RUN := .venv/bin
-# The two processes of a test run have a core each, which the threads of numpy's libraries would only fight for.
+# A test run uses two processes, one per core; threads of numpy's libraries would only compete with them.
 PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(RUN)/pytest
 SYNCED := .venv/.synced
 
@@ -34,19 +34,19 @@ demo: $(SYNCED)  ## Run broker, bank, producer and Dagster on this machine until
 dashboard: $(SYNCED)  ## Show the dashboard of CHURN_HOME on http://127.0.0.1:8501 until Ctrl-C
 	$(RUN)/churn dashboard $(ARGS)
 
-test: $(SYNCED)  ## Run the tests; of one part only: make test ARGS=churn_assets_tests/retention
+test: $(SYNCED)  ## Run the tests; for one part: make test ARGS=churn_assets_tests/retention
 	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-quick: $(SYNCED)  ## Run within a minute the tests that need no lake of dbt's, no Dagster and no training; ARGS as above
+test-quick: $(SYNCED)  ## Run the tests that take a minute in all, without dbt, Dagster and training; ARGS as above
 	$(PYTEST) -n 2 --dist loadfile -m "not (heavy or ui or slow or kafka or emulator or snowflake or wheel)" $(ARGS)
 
-test-slow: $(SYNCED)  ## Run the slower tests: killed processes, many random histories
+test-slow: $(SYNCED)  ## Run the slow tests: killed processes, many random histories
 	$(PYTEST) -n 2 --dist worksteal -m slow $(ARGS)
 
 check: $(SYNCED)  ## Run the whole graph on a small bank and fail on any failed asset check
 	$(RUN)/churn check
 
-# Jars of Apache Kafka for the tests, through Maven; it needs Java 17.
+# The jars of Apache Kafka for the tests, from Maven; needs Java 17.
 .tools/kafka: churn_assets_tests/ingestion/apache_kafka.pom.xml
 	mvn --batch-mode --quiet --file $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$@
 	@touch $@
@@ -57,39 +57,39 @@ test-kafka: $(SYNCED) .tools/kafka  ## Run the tests against Apache Kafka and th
 test-snowflake: $(SYNCED)  ## Run the tests of the Snowflake side, against an emulator on this machine
 	$(PYTEST) -n 2 --dist loadfile -m "emulator or not (slow or kafka or ui or snowflake)" churn_assets_tests/snowflake $(ARGS)
 
-test-wheel: $(SYNCED)  ## Install the wheel into an environment of its own and run it in an empty folder
+test-wheel: $(SYNCED)  ## Install the wheel into a new environment and run it in an empty folder
 	$(RUN)/pytest -m wheel churn_assets_tests/test_wheel.py $(ARGS)
 
-test-ui: $(SYNCED)  ## Look at a running demo in headless Chromium (needs chromium)
+test-ui: $(SYNCED)  ## Test a running demo in headless Chromium (needs chromium)
 	$(RUN)/pytest -m ui $(ARGS)
 
-benchmark-ingest: $(SYNCED) .tools/kafka  ## Measure ingestion against its limits and its peers (needs Java 17, Maven)
+benchmark-ingest: $(SYNCED) .tools/kafka  ## Measure ingestion against its limits and other tools (needs Java 17, Maven)
 	PATH="$(CURDIR)/.tools/bin:$$PATH" $(RUN)/python -m benchmarks.ingest $(ARGS)
 
 benchmark-refresh: $(SYNCED)  ## Measure incremental refreshes against a full recompute
 	$(RUN)/python -m benchmarks.refresh $(ARGS)
 
-benchmark-lag: $(SYNCED)  ## Watch the age of what the predictions do not show yet, for twenty minutes
+benchmark-lag: $(SYNCED)  ## Measure the lag of the predictions for twenty minutes
 	$(RUN)/python -m benchmarks.lag $(ARGS)
 
-benchmark-latency: $(SYNCED)  ## Measure an event's way to its score and email, with the warm and the default launcher
+benchmark-latency: $(SYNCED)  ## Measure the latency from event to score and email, with the warm and the default launcher
 	$(RUN)/python -m benchmarks.latency $(ARGS)
 
-benchmark-idle: $(SYNCED)  ## Watch an idle system for ten minutes
+benchmark-idle: $(SYNCED)  ## Measure an idle system for ten minutes
 	$(RUN)/python -m benchmarks.idle $(ARGS)
 
-benchmark-effect: $(SYNCED)  ## Let the estimate of the emails' effect find the one that the simulator gives them
+benchmark-effect: $(SYNCED)  ## Compare the estimated effect of emails with the effect that the simulator gives them
 	$(RUN)/python -m benchmarks.effect $(ARGS)
 
-benchmark-questions: $(SYNCED)  ## Judge the answers to the shipped questions, without a language model
+benchmark-questions: $(SYNCED)  ## Count right and wrong answers to the shipped questions, without a language model
 	$(RUN)/pytest -s -k wrongly churn_assets_tests/analyst/test_question_set.py $(ARGS)
 
 benchmark-scoring: $(SYNCED)  ## Measure scoring against scikit-learn and compiled forests
 	$(RUN)/python -m benchmarks.scoring $(ARGS)
 
-benchmark-dashboard: $(SYNCED)  ## Measure in a browser how long a person waits for the dashboard (needs chromium)
+benchmark-dashboard: $(SYNCED)  ## Measure the dashboard's response times in a browser (needs chromium)
 	PYTHONPATH=. $(RUN)/python -m benchmarks.dashboard $(ARGS)
-benchmark-search: $(SYNCED)  ## Measure the search: what it finds, how fast, and its peers
+benchmark-search: $(SYNCED)  ## Measure the search's quality and speed, and those of other tools
 	PATH="$(CURDIR)/.tools/bin:$$PATH" $(RUN)/python -m benchmarks.search $(ARGS)
 
 lint: $(SYNCED)  ## Check style and types
@@ -108,7 +108,7 @@ format: $(SYNCED)  ## Format the code
 	$(RUN)/ruff format .
 	$(RUN)/ruff check --fix .
 
-dbt-vars: $(SYNCED)  ## Write the rules of settings.py into dbt_project.yml
+dbt-vars: $(SYNCED)  ## Write the rules of rules.py into dbt_project.yml
 	$(RUN)/python -m churn_assets.operations.dbt_vars
 
 event-docs: $(SYNCED)  ## Write docs/events.md and docs/events.schema.json from the event contract
@@ -123,5 +123,5 @@ docs: $(SYNCED)  ## Build the documentation into site/
 screenshots: $(SYNCED)  ## Take the README's screenshots from a running demo (needs chromium)
 	PYTHONPATH=. $(RUN)/python docs/take_screenshots.py
 
-clean:  ## Remove what was installed and built, but not .churn, where the lake is
+clean:  ## Remove everything installed and built, but not .churn, which holds the lake
 	rm -rf .venv .tools site dbt/target dbt/logs .pytest_cache .ruff_cache .hypothesis

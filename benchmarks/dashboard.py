@@ -84,11 +84,11 @@ def _round(
     yield "first meaningful paint, browser that was never here", timed(opened(address), "At high risk")
     yield "first meaningful paint, browser that was here before", timed(opened(address), "At high risk")
     yield "Customers", timed(tab("Customers"), "Choose a row to open the customer")
-    yield "Interventions", timed(tab("Interventions"), "What was done")
+    yield "Interventions", timed(tab("Interventions"), "Past interventions")
     yield "Overview, all of it", timed(tab("Overview"), "Do emails keep customers?")
-    yield "Ask", timed(tab("Ask"), "What cannot be answered for sure")
+    yield "Ask", timed(tab("Ask"), "Ask for figures on")
     page.get_by_label("Question").fill("How many customers are in each class of risk?")
-    yield "a question", timed(page.get_by_role("button", name="Ask").click, "Went to the figures")
+    yield "a question", timed(page.get_by_role("button", name="Ask").click, "From the figures")
     yield "one customer, by its address", timed(opened(f"{address}/customers?customer=C00000001"), "Transactions")
 
 

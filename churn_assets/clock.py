@@ -1,4 +1,4 @@
-"""The one place that reads the clock. Functions beneath take the time as an argument."""
+"""The only place that reads the clock. Other functions take the time as an argument."""
 
 import time
 from datetime import UTC, datetime
@@ -10,16 +10,16 @@ def utc_now() -> datetime:
 
 
 class Clock:
-    """The machine's clock, for code that also waits. Tests pass one whose time they move."""
+    """The machine's clock, for code that also waits. Tests pass a clock that they control."""
 
     def now(self) -> datetime:
         """The time now in UTC, without an offset."""
         return utc_now()
 
     def monotonic(self) -> float:
-        """Seconds since some moment in the past; unlike `now` they never jump."""
+        """Seconds since some moment in the past; unlike `now`, they never jump."""
         return time.monotonic()
 
     def sleep(self, seconds: float) -> None:
-        """Wait for so many seconds."""
+        """Wait `seconds`."""
         time.sleep(seconds)

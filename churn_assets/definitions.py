@@ -60,7 +60,7 @@ def build_defs(
         asset_checks=ledger_checks(),
         jobs=JOBS,
         sensors=all_sensors(clock or Clock()),
-        # A step of this graph takes less than the start of a process of its own.
+        # A step of this graph takes less time than starting a process for it.
         executor=dg.in_process_executor,
         resources={**resources_of(settings), **(resource_overrides or {})},
     )
@@ -69,5 +69,5 @@ def build_defs(
 @dg.definitions
 @cache
 def defs() -> dg.Definitions:
-    """What Dagster loads, several times in a process: the graph for the settings in the environment."""
+    """The graph for the settings in the environment. Dagster loads it several times in a process, so it is cached."""
     return build_defs(load_settings())

@@ -1,7 +1,7 @@
-"""A server that speaks OpenAI's protocol: Ollama, vLLM, OpenAI itself.
+"""The client of a server with OpenAI's protocol: Ollama, vLLM, OpenAI itself.
 
-Here belong the call and what can go wrong with it, in words. What is asked, and what may become of the answer, is the affair of
-whoever asks: the writer of emails, the analyst.
+Here belong the call and the messages of its errors. The callers, which are the writer of emails and the analyst, choose the
+prompts and check the answers.
 """
 
 import re
@@ -16,8 +16,8 @@ from churn_assets.errors import ChurnError
 from churn_assets.settings import SettingsError
 
 
-# The part of an answer that is read. The client's own types are not validated: it hands on a page of HTML as a string,
-# and an error under status 200 as an answer without choices.
+# The part of an answer that is read. The client does not validate its own types: it returns an HTML page as a string, and an
+# error with status 200 as an answer without choices.
 class _Message(BaseModel):
     content: str | None = None
 
@@ -39,7 +39,7 @@ class _Completion(BaseModel):
 
 @dataclass(frozen=True)
 class Completion:
-    """What the model said, unchecked and never empty, and what it cost."""
+    """The model's text, unchecked and never empty, and its tokens."""
 
     text: str
     prompt_tokens: int
@@ -47,16 +47,16 @@ class Completion:
 
 
 class LanguageModelError(ChurnError):
-    """The model gave nothing; the message says why in one line, without secrets."""
+    """The model gave no text; the message gives the reason in one line, without secrets."""
 
 
 class LanguageModel:
-    """One model of one server. Its client is made for threads; it repeats what may pass, with growing pauses."""
+    """One model of one server. Thread-safe; the client retries transient errors with growing pauses."""
 
     def __init__(
         self, base_url: str, api_key: str, model: str, *, setting: str, timeout: float, max_retries: int
     ) -> None:
-        """`setting` names the model in messages; `timeout` is in seconds and holds for each of the `max_retries` + 1 tries."""
+        """`setting` is the setting that messages name; `timeout` (seconds) applies to each of the `max_retries` + 1 tries."""
         self._client = OpenAI(
             base_url=_address(base_url), api_key=_key(api_key), timeout=timeout, max_retries=max_retries
         )
@@ -69,7 +69,7 @@ class LanguageModel:
     def complete(
         self, system: str, user: str, *, temperature: float, max_tokens: int, json_schema: dict[str, Any] | None = None
     ) -> Completion:
-        """What the model says to these messages, as JSON of a form where one is given; or `LanguageModelError`."""
+        """The model's answer to these messages, as JSON if `json_schema` is given; or `LanguageModelError`."""
         try:
             response = self._client.chat.completions.with_raw_response.create(
                 model=self.model,
@@ -83,11 +83,11 @@ class LanguageModel:
                 ),
             )
             return self._completion(response.text, max_tokens)
-        # The causes are not chained: they hold the request, and with it the key.
+        # The causes are not chained, as they hold the request with the key.
         except APITimeoutError:
             raise LanguageModelError(
                 f"the language model at {self._server} did not answer within {self._timeout:g} s, {self._tries} times;"
-                f" choose a smaller one by {self._setting}, or a faster server"
+                f" choose a smaller one in {self._setting}, or a faster server"
             ) from None
         except APIConnectionError:
             raise LanguageModelError(
@@ -125,18 +125,17 @@ class LanguageModel:
         except ValidationError:
             raise LanguageModelError(
                 f"what answers at {self._server} does not speak OpenAI's protocol;"
-                " correct OPENAI_BASE_URL (it mostly ends in /v1)"
+                " correct OPENAI_BASE_URL (it usually ends in /v1)"
             ) from None
         if not completion.choices:
             raise LanguageModelError(
-                f"the language model gave no answer; try again or choose another by {self._setting}"
+                f"the language model gave no answer; try again or choose another in {self._setting}"
             )
         choice, usage = completion.choices[0], completion.usage or _Usage()
         match choice.finish_reason:
             case "length":
                 raise LanguageModelError(
-                    f"the language model did not come to an end within {max_tokens} tokens;"
-                    f" choose another by {self._setting}"
+                    f"the language model did not come to an end within {max_tokens} tokens; choose another in {self._setting}"
                 )
             case "content_filter":
                 raise LanguageModelError(
@@ -146,13 +145,13 @@ class LanguageModel:
                 text = (choice.message.content or "").strip()
         if not text:
             raise LanguageModelError(
-                f"the language model gave an empty text; try again or choose another by {self._setting}"
+                f"the language model gave an empty text; try again or choose another in {self._setting}"
             )
         return Completion(text, usage.prompt_tokens, usage.completion_tokens)
 
 
 def _address(url: str) -> str:
-    # An @ anywhere else belongs to a password with a special character, the rest of which would be taken for a path.
+    # An @ elsewhere means a password with a special character, whose rest would be parsed as a path.
     host = r"(\[[\da-fA-F:]+\]|[^\s/?#@:\[\]]+)(:\d{1,5})?"
     if not re.fullmatch(rf"https?://([^\s/?#@\[\]]*@)?{host}(/[^\s@]*)?", url):
         raise SettingsError(
@@ -163,10 +162,10 @@ def _address(url: str) -> str:
 
 
 def _key(key: str) -> str:
-    """The key, if it can stand in the header of a request."""
+    """The key, if a request's header can hold it; otherwise `SettingsError`."""
     if not (key and key.isascii() and key.isprintable()):
         raise SettingsError(
-            "wrong setting: OPENAI_API_KEY must be one line of ASCII; any word where the server needs none"
+            "wrong setting: OPENAI_API_KEY must be one line of ASCII; any word if the server needs no key"
         )
     return key
 

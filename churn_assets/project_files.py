@@ -1,8 +1,8 @@
-"""Where the files of the project lie, in a checkout and in a wheel.
+"""The paths of the project's files, in a checkout and in a wheel.
 
-`PROJECT_FILES` holds what is not Python: `sql/`, `dbt/`, `marketing/`, `dagster.yaml` and `workspace.yaml`. A checkout has them
-beside the package, a wheel inside it (`[tool.hatch.build.targets.wheel]` in pyproject.toml). `CODE_ROOT` is the folder that
-Python imports the package from: the checkout, or site-packages with every other package. Nothing is written below either of them.
+`PROJECT_FILES` holds the files that are not Python: `sql/`, `dbt/`, `marketing/`, `dagster.yaml` and `workspace.yaml`. They lie
+beside the package in a checkout, and inside it in a wheel (`[tool.hatch.build.targets.wheel]` in pyproject.toml). `CODE_ROOT`
+is the folder that Python imports the package from: the checkout, or site-packages. Nothing is written below either of them.
 """
 
 from collections.abc import Iterable
@@ -19,7 +19,7 @@ PROJECT_FILES = _PACKED if _PACKED.is_dir() else CODE_ROOT
 
 
 class ProjectFilesError(ChurnError):
-    """A folder that comes with the project is missing or empty; the message says which and what to do."""
+    """A folder of the project is missing or empty; the message says which one and what to do."""
 
 
 def files_in(folder: Path, pattern: str) -> list[Path]:
@@ -33,7 +33,7 @@ def files_in(folder: Path, pattern: str) -> list[Path]:
 
 
 def modules_behind(*names: str) -> list[Path]:
-    """The files of these modules of the package, and of all its modules that they import."""
+    """The files of these modules, and of all modules of the package that they import."""
     finder = _OwnModules(path=[str(CODE_ROOT)])
     for name in names:
         finder.import_hook(name)
@@ -41,12 +41,12 @@ def modules_behind(*names: str) -> list[Path]:
 
 
 def contents(files: Iterable[Path]) -> dict[str, bytes]:
-    """The content of files of the package by their path below `CODE_ROOT`, in order; what a zip to import from holds."""
+    """The content of these files by their path below `CODE_ROOT`, sorted, as an importable zip needs them."""
     return {file.relative_to(CODE_ROOT).as_posix(): file.read_bytes() for file in sorted(set(files))}
 
 
 class _OwnModules(ModuleFinder):
-    """Does not look into other packages, which lie beside this one in site-packages."""
+    """Skips other packages, which lie beside this one in site-packages."""
 
     def find_module(self, name: str, path: Any, parent: Any = None) -> Any:
         if path is None and name != _PACKAGE.name:

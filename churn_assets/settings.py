@@ -1,4 +1,4 @@
-"""What a user may set, through the environment or `.env`, and where state lies. The bank's rules are in `rules`.
+"""The settings of a user, from the environment or `.env`, and the paths of the state. The bank's rules are in `rules`.
 
 Nothing is read from the environment at import: call `load_settings`.
 """
@@ -21,30 +21,30 @@ ENV_FILE = ".env"  # in the folder that a command runs in
 
 OnGap: TypeAlias = Literal["fail", "skip"]
 
-DEFAULT_MODELS = {"openai": "llama3", "cortex": "llama3.1-8b"}  # of the writer, unless CHURN_WRITER_MODEL names another
+DEFAULT_MODELS = {"openai": "llama3", "cortex": "llama3.1-8b"}  # of the writer, unless CHURN_WRITER_MODEL names one
 
 
-# The most that a message shows of a wrong value. Anything longer, or with an @, may be a key or an address with a password.
+# The wrong values that a message may show. Longer ones, or those with an @, may be a key or an address with a password.
 _SHOWN_IN_MESSAGES = re.compile(r"[ -?A-~]{0,40}")
 _KAFKA_SECURITY = ("KAFKA_SECURITY_", "KAFKA_SASL_", "KAFKA_SSL_", "KAFKA_ENABLE_SSL_", "KAFKA_ENABLE_SASL_")
 
 
 class Settings(BaseSettings):
-    """What a user may set, by environment variable or in `.env`. Immutable. What may hold a secret is a `SecretStr`."""
+    """The settings of a user, by environment variable or in `.env`. Immutable. Fields that may hold secrets are `SecretStr`."""
 
     model_config = SettingsConfigDict(
         env_file=ENV_FILE, env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
     )
 
     home: Path = Field(Path(".churn"), alias="CHURN_HOME", description="Folder of all state.")
-    target: Literal["local", "snowflake"] = Field("local", alias="CHURN_TARGET", description="Which warehouse.")
+    target: Literal["local", "snowflake"] = Field("local", alias="CHURN_TARGET", description="Where the tables are.")
     driver: Literal["dagster", "native"] = Field(
         "dagster",
         alias="CHURN_DRIVER",
-        description="Who moves the streams and writes emails: Dagster, or Snowflake's own tasks; from the next deploy on.",
+        description="Whether Dagster or Snowflake's own tasks move the streams and write emails; from the next deploy on.",
     )
     snowflake_account: str = Field("", alias="SNOWFLAKE_ACCOUNT", description="Account identifier, as ORG-ACCOUNT.")
-    snowflake_user: str = Field("", alias="SNOWFLAKE_USER", description="Who signs in: a user of TYPE = SERVICE.")
+    snowflake_user: str = Field("", alias="SNOWFLAKE_USER", description="The user, of TYPE = SERVICE.")
     snowflake_role: str = Field("DATA_ENGINEER", alias="SNOWFLAKE_ROLE", description="The role that owns the tables.")
     snowflake_warehouse: str = Field("CHURN", alias="SNOWFLAKE_WAREHOUSE", description="The virtual warehouse.")
     snowflake_database: str = Field("CHURN", alias="SNOWFLAKE_DATABASE", description="The database.")
@@ -53,7 +53,7 @@ class Settings(BaseSettings):
         None, alias="SNOWFLAKE_PRIVATE_KEY_PATH", description="The user's private key, a PEM file."
     )
     snowflake_private_key_passphrase: SecretStr | None = Field(
-        None, alias="SNOWFLAKE_PRIVATE_KEY_PASSPHRASE", description="What the key is encrypted with, if it is."
+        None, alias="SNOWFLAKE_PRIVATE_KEY_PASSPHRASE", description="The passphrase of the key, if it is encrypted."
     )
     snowflake_token: SecretStr | None = Field(
         None, alias="SNOWFLAKE_TOKEN", description="An OAuth access token, instead of a key."
@@ -64,7 +64,7 @@ class Settings(BaseSettings):
         description="A password, instead of a key; Snowflake refuses it for service users.",
     )
     snowflake_host: str | None = Field(
-        None, alias="SNOWFLAKE_HOST", description="Where the account is reached, if not under its own name."
+        None, alias="SNOWFLAKE_HOST", description="The account's host, if it is not reached under its own name."
     )
     snowflake_port: int = Field(443, alias="SNOWFLAKE_PORT", description="Port of SNOWFLAKE_HOST.")
     snowflake_protocol: Literal["https", "http"] = Field(
@@ -83,14 +83,14 @@ class Settings(BaseSettings):
     on_gap: OnGap = Field(
         "fail",
         alias="CHURN_ON_GAP",
-        description="What to do where Kafka no longer holds messages that were never stored: fail, or skip them.",
+        description="What to do if Kafka no longer holds messages that were never stored: fail, or skip them.",
     )
     kafka_group: str = Field(
         "churn_assets",
         alias="CHURN_KAFKA_GROUP",
-        description="Consumer group that is told what has been stored, for lag exporters. It decides nothing.",
+        description="Consumer group whose offsets follow the stored ones, for lag exporters only.",
     )
-    # Without NoDecode, a variable KAFKA_SECURITY of another program would be read as JSON.
+    # Without NoDecode, a variable KAFKA_SECURITY of another program would be parsed as JSON.
     kafka_security: Annotated[dict[str, SecretStr], NoDecode] = Field(
         default_factory=dict[str, SecretStr],
         description="librdkafka properties from KAFKA_SECURITY_*, KAFKA_SASL_*, KAFKA_SSL_* and KAFKA_ENABLE_*.",
@@ -105,11 +105,11 @@ class Settings(BaseSettings):
     score_source: Literal["heuristic", "model"] = Field(
         "heuristic",
         alias="CHURN_SCORE_SOURCE",
-        description="Which score makes the risk class; it holds from the next `churn deploy` on.",
+        description="Which score determines the risk class; from the next `churn deploy` on.",
     )
 
     writer: Literal["template", "openai", "cortex"] = Field(
-        "template", alias="CHURN_WRITER", description="Who writes the emails: fixed sentences or a language model."
+        "template", alias="CHURN_WRITER", description="The writer of the emails: fixed sentences or a language model."
     )
     writer_model: str | None = Field(
         None,
@@ -119,7 +119,7 @@ class Settings(BaseSettings):
     analyst: Literal["verified", "openai", "cortex"] = Field(
         "verified",
         alias="CHURN_ANALYST",
-        description="Who answers a question that is no verified one: nobody, or a language model.",
+        description="What answers a question that is not a verified one: nothing (verified), or a language model.",
     )
     analyst_model: str = Field(
         "llama3", alias="CHURN_ANALYST_MODEL", description="The language model of CHURN_ANALYST=openai."
@@ -127,7 +127,7 @@ class Settings(BaseSettings):
     openai_base_url: SecretStr = Field(
         SecretStr("http://localhost:11434/v1"),
         alias="OPENAI_BASE_URL",
-        description="Any server that speaks OpenAI's protocol, also with user:password@; Ollama on this machine when unset.",
+        description="Any server with OpenAI's protocol, optionally with user:password@; Ollama on this machine when unset.",
     )
     openai_api_key: SecretStr = Field(SecretStr("none"), alias="OPENAI_API_KEY", description="The server's key.")
     emails_per_day: int = Field(
@@ -140,7 +140,7 @@ class Settings(BaseSettings):
         description="Tokens of a language model that may be used a day (UTC).",
     )
     approval: Literal["hand", "auto"] = Field(
-        "hand", alias="CHURN_APPROVAL", description="Whether a person approves each email before it leaves."
+        "hand", alias="CHURN_APPROVAL", description="Whether a person approves each email before it is sent."
     )
     smtp_url: SecretStr | None = Field(
         None,
@@ -151,7 +151,7 @@ class Settings(BaseSettings):
     quiet_hours: str = Field(
         "21:00-08:00",
         alias="CHURN_QUIET_HOURS",
-        description="When no email is sent, in CHURN_TIME_ZONE; 'none' for never.",
+        description="Hours in which no email is sent, in CHURN_TIME_ZONE, or 'none'.",
     )
     time_zone: str = Field(
         "UTC", alias="CHURN_TIME_ZONE", description="The customers' time zone, such as Europe/Paris."
@@ -159,13 +159,13 @@ class Settings(BaseSettings):
     dashboard_url: str | None = Field(
         None,
         alias="CHURN_DASHBOARD_URL",
-        description="Where the dashboard is, for the links to it in Dagster; no links when unset.",
+        description="The dashboard's address, for links in Dagster; no links when unset.",
     )
 
     @model_validator(mode="after")
     def _has_tasks_to_drive(self) -> "Settings":
         if self.driver == "native" and self.target != "snowflake":
-            raise ValueError("CHURN_DRIVER=native needs CHURN_TARGET=snowflake, whose tasks it means")
+            raise ValueError("CHURN_DRIVER=native needs CHURN_TARGET=snowflake, as it runs Snowflake's tasks")
         return self
 
     @field_validator("snowflake_private_key_path")
@@ -222,7 +222,7 @@ class Settings(BaseSettings):
 
     @property
     def emails_path(self) -> Path:
-        """Folder of what a run that writes emails keeps beside the warehouse."""
+        """Folder of the files that email runs keep beside the warehouse."""
         return self.home.absolute() / "emails"
 
     @property
@@ -237,38 +237,38 @@ class Settings(BaseSettings):
 
     @property
     def dbt_target_path(self) -> Path:
-        """Folder of dbt's artefacts, the manifest among them."""
+        """Folder of dbt's artefacts, including the manifest."""
         return self.home.absolute() / "dbt"
 
     @property
     def alerts_file(self) -> Path:
-        """Failed runs and checks, a line of JSON each."""
+        """File of failed runs and checks, one JSON object a line."""
         return self.home.absolute() / "alerts.jsonl"
 
     @property
     def broker_file(self) -> Path:
-        """Where the running embedded broker says its address and epoch."""
+        """File with the address and epoch of the running embedded broker."""
         return self.home.absolute() / "broker.json"
 
 
 class SettingsError(ChurnError):
-    """A setting is wrong; the message is one line that names it, says what is allowed and shows no secret."""
+    """A setting is wrong; the message is one line with its name and what is allowed, without secrets."""
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Settings from the environment, `.env` and `overrides` (by variable name), or `SettingsError`."""
+    """Read settings from the environment, `.env` and `overrides` (by variable name); `SettingsError` if one is wrong."""
     try:
         return Settings(kafka_security=_kafka_security(), **overrides)
     except ValidationError as error:
         problems = "; ".join(map(_problem, error.errors()))
-    # Raised out here so that pydantic's error, which holds every raw value, is not chained: Dagster and tracebacks print chains.
+    # Raised outside of the handler, so that pydantic's error, which holds every raw value, is not chained and printed.
     raise SettingsError(f"wrong setting: {problems}; see .env.example")
 
 
 def _problem(problem: ErrorDetails) -> str:
-    """One problem in words, with the wrong value only where that cannot be a secret.
+    """One problem in words, with the wrong value only if it cannot be a secret.
 
-    The input of a model validator is a dict of all values, and that of a secret is the secret.
+    The input of a model validator is a dict of all values, including secrets.
     """
     secret = {
         field.alias or name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)
@@ -280,7 +280,7 @@ def _problem(problem: ErrorDetails) -> str:
 
 
 def _kafka_security() -> dict[str, SecretStr]:
-    """What the environment or `.env` says of Kafka's security, as librdkafka's properties: KAFKA_SASL_USERNAME is
+    """Kafka's security settings from the environment and `.env`, under librdkafka's names: KAFKA_SASL_USERNAME becomes
     sasl.username. Other variables that begin with KAFKA_ belong to other programs.
     """
     variables = dotenv_values(ENV_FILE) | dict(os.environ)

@@ -1,6 +1,6 @@
-"""Where the settings become objects: warehouse, search index, writer, author, email run.
+"""Make objects from the settings: warehouse, search index, writer, author, email run.
 
-Only here are CHURN_TARGET, CHURN_WRITER and CHURN_ANALYST asked. What the objects do is said in their own modules.
+Only this module reads CHURN_TARGET, CHURN_WRITER and CHURN_ANALYST to choose an implementation.
 """
 
 from dataclasses import dataclass
@@ -34,16 +34,16 @@ from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.protocol import Warehouse
 from churn_assets.warehouse.snowflake_names import names_of
 
-# Imported where they are needed: the clients of Snowflake and OpenAI each take a second, which every command would pay.
+# The clients of Snowflake and OpenAI each take a second to import, so they are imported only where they are needed.
 
 
 class OnlyHereError(ChurnError):
-    """What was asked for runs on this machine only, but the settings name another warehouse."""
+    """A command runs on this machine only, but the settings name a remote warehouse."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the tables are: for a person, as a kind of Dagster's, and as the prefix of a whole table name."""
+    """Where the tables are: described for a person, as a Dagster kind, and as the prefix of a full table name."""
 
     described: str
     kind: str
@@ -59,15 +59,15 @@ def place_of(settings: Settings) -> Place:
 
 
 def must_be_here(settings: Settings, command: str) -> None:
-    """`OnlyHereError` where the settings name a warehouse that is not on this machine."""
+    """`OnlyHereError` if the settings name a warehouse that is not on this machine."""
     if settings.target != "local":
         raise OnlyHereError(f"`{command}` runs on this machine only; set CHURN_TARGET=local for it")
 
 
 def open_warehouse(settings: Settings, *, read_only: bool = False, **of_snowflake: Any) -> Warehouse:
-    """The warehouse of `settings`; nothing is opened before it is asked something.
+    """The warehouse of `settings`; it connects at the first query.
 
-    `of_snowflake` is what `SnowflakeWarehouse` takes beside: on whose behalf statements run, and how to connect.
+    `of_snowflake` are further arguments of `SnowflakeWarehouse`, such as `tag` and `connect`.
     """
     if settings.target == "snowflake":
         from churn_assets.warehouse.snowflake import SnowflakeWarehouse  # noqa: PLC0415
@@ -83,7 +83,7 @@ def open_lake(path: Path, *, read_only: bool = False, timeout_seconds: float | N
 
 
 def open_serving(settings: Settings, role: str, timeout_seconds: float | None = None) -> Serving:
-    """The serving views of the warehouse of `settings` as `role` sees them; a query that takes longer is stopped."""
+    """The serving views of the warehouse of `settings` as `role` sees them; queries are stopped after `timeout_seconds`."""
     if settings.target == "snowflake":
         seen = _as_role(settings, role, names_of(settings).serving_schema)
         return SnowflakeServing(open_warehouse(seen, read_only=True, timeout_seconds=timeout_seconds), role.upper())
@@ -92,7 +92,7 @@ def open_serving(settings: Settings, role: str, timeout_seconds: float | None = 
 
 
 def open_agent(settings: Settings, role: str) -> Agent:
-    """What answers questions in words, on behalf of `role`; `SettingsError` where CHURN_ANALYST cannot be had."""
+    """The agent that answers questions in words for `role`; `SettingsError` if CHURN_ANALYST does not fit the warehouse."""
     model = load_semantic_model()
     serving = open_serving(settings, role, TIMEOUT_SECONDS)
     author = _author(settings, model, serving)
@@ -138,14 +138,14 @@ def _as_role(settings: Settings, role: str, serving_schema: str) -> Settings:
 
 
 def warehouse_to_write(settings: Settings) -> Warehouse:
-    """The warehouse of `settings`, with every table that this version knows."""
+    """The warehouse of `settings`, after creating the tables that it lacks."""
     warehouse = open_warehouse(settings)
     warehouse.deploy()
     return warehouse
 
 
 def open_search(settings: Settings, role: str) -> Search:
-    """Search over the app's errors and the support cases, for one role: DATA_ENGINEER, or one of `segment_grants`."""
+    """Search over the app's errors and the support cases for one role: DATA_ENGINEER, or one in `segment_grants`."""
     if settings.target == "snowflake":
         warehouse = open_warehouse(settings, read_only=True)
         return CortexSearch(warehouse, names_of(settings), SeenByGrants(warehouse, role))
@@ -154,14 +154,14 @@ def open_search(settings: Settings, role: str) -> Search:
 
 
 def open_log_index(settings: Settings, warehouse: Warehouse) -> LogIndex | None:
-    """The index that has to be kept up to date; None where the warehouse's own search keeps itself so."""
+    """The search index that has to be kept up to date; None if the warehouse has its own search service."""
     if settings.target == "snowflake":
         return None
     return LogIndex(settings.search_path, warehouse)
 
 
 def make_writer(settings: Settings, prompts: Prompts, warehouse: Warehouse) -> Writer:
-    """The writer of `CHURN_WRITER`, or `SettingsError`; nothing is called before it writes. Cortex is asked over `warehouse`."""
+    """The writer of `CHURN_WRITER`, or `SettingsError`. It calls nothing before it writes; Cortex is called over `warehouse`."""
     match settings.writer:
         case "template":
             return TemplateWriter(prompts)
@@ -185,7 +185,7 @@ def make_writer(settings: Settings, prompts: Prompts, warehouse: Warehouse) -> W
 
 
 def make_email_run(settings: Settings, warehouse: Warehouse) -> EmailRun:
-    """Read what marketing wrote, or `PromptsError`; `SettingsError` where the writer's settings are wrong."""
+    """The email run, with marketing's wording; `PromptsError` or `SettingsError` if wording or settings are wrong."""
     prompts = load_prompts()
     return EmailRun(
         writer=make_writer(settings, prompts, warehouse),
@@ -197,5 +197,5 @@ def make_email_run(settings: Settings, warehouse: Warehouse) -> EmailRun:
 
 
 def limits_of(settings: Settings) -> Limits:
-    """What a day may cost."""
+    """The limits of a day."""
     return Limits(settings.emails_per_day, settings.tokens_per_day)

@@ -18,10 +18,10 @@ def main(address: str = "http://127.0.0.1:3000", dashboard: str = "http://127.0.
     with sync_playwright() as playwright, open_browser(playwright) as page:
         page.set_viewport_size({"width": 1366, "height": 1300})
         _take(page, dashboard, "Do emails keep customers?", "dashboard-overview")
-        _take(page, f"{dashboard}/interventions", "What was done", "dashboard-interventions")
+        _take(page, f"{dashboard}/interventions", "Past interventions", "dashboard-interventions")
         page.goto(f"{dashboard}/ask")
         page.get_by_text("Which ten customers are most at risk").click()
-        page.get_by_text("Went to the figures").wait_for()
+        page.get_by_text("From the figures").wait_for()
         page.wait_for_timeout(2_000)
         page.screenshot(path=str(HERE / "dashboard-ask.png"))
         page.goto(f"{dashboard}/customers")

@@ -1,7 +1,7 @@
-"""The one place that questions in words go to: the figures of the semantic model, or the search over errors and cases.
+"""The agent that answers questions in words: from the figures of the semantic model, or by a search over errors and cases.
 
-Here belongs the order in which a question is tried: a verified query, the rules for a search, a language model where one is
-configured, else an honest no. How each of them works is its own module's affair.
+Here belongs the order of the attempts: a verified query, the rules for a search, a language model if one is configured, and
+otherwise a refusal. Each attempt has its own module.
 """
 
 import re
@@ -19,7 +19,7 @@ from churn_assets.serving.reading import Serving
 from churn_assets.warehouse.protocol import WarehouseError
 
 MAX_QUESTION_CHARACTERS = 500
-_TRIES = 2  # of an author, whose first SQL was refused
+_TRIES = 2  # of an author: it may correct refused SQL once
 _ADDRESS = re.compile(r"\S@\S")
 
 
@@ -35,7 +35,7 @@ class Agent:
         clock: Callable[[], datetime],
         stands_for: Mapping[str, str],
     ) -> None:
-        """`clock` gives the time in UTC; `stands_for` is what `guard.checked` is told of whole names."""
+        """`clock` returns the time in UTC; `stands_for` is passed to `guard.checked`."""
         self._model = model
         self._questions = Questions(model)
         self._serving = serving
@@ -45,14 +45,14 @@ class Agent:
         self._stands_for = stands_for
 
     def answer(self, question: str) -> Answer:
-        """The answer, or a refusal that says why. `ChurnError` only where warehouse or search are away."""
+        """The answer, or a refusal with its reason. `ChurnError` only if the warehouse or the search fails."""
         taken = self._questions.take(question)
         if taken.answer:
             return self._verified(question, taken.answer)
         unanswered = Answer(
             question,
             "none",
-            "it is none of the verified questions",
+            "it is not one of the verified questions",
             nearest=tuple(match.query.question for match in taken.nearest),
         )
         if len(question) > MAX_QUESTION_CHARACTERS:
@@ -66,7 +66,7 @@ class Agent:
         if self._author:
             return self._authored(unanswered, self._author)
         if is_for_events and isinstance(request, Unsure):
-            why = "it seems to ask for errors or cases, but for more than the search can do"
+            why = "it seems to ask for errors or cases, but the search cannot do all of it"
             return replace(unanswered, why=why, refusal=request.why)
         return replace(unanswered, refusal="I cannot answer that")
 
@@ -105,7 +105,7 @@ class Agent:
                 proposal = author.propose(answer.question, answer.refused[-1] if answer.refused else None)
                 if proposal.route != "figures":
                     return self._not_figures(answer, proposal)
-                why = "no verified question is this one, so a language model wrote SQL"
+                why = "it is not a verified question, so a language model wrote SQL"
                 answer = replace(answer, route="figures", why=why, taken_for=proposal.reading)
                 try:
                     sql = self._checked(proposal.sql)
@@ -115,12 +115,12 @@ class Agent:
                     return self._run(answer, sql)
         except AuthorError as error:
             return replace(answer, refusal=str(error))
-        return replace(answer, refusal=f"the SQL that was written for it may not run: {answer.refused[-1].reason}")
+        return replace(answer, refusal=f"the SQL of the language model may not run: {answer.refused[-1].reason}")
 
     def _run(self, answer: Answer, sql: str) -> Answer:
         try:
             rows = self._serving.query(on_views(self._model, sql))
-        # The engine's words do not go back to the model: they may quote a row.
+        # The engine's message does not go back to the model, as it may quote a row.
         except WarehouseError as error:
             return replace(answer, sql=sql, refusal=f"the SQL failed: {str(error).splitlines()[0]}")
         return replace(answer, sql=sql, rows=rows, nearest=())
@@ -132,7 +132,7 @@ class Agent:
             if isinstance(request, Unsure):
                 return replace(answer, refusal=request.why)
             return self._searched(answer, replace(request, words=proposal.words or request.words))
-        why = "neither a verified question nor, says the language model, one that the figures answer"
+        why = "it is not a verified question, and the language model says that the figures do not answer it"
         nearest = proposal.suggestions or answer.nearest
         return replace(answer, route="none", why=why, refusal=proposal.reading, nearest=nearest)
 

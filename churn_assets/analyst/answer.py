@@ -1,6 +1,6 @@
-"""What becomes of a question: the answer as the dashboard and `churn ask` show it, or why there is none.
+"""The answer to a question, as the dashboard and `churn ask` show it, and the protocol of authors.
 
-Here belong the answer, and the protocol of those who write SQL for a question that no verified query answers.
+An author writes SQL for a question that no verified query answers.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ By: TypeAlias = Literal["verified", "rules", "model", "cortex"]
 
 @dataclass(frozen=True)
 class RefusedSql:
-    """SQL that somebody wrote and that did not run, with the sentence that says why."""
+    """SQL that was not run, with the reason in one sentence."""
 
     sql: str
     reason: str
@@ -27,11 +27,11 @@ class RefusedSql:
 class Answer:
     """The answer to one question, or its refusal.
 
-    `route` is where the question went, `why` says for what reason in one sentence. `rows` are the figures and `sql` is what
-    gave them; `hits` are what a search for the words `searched` with `filters` found. `taken_for` is the question that was
-    answered, in the words of the verified query or of the model; `confidence` (0 to 1) how sure the verified query is to be the
-    one, None where a model wrote. `refused` is every SQL that did not run. Without rows and hits, `refusal` says why, and
-    `nearest` are questions that can be answered.
+    `route` says where the question went, `why` gives the reason in one sentence, `by` what decided it. `rows` are the figures
+    and `sql` is their query; `hits` are the results of a search for the words `searched` with `filters`. `taken_for` is the
+    question that was answered, in the words of the verified query or of the model. `confidence` (0 to 1) tells how well the
+    verified query matches; it is None if a model wrote the SQL. `refused` is all SQL that was not run. Without rows and hits,
+    `refusal` gives the reason, and `nearest` lists questions that can be answered.
     """
 
     question: str
@@ -52,9 +52,9 @@ class Answer:
 
 @dataclass(frozen=True)
 class Proposal:
-    """What an author makes of a question, unchecked: SQL for figures, words for a search, or neither.
+    """An author's unchecked proposal for a question: SQL for figures, words for a search, or neither.
 
-    `reading` says how the question was understood, or why it cannot be answered.
+    `reading` says how the author understood the question, or why it cannot be answered.
     """
 
     route: Route
@@ -65,7 +65,7 @@ class Proposal:
 
 
 class AuthorError(ChurnError):
-    """There was no proposal; the message says why in one line, without secrets."""
+    """The author gave no proposal; the message gives the reason in one line, without secrets."""
 
 
 class Author(Protocol):
@@ -73,9 +73,9 @@ class Author(Protocol):
 
     @property
     def by(self) -> By:
-        """What it is called in an answer."""
+        """Its name in an answer."""
         ...
 
     def propose(self, question: str, refused: RefusedSql | None = None) -> Proposal:
-        """A proposal, after one that was refused where there was one; `AuthorError` where nothing can be had."""
+        """Propose an answer, given the SQL that was refused before, if any; `AuthorError` if it cannot."""
         ...

@@ -1,9 +1,9 @@
-"""Cortex Analyst, which writes SQL over the semantic view of the account, asked over REST.
+"""The author that calls Cortex Analyst over REST; it writes SQL over the account's semantic view.
 
-Here belong the call and how its answer is read. Its SQL names the serving views in whole; what these stand for, the guard is
-told by whoever runs it.
+Here belong the call and the parsing of the answer. Its SQL uses the full names of the serving views; the caller tells the
+guard which tables these stand for.
 
-By documentation and against a server of the tests; it has not met a live account.
+Written from the documentation and tested against a server of the tests, never on a live account.
 https://docs.snowflake.com/en/user-guide/snowflake-cortex/cortex-analyst/rest-api
 """
 
@@ -21,7 +21,7 @@ from churn_assets.settings import Settings
 from churn_assets.warehouse.snowflake_connection import Connections, connections, opened
 
 _PATH = "/api/v2/cortex/analyst/message"
-_MAX_BYTES = 1_000_000  # of an answer that are read
+_MAX_BYTES = 1_000_000  # of an answer; the rest is not read
 
 
 class _Content(BaseModel):
@@ -52,7 +52,7 @@ class CortexAuthor:
         timeout: float = ANALYST_TIMEOUT_SECONDS,
         connect: Connections | None = None,
     ) -> None:
-        """`semantic_view` is its whole name; `timeout` is in seconds; `connect` opens a connection."""
+        """`semantic_view` is the view's full name; `timeout` is in seconds; `connect` opens a connection."""
         self._settings = settings
         self._semantic_view = semantic_view
         self._timeout = timeout
@@ -125,7 +125,7 @@ def _proposal(body: bytes) -> Proposal:
     try:
         content = _Reply.model_validate_json(body).message.content
     except ValidationError:
-        raise AuthorError("what Cortex Analyst answered is not its documented form") from None
+        raise AuthorError("the answer of Cortex Analyst is not in its documented form") from None
     reading = " ".join(part.text.strip() for part in content if part.type == "text")
     suggestions = tuple(text for part in content if part.type == "suggestions" for text in part.suggestions)
     statements = [part.statement for part in content if part.type == "sql"]

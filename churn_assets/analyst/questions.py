@@ -1,9 +1,9 @@
-"""Which verified query answers a question, without a language model.
+"""Find the verified query that answers a question, without a language model.
 
-Here belongs the matching. It would rather say that it cannot answer than answer another question: every word of a question
-must be one of the verified question or mean nothing, so a segment, a date, a number or a negation that the verified query
-does not have is never passed over; and every word of the verified question that narrows it must be asked for. What remains
-free are the words in which it is asked. Other ways to ask are kept in `phrasings.yaml`.
+Here belongs the matching. It prefers no answer to the answer to a different question. Every word of the question must be
+empty or occur in the verified question, so it never ignores a segment, a date, a number or a negation that the verified query
+does not have. And the question must have every word that narrows the verified question. Only the phrasing may differ;
+`phrasings.yaml` lists other phrasings.
 """
 
 import re
@@ -21,9 +21,9 @@ PHRASINGS_FILE = Path(__file__).with_name("phrasings.yaml")
 THRESHOLD, MARGIN = 0.75, 0.1
 NEAREST = 5
 _MAX_CHARACTERS = 300
-# Words that say in what form the answer is wanted, or who it is about where all are; a verified question may have them unasked.
+# Words for the form of the answer, or for its subject if that is always the same; a question may leave them out.
 _LIGHT = frozenset(("customer", "how much", "hold", "got", "begun", "take", "written", "use"))
-# Words that mean something together with the word behind them only: "no email", "each segment", "instead of the template".
+# Words that have a meaning only together with the next word: "no email", "each segment", "instead of the template".
 _BINDING = frozenset(("no", "each", "which", "share", "how many", "instead", "than", "keep"))
 _NUMBERS = {
     "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8",
@@ -42,7 +42,7 @@ class _Phrasings(BaseModel):
 
 @dataclass(frozen=True)
 class Match:
-    """A verified query and how sure it is that it answers the question, 0 to 1."""
+    """A verified query and the confidence (0 to 1) that it answers the question."""
 
     query: VerifiedQuery
     confidence: float
@@ -50,14 +50,14 @@ class Match:
 
 @dataclass(frozen=True)
 class Taken:
-    """What became of a question: the query that answers it, or None; and those that come nearest, best first."""
+    """The query that answers a question, or None, and the nearest queries, best first."""
 
     answer: Match | None
     nearest: list[Match]
 
 
 class Questions:
-    """The verified queries of a model, by the words in which they are asked for."""
+    """The verified queries of a model, matched by their words."""
 
     def __init__(self, model: SemanticModel, path: Path = PHRASINGS_FILE) -> None:
         self._model = model
@@ -66,10 +66,10 @@ class Questions:
             raise ValueError(f"{path.name}: there is no verified query {min(unknown)}")
 
     def take(self, question: str) -> Taken:
-        """The verified query that answers a question in words, if there is one."""
+        """Find the verified query that answers a question, if there is one."""
         asked = self._words(question) if len(question) <= _MAX_CHARACTERS else frozenset[str]()
         matches = [Match(query, self._confidence(asked, query)) for query in self._model.verified_queries]
-        matches.sort(key=lambda match: -match.confidence)  # stable: else in the model's order
+        matches.sort(key=lambda match: -match.confidence)  # stable: equal ones stay in the model's order
         best, second = matches[0], matches[1]
         is_sure = best.confidence >= THRESHOLD and best.confidence - second.confidence >= MARGIN
         return Taken(best if is_sure else None, matches[:NEAREST])
@@ -91,17 +91,17 @@ class Questions:
 
     @cached_property
     def _same(self) -> list[tuple[list[str], list[str]]]:
-        """Runs of words with what they are read as, long ones first."""
+        """Runs of words with their replacements, long runs first."""
         read = [(_stems(words), _stems(meaning)) for words, meaning in self._phrasings.same_words.items()]
         for column in (column for table in self._model.tables for column in table.columns):
             meaning = _stems(re.sub("_count|_30d", "", column.name).replace("_", " "))
-            # "spend" for total_spend says nothing new.
+            # "spend" for total_spend adds nothing.
             read += [(words, meaning) for words in map(_stems, column.synonyms) if not set(words) < set(meaning)]
         return sorted(read, key=lambda pair: -len(pair[0]))
 
     def _words(self, text: str) -> frozenset[str]:
         words = _stems(text)
-        for _ in range(2):  # what a word is read as may be part of other words
+        for _ in range(2):  # a replacement may complete another run
             words = self._replaced(words)
         return frozenset(_bound(words, self._empty))
 
@@ -121,7 +121,7 @@ class Questions:
 
 
 def _agreement(asked: frozenset[str], verified: frozenset[str]) -> float:
-    """How much of two sets of words is common; at most half the threshold where they ask for different things."""
+    """The share of words that two sets have in common; at most half the threshold if they ask for different things."""
     if not asked:
         return 0.0
     share = _weight(asked & verified) / _weight(asked | verified)
@@ -134,7 +134,7 @@ def _weight(words: Iterable[str]) -> int:
 
 
 def _stems(text: str) -> list[str]:
-    """The words of a text, small and singular; numbers are digits, and what is no word stays a word of its own."""
+    """The words of a text in lower case and singular, with numbers as digits; every other sign is a word of its own."""
     plain = text.lower().replace("’", "'").replace("n't", " not").replace("'s", "")
     found: list[str] = re.findall(r"\d+(?:[.,]\d+)*|[^\W\d]+|[^\w\s]", plain)
     return [_stem(_NUMBERS.get(word, word)) for word in found if word not in {"?", ".", ",", "!", "'", '"', "-", ":"}]
@@ -151,7 +151,7 @@ def _stem(word: str) -> str:
 
 
 def _bound(words: list[str], empty: frozenset[str]) -> list[str]:
-    """The words that ask for something; those that bind are one with the word behind them."""
+    """The words without empty ones; a binding word is joined with the next word."""
     kept: list[str] = []
     for place, word in enumerate(words):
         if word in {"many", "much"} and place and words[place - 1] == "how":

@@ -1,8 +1,8 @@
-"""Whether a question asks for errors and cases rather than figures, and for which, without a language model.
+"""Decide without a language model whether a question asks for errors and cases rather than figures, and for which ones.
 
-Here belong the rules, and the filters that they read from a question. They would rather say that they are not sure: what counts
-or compares is a matter of figures, and a time, a segment or a negation that no filter can hold is never passed over. What is
-left of the question are the words that are searched for; how, is the search's affair.
+Here belong the rules and the filters that they read from a question. If in doubt, they say so: questions that count or compare
+ask for figures, and a time, a segment or a negation that no filter can express is never ignored. The rest of the question are
+the words to search for.
 """
 
 import re
@@ -14,7 +14,7 @@ from churn_assets.search.hits import Filters
 
 
 def _any(phrases: str) -> str:
-    """One of the phrases, which commas separate; each may be a pattern."""
+    """A pattern for any of the comma-separated phrases, which may be patterns themselves."""
     return f"(?:{'|'.join(phrase.strip() for phrase in phrases.split(','))})"
 
 
@@ -32,7 +32,7 @@ _LOOK = rf"(?:(?:please )?{_VERB}(?: |$))?(?:(?:all|any|the) )*"
 _COULD_NOT = _any(
     "could not, couldn'?t, cannot, can'?t, can not, (?:was|were|is|are) (?:unable|not able) to, failed to"
 )
-# The whole of a question that is a search, without the filters that are read from it before.
+# The whole text of a question that is a search, after the filters have been taken out.
 _FORMS = tuple(
     re.compile(form, re.IGNORECASE)
     for form in (
@@ -44,7 +44,7 @@ _FORMS = tuple(
 )
 _SIGNS = re.compile(rf"\b(?:ERR_\w+|{_EVENT}|{_WHO} (?:{_COULD_NOT}|complain\w*)|complain\w*)\b", re.IGNORECASE)
 _MAX_TOPIC_WORDS = 6
-# What no topic may have: it asks for figures, narrows by what no filter holds, or denies.
+# Words that no topic may have: they ask for figures, narrow by something that no filter expresses, or negate.
 _NOT_IN_A_TOPIC = _words(
     r"how, number, count\w*, shares?, percent\w*, average, mean, total, sum, trend\w*, rate, most, least, fewest, top, highest,"
     r" lowest, longest, first, last, only, than, over, above, below, per, each, every, once, twice, times, again, also, then,"
@@ -75,7 +75,7 @@ _Span = tuple[datetime | None, datetime | None]
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """What to search for; without words, what is newest under the filters."""
+    """What to search for; without words, the newest events that pass the filters."""
 
     words: str
     filters: Filters
@@ -83,18 +83,18 @@ class SearchRequest:
 
 @dataclass(frozen=True)
 class Unsure:
-    """What of a question the search cannot do, in one sentence."""
+    """The part of a question that the search cannot do, in one sentence."""
 
     why: str
 
 
 def asks_for_events(question: str) -> bool:
-    """Whether a question has a sign that it asks for errors or cases."""
+    """Whether a question seems to ask for errors or cases."""
     return bool(_SIGNS.search(_plain(question)))
 
 
 def read_request(question: str, now: datetime) -> SearchRequest | Unsure:
-    """What a question that asks for errors or cases wants, where all of it is understood; `now` is UTC."""
+    """The search that a question asks for, if all of it is understood; `now` is UTC."""
     read = read_filters(question, now)
     if isinstance(read, Unsure):
         return read
@@ -103,26 +103,26 @@ def read_request(question: str, now: datetime) -> SearchRequest | Unsure:
         return Unsure("say it as “find errors about …”, “support cases about …” or “who could not …”")
     topic: str = form.groupdict().get("topic") or ""
     if found := _NOT_IN_A_TOPIC.search(re.sub(rf"^{_COULD_NOT}", "", topic, flags=re.IGNORECASE)):
-        return Unsure(f"“{found[0]}” is more than a search for errors and cases can tell")
+        return Unsure(f"a search for errors and cases cannot handle “{found[0]}”")
     if len(topic.split()) > _MAX_TOPIC_WORDS:
-        return Unsure("what it looks for is too long; say it in a few words")
+        return Unsure("the topic is too long; say it in a few words")
     if not topic and read.filters == Filters():
-        return Unsure("it does not say which errors or cases")
+        return Unsure("the question does not say which errors or cases")
     return replace(read, words=topic)
 
 
 def read_filters(question: str, now: datetime) -> SearchRequest | Unsure:
-    """The filters that a question has, and the rest of its words; `now` is UTC."""
+    """The filters in a question, and the rest of its words; `now` is UTC."""
     rest, codes = _taken(_CODE, _plain(question))
     rest, customers = _taken(_CUSTOMER, rest)
     rest, devices = _taken(_DEVICE, rest)
     for name, values in (("error code", codes), ("customer", customers), ("device", devices)):
         if len(values) > 1:
-            return Unsure(f"it names more than one {name}; a search takes one")
+            return Unsure(f"the question names more than one {name}; a search takes one")
     try:
         rest, (since, until) = _times(rest, now)
     except (ValueError, OverflowError):
-        return Unsure("a time in it is none; write a date as 2026-11-30")
+        return Unsure("a date in the question is invalid; write it as 2026-11-30")
     if found := _OTHER_TIME.search(rest):
         return Unsure(f"the time “{found[0]}” is not understood; say “last 7 days”, “yesterday” or “since 2026-11-30”")
     kinds = [kind for kind, sign in (("case", _CASE), ("error", _ERROR)) if sign.search(rest)]
@@ -142,13 +142,13 @@ def _plain(question: str) -> str:
 
 
 def _taken(pattern: re.Pattern[str], text: str) -> tuple[str, list[str]]:
-    """A text without what was found in it, and that, each once."""
+    """A text without the pattern's matches, and the distinct matches."""
     found = [next(group for group in match.groups() if group) for match in pattern.finditer(text)]
     return pattern.sub(" ", text), list({name.upper(): name for name in found}.values())
 
 
 def _times(text: str, now: datetime) -> tuple[str, _Span]:
-    """A text without the first time that is understood in it, and the span of it."""
+    """A text without the first time that is understood, and that time as a span."""
     for pattern, span_of in _TIMES:
         if found := pattern.search(text):
             return pattern.sub(" ", text, count=1), span_of(found, now)

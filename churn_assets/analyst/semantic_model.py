@@ -1,8 +1,7 @@
 """The semantic model: what the figures mean in words, for questions in natural language on either warehouse.
 
-Here belong the form of `semantic_model.yaml` (Snowflake's YAML specification of semantic views, the parts of it that are
-used), and what is made of it: the text that creates the semantic view, and queries over the serving views. Who asks, and
-whether a query may run, is another module's affair.
+Here belong the schema of `semantic_model.yaml` (the used parts of Snowflake's YAML specification of semantic views), the text
+that creates the semantic view, and the translation of queries to the serving views.
 https://docs.snowflake.com/en/user-guide/views-semantic/semantic-view-yaml-spec
 """
 
@@ -76,7 +75,7 @@ class Table(_Part):
 
     @property
     def columns(self) -> list[Column]:
-        """What a query over the table may name."""
+        """The columns that a query over the table may use."""
         return [*self.dimensions, *self.time_dimensions, *self.facts]
 
 
@@ -97,7 +96,7 @@ class Relationship(_Part):
 
 
 class VerifiedQuery(_Part):
-    """A question with the SQL that answers it, over logical tables, in SQL that both warehouses take."""
+    """A question with the SQL that answers it: over logical tables, in SQL that both warehouses accept."""
 
     name: _Name
     question: _Text
@@ -106,14 +105,14 @@ class VerifiedQuery(_Part):
 
 
 class Instructions(_Part):
-    """What whoever writes SQL from a question has to know beyond the tables."""
+    """Instructions for authors of SQL, in addition to the tables."""
 
     sql_generation: _Text
     question_categorization: _Text
 
 
 class SemanticModel(_Part):
-    """The content of the file."""
+    """The content of `semantic_model.yaml`."""
 
     name: _Name
     description: _Text
@@ -128,7 +127,7 @@ class SemanticModel(_Part):
         return {table.name: {column.name: column.data_type for column in table.columns} for table in self.tables}
 
     def tables_of_views(self, schema: str) -> dict[str, str]:
-        """The logical tables by the whole names of the views in `schema` (as DATABASE.SCHEMA) that they stand for."""
+        """The logical tables by the full names of their views in `schema` (as DATABASE.SCHEMA)."""
         return {f"{schema}.{table.base_table.table}".upper(): table.name for table in self.tables}
 
     @model_validator(mode="after")
@@ -144,17 +143,17 @@ class SemanticModel(_Part):
                     raise ValueError(f"relationship {relationship.name}: {name} has no {sorted(missing)[0]}")
         words = [word for table in self.tables for part in _named(table) for word in part.synonyms]
         if twice := sorted({word for word in words if words.count(word) > 1}):
-            raise ValueError(f"synonyms must be unique in the model; {twice[0]!r} is there twice")
+            raise ValueError(f"synonyms must be unique in the model; {twice[0]!r} occurs twice")
         return self
 
 
 def load_semantic_model(path: Path = SEMANTIC_MODEL_FILE) -> SemanticModel:
-    """The model in a file; `ValidationError` where it is not in Snowflake's form."""
+    """Load the model from a file; `ValidationError` if it does not follow Snowflake's specification."""
     return SemanticModel.model_validate(yaml.safe_load(path.read_text()))
 
 
 def for_snowflake(database: str, schema: str, path: Path = SEMANTIC_MODEL_FILE) -> str:
-    """The file as it creates a semantic view over the views of `database.schema`."""
+    """The YAML that creates a semantic view over the views of `database.schema`."""
     content: dict[str, Any] = yaml.safe_load(path.read_text())
     for table in content["tables"]:
         table["base_table"] |= {"database": database, "schema": schema}
@@ -162,7 +161,7 @@ def for_snowflake(database: str, schema: str, path: Path = SEMANTIC_MODEL_FILE) 
 
 
 def on_views(model: SemanticModel, sql: str) -> str:
-    """A query over logical tables as one over serving views."""
+    """Translate a query over logical tables into one over serving views."""
     tables = {
         table.name: f"SELECT {', '.join(f'{column.expr} AS {column.name}' for column in table.columns)}"
         f" FROM {table.base_table.table.lower()} AS base"

@@ -1,8 +1,8 @@
-"""Failed runs and failed asset checks, reported once each to a person (`operations.alerts`).
+"""Report each failed run and each failed asset check once (`operations.alerts`).
 
-Dagster's own run-failure sensor sees no checks, because a check may fail in a run that succeeds. So this one sensor reads
-both from the event log, and keeps in its cursor how far it has read, as Dagster's does. A tick that is killed midway is
-repeated, so an alert may then come twice, but none is lost.
+Dagster's own run-failure sensor misses failed checks, because a check may fail in a run that succeeds. So this sensor reads
+both from the event log and keeps its position in its cursor, as Dagster's does. A killed tick is repeated, so an alert may
+come twice, but none is lost.
 """
 
 import json
@@ -16,8 +16,8 @@ from churn_assets.operations.alerts import Alert, send
 from churn_assets.settings import Settings
 
 _ENDS = (dg.DagsterEventType.RUN_FAILURE, dg.DagsterEventType.RUN_SUCCESS, dg.DagsterEventType.RUN_CANCELED)
-_OUTSIDE = ""  # Dagster's id of the run that events outside of any run belong to
-_EVENTS_PER_TICK = 200  # of each kind, so that a tick stays short; the next tick reads what is left
+_OUTSIDE = ""  # the run id that Dagster gives to events outside of runs
+_EVENTS_PER_TICK = 200  # of each kind, to keep ticks short; the next tick reads the rest
 
 
 @dg.sensor(
@@ -25,14 +25,14 @@ _EVENTS_PER_TICK = 200  # of each kind, so that a tick stays short; the next tic
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=(
         "Reports each failed run and each failed asset check once, to the log and to CHURN_HOME/alerts.jsonl, which"
-        " `churn status` shows. The checks of a run are reported when it has ended. It requests no run."
+        " `churn status` shows. The checks of a run are reported when the run has ended. It requests no run."
     ),
 )
 def failure_reports(context: dg.SensorEvaluationContext, settings: dg.ResourceParam[Settings]) -> dg.SkipReason:
-    """Report what has failed since the last tick. The first tick only notes where the event log ends."""
+    """Report the failures since the last tick. The first tick only notes the end of the event log."""
     if not context.cursor:
         context.update_cursor(json.dumps(_end_of_log(context.instance)))
-        return dg.SkipReason("what fails from now on is reported")
+        return dg.SkipReason("failures are reported from now on")
     read_until: dict[str, str] = json.loads(context.cursor)
     alerts = [*_alerts_of_runs(context, read_until), *_alerts_outside_of_runs(context, read_until)]
     for alert in alerts:
@@ -53,7 +53,7 @@ def _end_of_log(instance: dg.DagsterInstance) -> dict[str, str]:
 
 
 def _alerts_of_runs(context: dg.SensorEvaluationContext, read_until: dict[str, str]) -> Iterator[Alert]:
-    """What failed in runs that ended after `read_until`, which is moved on."""
+    """The failures of runs that ended after `read_until`, which is moved forward."""
     for end in _ENDS:
         ended = context.instance.fetch_run_status_changes(
             end, limit=_EVENTS_PER_TICK, cursor=read_until[end.value], ascending=True
@@ -68,7 +68,7 @@ def _alerts_of_runs(context: dg.SensorEvaluationContext, read_until: dict[str, s
 
 
 def _alerts_outside_of_runs(context: dg.SensorEvaluationContext, read_until: dict[str, str]) -> Iterator[Alert]:
-    """Checks that failed outside of runs after `read_until`, which is moved on."""
+    """The checks that failed outside of runs after `read_until`, which is moved forward."""
     checks = context.instance.get_records_for_run(
         _OUTSIDE,
         cursor=read_until[_OUTSIDE],
@@ -100,7 +100,7 @@ def _alerts_of_checks(context: dg.SensorEvaluationContext, evaluations: Sequence
 
 
 def _meaning(context: dg.SensorEvaluationContext, key: dg.AssetCheckKey) -> str:
-    """What the check demands, as its definition says. What an evaluation says itself may name customers."""
+    """The check's description from its definition. An evaluation's own description may name customers."""
     graph = context.repository_def.asset_graph if context.repository_def else None
     if graph is None or key not in graph.asset_check_keys:
         return ""
@@ -124,9 +124,9 @@ def _alert_of_run(record: dg.EventLogRecord) -> Alert:
 
 
 def _reason(failure: dg.DagsterEvent) -> str:
-    """The step and the class of the exception, whose text may hold a row or a password.
+    """The step and the class of the exception, without its text, which may hold a row or a password.
 
-    Where there was no exception, Dagster says what became of the run's process.
+    Without an exception: Dagster's message about the run's process.
     """
     data = failure.job_failure_data if failure.event_specific_data else None
     if data is None or data.error is None:

@@ -1,6 +1,6 @@
-"""Why a run may not be requested now: one is under way, the last one has just failed, or a check stands in the way.
+"""Reasons not to request a run now: one is active, the last one has just failed, or a blocking check failed.
 
-Here belongs what every sensor asks of Dagster's own storage. What a sensor asks of the warehouse belongs to the sensor.
+Here belong the queries that all sensors make to Dagster's own storage. Queries to the warehouse belong to each sensor.
 """
 
 from collections.abc import Iterable
@@ -25,14 +25,14 @@ _OUTCOMES = {AssetCheckExecutionRecordStatus.SUCCEEDED: True, AssetCheckExecutio
 
 
 def not_now(instance: dg.DagsterInstance, now: datetime, *jobs: str) -> dg.SkipReason | None:
-    """Why none of the jobs may be requested at `now` (UTC): one is under way, or its last run failed a moment ago."""
+    """Why none of the jobs may be requested at `now` (UTC): one is active, or its last run has just failed."""
     if skip := under_way(instance, *jobs):
         return skip
     return next(filter(None, (just_failed(instance, now, job) for job in jobs)), None)
 
 
 def under_way(instance: dg.DagsterInstance, *jobs: str) -> dg.SkipReason | None:
-    """Which of the jobs has a run that is queued, started or on its way to either; None where none has."""
+    """The first of the jobs with an active run (queued, starting, started or canceling); None without one."""
     for job in jobs:
         if instance.get_runs(dg.RunsFilter(job_name=job, statuses=UNDER_WAY), limit=1):
             return dg.SkipReason(f"a run of {job} is queued or started")
@@ -40,7 +40,7 @@ def under_way(instance: dg.DagsterInstance, *jobs: str) -> dg.SkipReason | None:
 
 
 def just_failed(instance: dg.DagsterInstance, now: datetime, job: str) -> dg.SkipReason | None:
-    """How long to wait at `now` (UTC) before a job whose last run failed is tried again; None where that is over."""
+    """How long to wait at `now` (UTC) before a job is tried again after a failure; None if no wait is needed."""
     last = instance.get_run_records(dg.RunsFilter(job_name=job), limit=1)
     if last and last[0].dagster_run.status == dg.DagsterRunStatus.FAILURE:
         failed_for = (now - _without_offset(last[0].update_timestamp)).total_seconds()
@@ -52,15 +52,15 @@ def just_failed(instance: dg.DagsterInstance, now: datetime, job: str) -> dg.Ski
 
 
 def ran_at(instance: dg.DagsterInstance, job: str) -> datetime:
-    """When the last run of the job was requested (UTC); in 1970 where there was none."""
+    """When the last run of the job was requested (UTC); in 1970 if there was none."""
     last = instance.get_run_records(dg.RunsFilter(job_name=job), limit=1)
     return _without_offset(last[0].create_timestamp if last else datetime.fromtimestamp(0, UTC))
 
 
 def blocked(instance: dg.DagsterInstance, checks: Iterable[dg.AssetCheckKey] = BLOCKING_CHECKS) -> dg.SkipReason | None:
-    """The first of the checks whose last evaluation failed, if there is one.
+    """The first of the checks whose last evaluation failed, if any.
 
-    Dagster lets a blocking check stop what follows in the same run. Here what follows is in other runs.
+    In Dagster a blocking check stops only the later steps of its own run. Here the later steps are in other runs.
     """
     for key in checks:
         if has_failed(instance, key):
@@ -74,7 +74,7 @@ def has_failed(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> bool:
 
 
 def last_outcome(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> bool | None:
-    """Whether the check's last evaluation passed; None where it was never evaluated, or is about to be."""
+    """Whether the check's last evaluation passed; None if it was never evaluated, or is being evaluated."""
     record = instance.event_log_storage.get_latest_asset_check_execution_by_key([check]).get(check)
     return _OUTCOMES.get(record.status) if record else None
 

@@ -1,4 +1,4 @@
-"""When events are ingested: what Kafka holds is compared with what the warehouse has committed."""
+"""When events are ingested: Kafka's high watermarks are compared with the warehouse's committed offsets."""
 
 import math
 import threading
@@ -23,7 +23,7 @@ _REQUEST_SECONDS = 2.0  # until the other sensor sees a run that this one reques
 
 
 def ingestion_sensors(clock: Clock) -> list[dg.SensorDefinition]:
-    """The sensor that requests ingestions, and the one that relieves it while it rests."""
+    """The sensor that requests ingestions, and a second one that watches while the first waits for its next tick."""
     turn = _Turn()
 
     @dg.sensor(
@@ -31,9 +31,9 @@ def ingestion_sensors(clock: Clock) -> list[dg.SensorDefinition]:
         minimum_interval_seconds=WATCHING_TICK_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
-            f"Requests a run for what waits in Kafka: {INGEST_MESSAGES} messages, or any that has waited"
-            f" {INGEST_SECONDS:g} s (CHURN_REFRESH=eager: any at once, and the run goes on to the scores). It compares"
-            " high watermarks with the offsets committed in the warehouse and never reads a message."
+            f"Requests a run when {INGEST_MESSAGES} messages wait in Kafka, or one has waited {INGEST_SECONDS:g} s"
+            " (CHURN_REFRESH=eager: for any message at once, and the run goes on to the scores). It compares high"
+            " watermarks with the offsets committed in the warehouse and never reads a message."
         ),
     )
     def kafka_sensor(
@@ -48,7 +48,7 @@ def ingestion_sensors(clock: Clock) -> list[dg.SensorDefinition]:
         jobs=[ingest_job, score_job],
         minimum_interval_seconds=WATCHING_TICK_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="With CHURN_REFRESH=eager: watches Kafka while kafka_sensor rests, and does the same.",
+        description="With CHURN_REFRESH=eager: watches Kafka in the second half of each 5 s; kafka_sensor in the first half.",
     )
     def kafka_relief_sensor(
         context: dg.SensorEvaluationContext,
@@ -57,14 +57,14 @@ def ingestion_sensors(clock: Clock) -> list[dg.SensorDefinition]:
     ) -> dg.RunRequest | dg.SkipReason:
         """Watch the watermarks."""
         if settings.refresh != "eager":
-            return dg.SkipReason("kafka_sensor looks often enough for CHURN_REFRESH=lag")
+            return dg.SkipReason("not needed with CHURN_REFRESH=lag; kafka_sensor ticks often enough")
         return _Ingestion(context, warehouse, settings, clock, turn).requested(SECOND_HALF)
 
     return [kafka_sensor, kafka_relief_sensor]
 
 
 class _Turn:
-    """What the two sensors share, because their ticks may overlap: only one looks at a time, and none just after a request."""
+    """State that the two sensors share, as their ticks may overlap: one looks at a time, and none right after a request."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -82,7 +82,7 @@ class _Ingestion:
     turn: _Turn
 
     def requested(self, watch: Watch) -> dg.RunRequest | dg.SkipReason:
-        """What is to be ingested now; with CHURN_REFRESH=eager, as soon as it arrives within the watch."""
+        """The request for the waiting messages; with CHURN_REFRESH=eager, also for those that arrive within the watch."""
         try:
             cluster = kafka.connect(self.settings)
             if self.settings.refresh == "eager":
@@ -105,7 +105,7 @@ class _Ingestion:
                     self.turn.requested_at = self.clock.monotonic()
                 return found
 
-        # While a run is in the way, or there is no topic yet, nothing was seen and only another look can tell.
+        # While a run is active, or there is no topic yet, `seen` is empty and only another look can tell.
         return watched(look, lambda: not seen or cluster.high_watermarks(seen) != seen, watch, self.clock)
 
     def _look(self, cluster: Cluster, seen: dict[Partition, int]) -> dg.RunRequest | dg.SkipReason:
@@ -124,14 +124,14 @@ class _Ingestion:
         return self._request_for(ranges)
 
     def _request_for(self, ranges: list[OffsetRange]) -> dg.RunRequest | dg.SkipReason:
-        """A run for what waits, if it is enough or has waited long enough."""
+        """A run for the waiting messages, if they are enough or have waited long enough."""
         waiting = sum(map(len, ranges))
         if not waiting:
             self.context.update_cursor("")
-            return dg.SkipReason("nothing waits")
+            return dg.SkipReason("no messages wait")
         if self.settings.refresh == "eager":
             return _ingest_run(ranges, goes_on=self._may_go_on())
-        # The cursor only remembers since when something has been waiting; losing it costs one tick.
+        # The cursor holds only the time since when messages have been waiting; losing it delays them by one tick.
         now = self.clock.now()
         since = datetime.fromisoformat(self.context.cursor) if self.context.cursor else now
         if waiting < INGEST_MESSAGES and now - since < timedelta(seconds=INGEST_SECONDS * 0.9):
@@ -141,7 +141,7 @@ class _Ingestion:
         return _ingest_run(ranges)
 
     def _may_go_on(self) -> bool:
-        """Whether the run may go on from the ledgers to the scores. If not, it only ingests, which nothing downstream delays."""
+        """Whether the run may go on from the ledgers to the scores. If not, it only ingests, so nothing downstream delays it."""
         instance, now = self.context.instance, self.clock.now()
         return (
             self.settings.driver == "dagster"
@@ -152,7 +152,7 @@ class _Ingestion:
         )
 
     def _report(self, gaps: list[PartitionLag]) -> dg.RunRequest | dg.SkipReason:
-        """A run whose failed check says what is missing. Once it has said so, no further run repeats it."""
+        """A run whose failing check names the missing messages. Once the check has failed, no further run is requested."""
         if has_failed(self.context.instance, COMPLETE_CHECK):
             return dg.SkipReason("; ".join(str(lag.gap) for lag in gaps))
         return _ingest_run([lag.waiting for lag in gaps])

@@ -1,4 +1,4 @@
-"""When emails are written and sent, and who drives: Dagster or the warehouse's own tasks."""
+"""When emails are written and sent, and whether Dagster or the warehouse's own tasks do it (the driver)."""
 
 import json
 
@@ -21,7 +21,7 @@ from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse
 from churn_assets.wiring import limits_of
 
-# What the warehouse's own tasks write: (asset, its table, the time at which a row was written).
+# The tables that the warehouse's own tasks write: (asset, its table, the column with the time of writing).
 _LEFT_BY_TASKS = (
     (STREAM, "retention_queue", "queued_at"),
     (ALERTS, "high_risk_history", "alerted_at"),
@@ -30,7 +30,7 @@ _LEFT_BY_TASKS = (
 
 
 def intervention_sensors(clock: Clock) -> list[dg.SensorDefinition]:
-    """The sensors that request emails and their sending, and the one that says who drives."""
+    """The sensors that request the writing and sending of emails, and the one that reports the driver."""
 
     @dg.sensor(
         target=emails_job,
@@ -46,7 +46,7 @@ def intervention_sensors(clock: Clock) -> list[dg.SensorDefinition]:
         warehouse: dg.ResourceParam[Warehouse],
         settings: dg.ResourceParam[Settings],
     ) -> dg.SensorResult | dg.SkipReason:
-        """Look at the tasks once, and at what they have written where they drive."""
+        """Look at the tasks once, and at their rows if they are the driver."""
         return _report_driver(context, warehouse, settings)
 
     @dg.sensor(
@@ -54,7 +54,7 @@ def intervention_sensors(clock: Clock) -> list[dg.SensorDefinition]:
         minimum_interval_seconds=WATCHING_TICK_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
-            "Requests a run of today's emails while customers wait who may be written to, and of days left unfinished."
+            "Requests a run of today's emails while queued customers may get one, and runs of unfinished days."
         ),
     )
     def emails_sensor(
@@ -79,7 +79,7 @@ def intervention_sensors(clock: Clock) -> list[dg.SensorDefinition]:
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
-            "Requests a run while emails wait that may be approved automatically, or sent outside of the quiet hours."
+            "Requests a run while emails wait for automatic approval, or for sending outside of the quiet hours."
         ),
     )
     def outbox_sensor(
@@ -110,7 +110,7 @@ def _report_driver(
             events += [
                 dg.AssetObservation(
                     asset,
-                    description="what the warehouse's own task has left",
+                    description="written by the warehouse's own task",
                     metadata={
                         "dagster/row_count": row["all_rows"],
                         **({"newest": timestamp_of(row["newest"])} if row["newest"] else {}),
@@ -118,7 +118,7 @@ def _report_driver(
                 )
                 for asset, row in seen.items()
             ]
-    return dg.SensorResult(skip_reason=None if events else "as before", asset_events=events)
+    return dg.SensorResult(skip_reason=None if events else "nothing has changed", asset_events=events)
 
 
 def _write_emails(
@@ -133,14 +133,14 @@ def _write_emails(
         return _look_at_new_texts(context, warehouse)
     if day := next_day(warehouse, limits_of(settings), now):
         return dg.RunRequest(partition_key=day.isoformat())
-    return dg.SkipReason("nobody waits who may be written to today")
+    return dg.SkipReason("no queued customer may get an email today")
 
 
 def _look_at_new_texts(context: dg.SensorEvaluationContext, warehouse: Warehouse) -> dg.RunRequest | dg.SkipReason:
-    """Request a run that only checks the day of the latest text, where the warehouse's own tasks have written a new one."""
+    """Request a run that only checks the day of the latest text, if the warehouse's own tasks have written a new one."""
     latest = latest_text(warehouse)
     if latest is None or latest[0].isoformat() == context.cursor:
-        return dg.SkipReason("the warehouse's own tasks write the emails, and have written none since the last look")
+        return dg.SkipReason("the warehouse's own tasks write the emails; they wrote none since the last look")
     written_at, day = latest
     context.update_cursor(written_at.isoformat())
     return dg.RunRequest(partition_key=day.isoformat())
@@ -161,4 +161,4 @@ def _send_emails(
         statuses.extend(("APPROVED", "SENDING"))
     if statuses and approval.waiting(warehouse, statuses):
         return dg.RunRequest()
-    return dg.SkipReason("nothing may leave now")
+    return dg.SkipReason("no email may be approved or sent now")

@@ -1,6 +1,6 @@
-"""The jobs, which is what a run can do. When each is requested stands in the other modules of this package.
+"""The jobs. The other modules of this package decide when to request them.
 
-The jobs here are those on the way from an event to an email. Periodic jobs are entered in `upkeep`.
+Here belong the jobs on the way from an event to an email. Periodic jobs are listed in `upkeep`.
 """
 
 import dagster as dg
@@ -39,7 +39,9 @@ emails_job = dg.define_asset_job(
     tags=_FIRST,
 )
 outbox_job = dg.define_asset_job(
-    "send_emails", dg.AssetSelection.assets("email_outbox"), description="Approve and send what the settings allow."
+    "send_emails",
+    dg.AssetSelection.assets("email_outbox"),
+    description="Approve and send emails as the settings allow.",
 )
 
 JOBS = [

@@ -1,4 +1,4 @@
-"""When dynamic tables are refreshed, and how refreshes outside of a run become visible in Dagster."""
+"""When dynamic tables are refreshed, and how refreshes outside of runs are recorded in Dagster."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -25,8 +25,8 @@ def refresh_sensors(clock: Clock) -> list[dg.SensorDefinition]:
         minimum_interval_seconds=TICK_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
-            "Requests one run for all that is due: in time for every dynamic table to stay under its target lag"
-            " (CHURN_REFRESH=eager: as soon as something changed). Tables with nothing to show are recorded as NO_DATA"
+            "Requests one run for all dynamic tables that are due: early enough for each to stay below its target lag"
+            " (CHURN_REFRESH=eager: as soon as something changed). Tables without changes are recorded as NO_DATA"
             " without a run."
         ),
     )
@@ -43,8 +43,8 @@ def refresh_sensors(clock: Clock) -> list[dg.SensorDefinition]:
         minimum_interval_seconds=30,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
-            "Records refreshes that no run has recorded: those of a deployment or a command, and on Snowflake all,"
-            " where the tables refresh themselves. It requests no run."
+            "Records refreshes that no run has recorded: those of a deployment or a command, and all on Snowflake, where"
+            " the tables refresh themselves. It requests no run."
         ),
     )
     def refresh_history_sensor(
@@ -57,7 +57,7 @@ def refresh_sensors(clock: Clock) -> list[dg.SensorDefinition]:
 
 
 def is_due(table: DynamicTable, *, eager: bool) -> bool:
-    """Whether a refresh must be requested now to finish before the lag reaches its target; eager: whether anything changed."""
+    """Whether a refresh must be requested now to finish before the lag reaches its target. `eager`: whether it lags at all."""
     if table.keeps_itself_fresh:
         return False
     if eager or table.is_to_be_initialized:
@@ -66,7 +66,7 @@ def is_due(table: DynamicTable, *, eager: bool) -> bool:
 
 
 def with_late_sources(tables: list[DynamicTable], due: list[str]) -> list[str]:
-    """The tables that are due and those beneath them that lag; `tables` has sources before their readers."""
+    """The tables that are due, and their sources that lag; `tables` lists sources before their readers."""
     wanted = set(due)
     for reader in reversed(tables):
         if reader.name in wanted:
@@ -99,7 +99,7 @@ def _refresh(
         asset_events=[
             dg.AssetMaterialization(
                 table.name,
-                description="nothing has changed",
+                description="no changes",
                 metadata={
                     "refresh_action": "NO_DATA",
                     "lag_seconds": 0.0,
@@ -112,7 +112,7 @@ def _refresh(
 
 
 def _materialization_is_old(instance: dg.DagsterInstance, now: datetime, table: DynamicTable) -> bool:
-    """Whether the freshness policy, which sees only materializations, would soon call the idle table late."""
+    """Whether the freshness policy, which sees only materializations, would soon report the idle table as late."""
     event = instance.get_latest_materialization_event(dg.AssetKey(table.name))
     return event is None or now - _utc(event.timestamp) > timedelta(seconds=table.target_lag_seconds / 2)
 
@@ -124,7 +124,7 @@ def _record_past(
         return skip  # a run records its own refreshes
     tables = warehouse.dynamic_tables(now)
     if any(table.keeps_itself_fresh for table in tables):
-        # To read this history wakes the account's virtual warehouse, which costs.
+        # Reading this history wakes the account's virtual warehouse, which costs credits.
         asked_at = float(context.cursor or 0)
         if now.timestamp() - asked_at < HISTORY_SECONDS:
             return dg.SkipReason(f"the history was read less than {HISTORY_SECONDS / 60:g} minutes ago")
@@ -144,13 +144,13 @@ def _record_past(
 
 
 def _recorded_until(instance: dg.DagsterInstance, name: str) -> datetime:
-    """When the refresh began that the asset's latest materialization records (UTC); in 1970 where there is none."""
+    """The start (UTC) of the refresh that the asset's latest materialization records; in 1970 if there is none."""
     event = instance.get_latest_materialization_event(dg.AssetKey(name))
     materialization = event.asset_materialization if event else None
     value = materialization.metadata.get(REFRESHED_AT) if materialization else None
     if not isinstance(value, dg.TimestampMetadataValue):
         return _utc(0)
-    # A number of seconds is not exact to the microsecond.
+    # The metadata holds float seconds, which are not exact to the microsecond.
     return _utc(value.value) + timedelta(milliseconds=1)
 
 

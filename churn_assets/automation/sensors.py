@@ -1,11 +1,10 @@
-"""Every sensor: what starts runs, and what reports the failed ones. Nothing in this package does the work itself.
+"""All sensors: those that request runs, and the one that reports failures. This package only decides; assets do the work.
 
-A sensor compares states that the warehouse keeps: high watermark and committed offset, change and refresh, queue and
-log. What is still to be done is never kept in a cursor or a run key. So a later tick takes up a failed or lost run, no
-update is lost between two ticks, and an idle system starts no run. A sensor requests nothing while a run of its job is
-queued or started.
+A sensor compares states, which the warehouse and Kafka keep: high watermark and committed offset, change and refresh, queue
+and log. Pending work is never kept in a cursor or a run key. So a later tick repeats a failed or lost run, no update is lost
+between two ticks, and an idle system starts no run. A sensor requests nothing while a run of its job is queued or started.
 
-With CHURN_REFRESH=eager events go from Kafka to the retention queue in one run, and the sensors on this way watch during
+With CHURN_REFRESH=eager events go from Kafka to the retention queue in one run, and the sensors on this path poll during
 their ticks (`watching`).
 """
 

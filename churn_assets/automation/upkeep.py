@@ -1,4 +1,4 @@
-"""Periodic jobs. A new one is one entry in `UPKEEP`; its job and its sensor are made from that."""
+"""Periodic jobs. To add one, add an entry to `UPKEEP`; its job and its sensor are made from the entry."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,23 +40,25 @@ class Look:
     warehouse: Warehouse
     settings: Settings
     now: datetime
-    assets: frozenset[dg.AssetKey]  # that the job makes
+    assets: frozenset[dg.AssetKey]  # of the job
 
     def ran_within(self, seconds: float) -> bool:
         """Whether the last run of the job was requested less than `seconds` ago."""
         return ran_at(self.instance, self.job) + timedelta(seconds=seconds) > self.now
 
     def nothing_to_do(self, why: str, seconds: float) -> dg.SensorResult:
-        """A skip that says the assets are as fresh as they can be, recorded once in `seconds`.
+        """Skip, and record once in `seconds` that the assets are still up to date.
 
-        A freshness policy reads materializations only, so that an idle system would look overdue. What is recorded says again
-        what the last run has said, because the UI shows the latest materialization.
+        A freshness policy reads materializations only, so without this an idle system would look overdue. The record repeats
+        the last run's metadata, because the UI shows the latest materialization.
         """
         latest = (self.instance.get_latest_materialization_event(key) for key in sorted(self.assets))
         return dg.SensorResult(
             skip_reason=why,
             asset_events=[
-                dg.AssetMaterialization(known.asset_key, description=f"still holds: {why}", metadata=known.metadata)
+                dg.AssetMaterialization(
+                    known.asset_key, description=f"still up to date: {why}", metadata=known.metadata
+                )
                 for event in latest
                 if event and (known := event.asset_materialization)
                 if self.now.replace(tzinfo=UTC).timestamp() - event.timestamp > seconds
@@ -81,9 +83,9 @@ class Upkeep:
 
 
 def every(seconds: float, sooner_after: Callable[[Warehouse], datetime | None] = lambda _: None) -> When:
-    """A run `seconds` after the last one, if something was written since.
+    """Request a run `seconds` after the last one, if something was written since.
 
-    A run is also requested at once if `sooner_after` gives a time (UTC) after the last run.
+    It is requested at once if `sooner_after` returns a time (UTC) after the last run.
     """
 
     def when(look: Look) -> dg.RunRequest | dg.SensorResult | dg.SkipReason:
@@ -119,7 +121,7 @@ def _when_the_index_is_behind(look: Look) -> dg.RunRequest | dg.SensorResult | d
         return dg.SkipReason(f"{look.job} ran a short while ago")
     if index.is_behind():
         return dg.RunRequest()
-    # The index holds on to the snapshot of its last run. It must move on also while only other tables are written,
+    # The index keeps the snapshot of its last run alive. It must move on even while only other tables are written,
     # or old snapshots could never be deleted.
     return every(SEARCH_POSITION_SECONDS)(look)
 
@@ -137,7 +139,7 @@ UPKEEP = (
     Upkeep(
         job="extend_training_set",
         selection=dg.AssetSelection.assets("churn_training_set"),
-        description="Add the cut-offs whose label is known by now.",
+        description="Add the cut-offs whose labels are known now.",
         sensor="training_set_sensor",
         requests="Adds to the training set once a day while something is written.",
         tick_seconds=600,
@@ -146,11 +148,10 @@ UPKEEP = (
     Upkeep(
         job="train_churn_model",
         selection=dg.AssetSelection.assets("churn_model", "churn_champion"),
-        description="Train a challenger, judge it, and let it serve if it passes.",
+        description="Train and evaluate a challenger, and let it serve if it passes.",
         sensor="training_sensor",
         requests=(
-            "Trains a challenger when a cut-off has come in since the last training: every week, or as soon as a check"
-            " says that the customers have drifted."
+            "Trains a challenger when the training set has a new cut-off: every week, or as soon as a check finds drift."
         ),
         tick_seconds=60,
         when=_when_there_is_something_to_learn,
@@ -158,16 +159,16 @@ UPKEEP = (
     Upkeep(
         job="measure_drift",
         selection=dg.AssetSelection.assets("model_drift"),
-        description="Compare the champion with the customers of now and with who left since.",
+        description="Compare the champion with today's customers and with the customers who have left since.",
         sensor="drift_sensor",
-        requests="Measures the champion's drift once a day while something is written, and when another one serves.",
+        requests="Measures the champion's drift once a day while something is written, and when a new champion serves.",
         tick_seconds=60,
         when=every(DRIFT_SECONDS, sooner_after=serving_since),
     ),
     Upkeep(
         job="measure_effect",
         selection=dg.AssetSelection.assets("intervention_effect"),
-        description="Compare who got an email with who did not.",
+        description="Compare the customers who got an email with the control group.",
         sensor="effect_sensor",
         requests="Measures the emails' effect once a day while something is written.",
         tick_seconds=600,
@@ -178,18 +179,18 @@ UPKEEP = (
         selection=dg.AssetSelection.assets("daily_cost"),
         description="Count tokens and credits by day.",
         sensor="cost_sensor",
-        requests="Counts what the days cost once a day while something is written.",
+        requests="Counts the cost of each day, once a day while something is written.",
         tick_seconds=600,
         when=every(COST_SECONDS),
     ),
     Upkeep(
         job="index_log_search",
         selection=dg.AssetSelection.assets("log_search_index"),
-        description="Add to the search index what has changed in the ledgers.",
+        description="Update the search index with the changes of the ledgers.",
         sensor="search_sensor",
         requests=(
-            "Requests a run when errors, cases or customers were written that the search index does not have, at most"
-            f" every {SEARCH_SECONDS:g} s; and when there is no index."
+            "Requests a run when the search index lacks errors, cases or customers, at most every"
+            f" {SEARCH_SECONDS:g} s; and when there is no index."
         ),
         tick_seconds=TICK_SECONDS,
         when=_when_the_index_is_behind,
@@ -197,7 +198,7 @@ UPKEEP = (
     Upkeep(
         job="count_risk",
         selection=dg.AssetSelection.assets("risk_by_segment", "event_latency"),
-        description="Write down how many customers are at risk, and how long events took.",
+        description="Record how many customers are at risk, and how long events took.",
         sensor="trend_sensor",
         requests=f"Counts the customers at risk every {TREND_SECONDS / 60:g} minutes while something is written.",
         tick_seconds=30,
@@ -233,11 +234,11 @@ def _sensor_of(upkeep: Upkeep, clock: Clock) -> dg.SensorDefinition:
         warehouse: dg.ResourceParam[Warehouse],
         settings: dg.ResourceParam[Settings],
     ) -> dg.RunRequest | dg.SensorResult | dg.SkipReason:
-        """Look once whether the job is due."""
+        """Decide once whether the job is due."""
         now = clock.now()
         if skip := not_now(context.instance, now, upkeep.job):
             return skip
-        assert context.repository_def is not None  # the daemon and the tests give it
+        assert context.repository_def is not None  # the daemon and the tests provide it
         assets = frozenset(upkeep.selection.resolve(context.repository_def.asset_graph))
         return upkeep.when(Look(upkeep.job, context.instance, warehouse, settings, now, assets))
 

@@ -1,4 +1,4 @@
-"""`python -m churn_assets.cli` is `churn`, for processes that the project starts itself."""
+"""`python -m churn_assets.cli` runs `churn`, for processes that the project itself starts."""
 
 from churn_assets.cli.app import main
 

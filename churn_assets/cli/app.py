@@ -1,7 +1,7 @@
-"""The `churn` command: its groups of commands, and what an error looks like.
+"""The `churn` command: its groups of commands, and how errors are shown.
 
-Here and in the other modules of this folder belong arguments, progress and messages; the work is done by the modules that
-they call. A command imports what it needs when it runs, so that none waits for Dagster or dbt without need.
+This folder holds arguments, progress and messages; the modules that it calls do the work. A command imports its modules when
+it runs, so that no command waits for Dagster or dbt without need.
 """
 
 import sys
@@ -54,7 +54,7 @@ def main() -> None:
         errors.print(f"churn: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
     except duckdb.Error as error:
-        # Its further lines repeat the statement.
+        # The other lines repeat the statement.
         errors.print(
             f"churn: {str(error).strip().splitlines()[0]}", style="red", markup=False, highlight=False, soft_wrap=True
         )
@@ -92,7 +92,7 @@ def demo(
     days: Annotated[int, typer.Option(min=1, help="Days of history, at the first start.")] = 180,
     rate: Annotated[float, typer.Option(min=1, help="Events a minute.")] = 200,
 ) -> None:
-    """Run everything on this machine until Ctrl-C: broker, bank, producer, Dagster, dashboard. A second start goes on."""
+    """Run everything on this machine until Ctrl-C: broker, bank, producer, Dagster, dashboard. The next start continues."""
     from churn_assets.cli.demo import run_demo
 
     run_demo(

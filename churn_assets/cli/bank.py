@@ -1,4 +1,4 @@
-"""The commands that bring data in: a simulated bank, files, events, rejects, and who must not be written to."""
+"""The commands that bring data in: a simulated bank, files, events, rejects, and suppressed customers."""
 
 import getpass
 from datetime import datetime
@@ -21,7 +21,7 @@ app = typer.Typer()
 def seed(
     customers: Annotated[int, typer.Option(min=1, help="How many customers the bank has.")] = 20_000,
     days: Annotated[int, typer.Option(min=1, max=3650, help="How many days of history.")] = 180,
-    number: Annotated[int, typer.Option("--seed", min=0, help="Another number gives another bank.")] = 1,
+    number: Annotated[int, typer.Option("--seed", min=0, help="A different number gives a different bank.")] = 1,
 ) -> None:
     """Fill the ledgers with the history of a simulated bank, up to now."""
     from churn_assets.simulator import seeding
@@ -31,7 +31,7 @@ def seed(
     bank = seeding.seeded_bank(warehouse) or seeding.new_bank(customers, days, number, utc_now())
     if (bank.customers, bank.days, bank.seed) != (customers, days, number):
         raise seeding.SeedError(
-            f"{settings.home} holds another bank ({bank.customers} customers, {bank.days} days, seed {bank.seed});"
+            f"{settings.home} holds a different bank ({bank.customers} customers, {bank.days} days, seed {bank.seed});"
             " set CHURN_HOME to a new folder"
         )
     rows: dict[str, int] = {}
@@ -47,13 +47,13 @@ def seed(
 
 @app.command(rich_help_panel="Data")
 def broker() -> None:
-    """Run the embedded Kafka broker until Ctrl-C. It keeps messages in memory only: for trying, not for production."""
+    """Run the embedded Kafka broker until Ctrl-C. It keeps messages in memory only: for trials, not for production."""
     from churn_assets.ingestion.broker import embedded_broker
 
     settings = load_settings()
     stop = StopSignal()
     with embedded_broker(settings.broker_file) as cluster:
-        say(f"broker on {cluster.bootstrap_servers}; Ctrl-C stops it, and its messages are gone then")
+        say(f"broker on {cluster.bootstrap_servers}; Ctrl-C stops it and deletes its messages")
         while not stop.wait(60):
             pass
 
@@ -104,7 +104,7 @@ def load(
     table: Annotated[str, typer.Argument(help="The ledger: fact_transaction_ledger, dim_customers ...")],
     files: Annotated[list[str], typer.Argument(help="Parquet or CSV files, or patterns such as 'history/*.parquet'.")],
 ) -> None:
-    """Load history into a ledger, validated like events. Rows that are there already are left out: repeat it freely."""
+    """Load history into a ledger, validated like events. Rows that exist already are skipped, so it is safe to repeat."""
     from churn_assets.ingestion.history import find_files
     from churn_assets.ingestion.history import load as load_files
 
@@ -123,7 +123,7 @@ def load(
 def replay(
     file: Annotated[typer.FileBinaryRead, typer.Argument(help="NDJSON: one event a line; - is standard input.")],
 ) -> None:
-    """Publish the events of a file to Kafka, each line as it stands."""
+    """Publish the events of a file to Kafka, each line unchanged."""
     from churn_assets.ingestion.publisher import Publisher, wait_for_cluster
     from churn_assets.ingestion.publisher import replay as replay_lines
 
@@ -138,7 +138,7 @@ def replay(
 def replay_rejects(
     reason: Annotated[str | None, typer.Option(help="Only those rejected for this reason.")] = None,
 ) -> None:
-    """Check rejected events again and store those that the contract accepts by now."""
+    """Validate rejected events again and store those that the contract accepts now."""
     from churn_assets.ingestion import history
 
     warehouse = warehouse_to_write(load_settings())
@@ -149,11 +149,12 @@ def replay_rejects(
 def suppress(
     customer: Annotated[str, typer.Argument(help="The customer's id.")],
     until: Annotated[
-        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="The first day (UTC) to write again; never if unset.")
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="The first day (UTC) to send emails again; never if unset."),
     ] = None,
     note: Annotated[str | None, typer.Option(help="Why.")] = None,
 ) -> None:
-    """Let nobody write to a customer, and cancel what waits to leave."""
+    """Stop all emails to a customer, and cancel those that wait to be sent."""
     from churn_assets.retention import suppressions
 
     warehouse = warehouse_to_write(load_settings())
@@ -164,7 +165,7 @@ def suppress(
 
 @app.command(rich_help_panel="Data")
 def unsuppress(customer: Annotated[str, typer.Argument(help="The customer's id.")]) -> None:
-    """Let a customer be written to again. A customer's own refusal of emails stays."""
+    """Allow emails to a customer again. The customer's own refusal of emails stays in force."""
     from churn_assets.retention import suppressions
 
     warehouse = warehouse_to_write(load_settings())

@@ -1,6 +1,6 @@
-"""`churn check`: the whole graph on a small bank in a temporary home, from Kafka messages to emails, with every check.
+"""`churn check`: run the whole graph on a small bank in a temporary home, from Kafka messages to emails, with every check.
 
-It runs the same assets, resources and checks as production, in one process and with a throw-away Dagster instance.
+It runs the same assets, resources and checks as production, in one process and on an ephemeral Dagster instance.
 """
 
 import tempfile
@@ -22,11 +22,11 @@ from churn_assets.simulator.seeding import new_bank, seed
 from churn_assets.warehouse.protocol import Warehouse, row_count
 from churn_assets.wiring import must_be_here, warehouse_to_write
 
-CUSTOMERS, DAYS, EVENTS, POISON = 3000, 160, 5000, 50  # as many as a model can be trained on
+CUSTOMERS, DAYS, EVENTS, POISON = 3000, 160, 5000, 50  # enough to train a model
 
 
 def rehearse(report: Callable[[str], None]) -> list[str]:
-    """Run everything once; the names of the asset checks that failed."""
+    """Run everything once; return the names of the asset checks that failed."""
     with tempfile.TemporaryDirectory(prefix="churn-check-") as home:
         settings = load_settings(CHURN_HOME=Path(home), KAFKA_BOOTSTRAP_SERVERS=None, CHURN_TOPICS=EVENTS_TOPIC)
         must_be_here(settings, "churn check")
@@ -66,7 +66,7 @@ def rehearse(report: Callable[[str], None]) -> list[str]:
 
 
 def _missing(warehouse: Warehouse) -> list[str]:
-    """What a graph without rows would pass every check without."""
+    """The missing results; a graph without rows would pass every asset check."""
     missing: list[str] = []
     if row_count(warehouse, "event_rejects") != POISON:
         missing.append("poisoned messages in event_rejects")

@@ -1,4 +1,4 @@
-"""`churn demo`: everything on one machine, and stopped cleanly.
+"""`churn demo`: start everything on one machine and stop it cleanly.
 
 Here belongs the supervision of processes. The demo runs the same commands and the same graph as any other deployment.
 """
@@ -32,10 +32,10 @@ from churn_assets.warehouse.protocol import Warehouse
 from churn_assets.wiring import limits_of, must_be_here, warehouse_to_write
 
 STATE_EVERY_SECONDS = 5.0
-WORK_OFF_SECONDS = 60.0  # for runs under way to end by themselves
-STOP_SECONDS = 15.0  # for a process to end by itself before it is killed
+WORK_OFF_SECONDS = 60.0  # for active runs to finish
+STOP_SECONDS = 15.0  # for a process to end before it is killed
 SEED = 1
-# On Linux a child asks the kernel for SIGTERM when the demo is killed, so that nothing is left running.
+# On Linux a child asks the kernel for SIGTERM when the demo dies, so that nothing is left running.
 _ENDS_WITH_THE_DEMO = (
     [
         sys.executable,
@@ -51,7 +51,7 @@ _ENDS_WITH_THE_DEMO = (
 
 
 class DemoError(ChurnError):
-    """The demo cannot start or go on."""
+    """The demo cannot start or continue."""
 
 
 def run_demo(
@@ -66,7 +66,7 @@ def run_demo(
 ) -> None:
     """Run broker, producer, Dagster and the dashboard until Ctrl-C or SIGTERM, printing the state every few seconds.
 
-    The bank is made at the first start; later starts go on with it, and `customers` and `days` are then not looked at.
+    The first start creates the bank; later starts continue it and ignore `customers` and `days`.
     """
     must_be_here(settings, "churn demo")
     for option, taken in (("--port", port), ("--dashboard-port", dashboard_port)):
@@ -91,22 +91,24 @@ def run_demo(
         dagster = [sys.executable, "-m", "dagster", "dev", "-w", str(PROJECT_FILES / "workspace.yaml"), "-p", str(port)]
         processes = [stack.enter_context(_process("dagster", dagster, settings, group=True))]
         processes.append(stack.enter_context(_process("dashboard", dashboard_command(dashboard_port), settings)))
-        # Leaving the stack goes backwards: the producer ends first, then what it sent is stored and worked off, then
-        # Dagster ends, so that no run is cut off.
+        # The stack unwinds in reverse: first the producer ends, then its events are stored and the runs finish, then
+        # Dagster ends, so that no run is interrupted.
         stack.callback(_work_off, settings, warehouse, stop, say)
         stack.callback(_drain, settings, warehouse, say)
         churn = [sys.executable, "-m", "churn_assets.cli", "produce", "--rate", str(rate)]
         processes.append(stack.enter_context(_process("producer", churn, settings)))
         say(
             f"Dagster    http://127.0.0.1:{port}\ndashboard  http://127.0.0.1:{dashboard_port}\nlogs       {_logs(settings)}\n"
-            "Ctrl-C stops everything; the next start goes on from there"
+            "Ctrl-C stops everything; the next start continues from there"
         )
         while not stop.wait(STATE_EVERY_SECONDS):
             say(_state_line(settings, warehouse))
             for process in processes:
                 if process.poll() is not None:
-                    raise DemoError(f"a process ended by itself with code {process.returncode}; see {_logs(settings)}")
-        say("stopping, after what is under way; Ctrl-C again stops at once")
+                    raise DemoError(
+                        f"a process ended unexpectedly with code {process.returncode}; see {_logs(settings)}"
+                    )
+        say("stopping after the active runs; Ctrl-C again stops at once")
     say("stopped")
 
 
@@ -123,7 +125,7 @@ def _state_line(settings: Settings, warehouse: Warehouse) -> str:
 
 
 def _drain(settings: Settings, warehouse: Warehouse, say: Callable[[str], None]) -> None:
-    """Store what still waits: the embedded broker is about to forget it. A run that does the same does no harm."""
+    """Store the waiting messages before the embedded broker loses them. A run may do the same at the same time."""
     if settings.kafka_bootstrap_servers is None:
         cluster = kafka.connect(settings)
         waiting = [lag.waiting for lag in lags(warehouse, cluster, settings.topics)]
@@ -134,7 +136,7 @@ def _drain(settings: Settings, warehouse: Warehouse, say: Callable[[str], None])
 
 
 def _work_off(settings: Settings, warehouse: Warehouse, stop: StopSignal, say: Callable[[str], None]) -> None:
-    """Wait until no run is under way and no sensor has a reason to start one."""
+    """Wait until no run is active and no sensor has a reason to start one."""
     from dagster import DagsterInstance, RunsFilter  # a second of imports, needed only here
 
     from churn_assets.automation.gates import UNDER_WAY
@@ -151,12 +153,12 @@ def _work_off(settings: Settings, warehouse: Warehouse, stop: StopSignal, say: C
             if idle and not instance.get_runs(RunsFilter(statuses=UNDER_WAY), limit=1):
                 return
             time.sleep(0.5)
-    say("  some runs are cut off; the next start takes their work up again")
+    say("  some runs were interrupted; the next start repeats their work")
 
 
 def _prepare_dagster_home(settings: Settings) -> None:
     settings.dagster_home.mkdir(parents=True, exist_ok=True)
-    # The content without its mode: from a read-only site-packages the copy would be read-only, and the next start fail.
+    # Copy without the mode: a copy from a read-only site-packages would be read-only, and the next start would fail.
     shutil.copyfile(PROJECT_FILES / "dagster.yaml", settings.dagster_home / "dagster.yaml")
     os.environ["DAGSTER_HOME"] = str(settings.dagster_home.absolute())
     _logs(settings).mkdir(exist_ok=True)
@@ -170,14 +172,14 @@ def _logs(settings: Settings) -> Path:
 def _process(
     name: str, command: list[str], settings: Settings, *, group: bool = False
 ) -> Generator[subprocess.Popen[bytes]]:
-    """Run a command with its output in a log file; on leaving, ask it to end, and kill it if it does not.
+    """Run a command with its output in a log file. On exit, interrupt it, and kill it if it does not end.
 
-    Each has a session of its own, so that Ctrl-C reaches only the demo, which stops them in order. `group`: what the
-    command leaves behind is ended with it.
+    Each command has its own session, so that Ctrl-C reaches only the demo, which stops the commands in order. `group`: also
+    end the processes that the command leaves behind.
     """
     environment = os.environ | {
         "CHURN_HOME": str(settings.home.absolute()),
-        # Someone is watching: unless told otherwise, the demo does not wait for the target lag.
+        # Someone is watching, so by default the demo does not wait for the target lag.
         "CHURN_REFRESH": settings.refresh if "refresh" in settings.model_fields_set else "eager",
         "CHURN_DASHBOARD_URL": settings.dashboard_url or "",
         "PYTHONUNBUFFERED": "1",

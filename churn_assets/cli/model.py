@@ -1,4 +1,4 @@
-"""The commands of `churn model`: trained models, their places, and a try on a table of one's own."""
+"""The commands of `churn model`: trained models, their status, and a trial on your own table."""
 
 import getpass
 import json
@@ -22,7 +22,7 @@ app = typer.Typer(
 )
 console = Console()
 
-_MEASURES = {  # by name: the title, and how many digits say something
+_MEASURES = {  # by name: the title, and the number of digits to show
     "roc_auc": ("ROC AUC", 3),
     "pr_auc": ("PR AUC", 3),
     "calibration_error": ("calibration error", 4),
@@ -30,12 +30,12 @@ _MEASURES = {  # by name: the title, and how many digits say something
     "lift": ("lift at 50", 1),
 }
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable.")]
-Reason = Annotated[str, typer.Option(help="Why; it stays with the version.")]
+Reason = Annotated[str, typer.Option(help="Why; it is recorded with the version.")]
 
 
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
-    """Show every version, newest first: its place, how good it was on its test, and who put it there."""
+    """Show every version, newest first: its status, its test results, and who gave it that status."""
     from churn_assets.model import registry
 
     models = registry.versions(open_warehouse(load_settings(), read_only=True))
@@ -43,7 +43,7 @@ def list_(as_json: AsJson = False) -> None:
         typer.echo(json.dumps([asdict(model) for model in models], indent=2, default=str))
         return
     table = Table(
-        "version", "place", "trained (UTC)", "ROC AUC", "calibration error", "gate", "since (UTC)", "why", box=None
+        "version", "status", "trained (UTC)", "ROC AUC", "calibration error", "gate", "since (UTC)", "why", box=None
     )
     for model in models:
         found = model.card["evaluations"]["model"]
@@ -59,12 +59,12 @@ def list_(as_json: AsJson = False) -> None:
         )
     console.print(table)
     if not models:
-        console.print("no model was trained yet; `churn model train` trains one")
+        console.print("no model was trained yet; run `churn model train`")
 
 
 @app.command()
 def train() -> None:
-    """Train a challenger on the training set as it is, judge it, and let it serve if it passes the gate."""
+    """Train a challenger on the current training set and evaluate it. It serves if it passes the gate."""
     from churn_assets.model import registry, training_set
     from churn_assets.model.challenge import challenge
 
@@ -84,17 +84,17 @@ def train() -> None:
 
 @app.command()
 def promote(
-    version: Annotated[int, typer.Argument(help="The version that shall serve.")],
+    version: Annotated[int, typer.Argument(help="The version to serve.")],
     reason: Reason = "by hand",
-    force: Annotated[bool, typer.Option("--force", help="Also where it failed the gate.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Even if it failed the gate.")] = False,
 ) -> None:
-    """Let a version serve."""
+    """Make a version the champion, which serves."""
     _promote(warehouse_to_write(load_settings()), version, reason, force=force)
 
 
 @app.command()
 def rollback(reason: Reason = "by hand") -> None:
-    """Let the version serve again that did before the present champion."""
+    """Go back to the version that served before the current champion."""
     from churn_assets.model import registry
 
     warehouse = warehouse_to_write(load_settings())
@@ -104,13 +104,13 @@ def rollback(reason: Reason = "by hand") -> None:
 @app.command()
 def evaluate(
     features: Annotated[Path, typer.Option("--features", exists=True, dir_okay=False, help="Parquet or CSV.")],
-    label: Annotated[str, typer.Option("--label", help="The column that says who left.")],
+    label: Annotated[str, typer.Option("--label", help="The column that marks customers who left.")],
     ignore: Annotated[
         list[str] | None, typer.Option("--ignore", help="A column to leave out; may be repeated.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train and cross-validate the same pipeline on a table of your own; nothing is connected or kept."""
+    """Train and cross-validate the same pipeline on your own table. It connects to nothing and keeps nothing."""
     from churn_assets.model.customer_file import read_customers
     from churn_assets.model.training import FOLDS, cross_validate
 

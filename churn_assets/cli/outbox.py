@@ -1,4 +1,4 @@
-"""The commands of `churn outbox`: what people do with written emails. The work is done by `churn_assets.retention.outbox`."""
+"""The commands of `churn outbox`: review, export and send written emails. `churn_assets.retention.outbox` does the work."""
 
 import getpass
 import json
@@ -29,7 +29,7 @@ def list_(
     status: Annotated[Status | None, typer.Option(case_sensitive=False, help="Only those in this status.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
-    """Show the emails that wait for somebody, or those in a status. Addresses are masked."""
+    """Show the emails that need somebody's action, or those in a status. Addresses are masked."""
     from churn_assets.retention.outbox.approval import UNSETTLED, waiting
 
     entries = waiting(open_warehouse(load_settings(), read_only=True), [status] if status else UNSETTLED)
@@ -47,7 +47,7 @@ def list_(
 
 @app.command()
 def show(intervention_id: OneId) -> None:
-    """Show one email with its full text and what has happened to it."""
+    """Show one email with its full text and its history."""
     from churn_assets.retention.outbox.approval import shown
 
     entry, text, moves = shown(open_warehouse(load_settings(), read_only=True), intervention_id)
@@ -63,7 +63,7 @@ def approve(
     ids: Annotated[list[str] | None, typer.Argument(metavar="ID...", help="The interventions.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every email that is READY.")] = False,
 ) -> None:
-    """Let READY emails leave."""
+    """Approve READY emails, so that they may be sent."""
     from churn_assets.retention.outbox import approval
 
     if bool(ids) == everything:
@@ -77,7 +77,7 @@ def approve(
 
 @app.command()
 def reject(ids: SomeIds, note: Annotated[str | None, typer.Option(help="Why.")] = None) -> None:
-    """Never let READY emails leave."""
+    """Reject READY emails, so that they are never sent."""
     from churn_assets.retention.outbox import approval
 
     approval.reject(warehouse_to_write(load_settings()), ids, getpass.getuser(), utc_now(), note)
@@ -99,7 +99,7 @@ def export(file: Annotated[Path, typer.Argument(help="A CSV file that does not e
 
 @app.command()
 def send() -> None:
-    """Send every approved email over SMTP. Exit code 1 where the mail server keeps it from going on."""
+    """Send every approved email over SMTP. Exit code 1 if the mail server stops it."""
     from churn_assets.retention.outbox import approval, sending
     from churn_assets.retention.outbox.quiet_hours import quiet_hours
     from churn_assets.retention.outbox.smtp import smtp_of
@@ -126,7 +126,7 @@ def resolve(
     intervention_id: OneId,
     was_sent: Annotated[bool, typer.Option("--sent/--not-sent", help="What the mail server's log says.")],
 ) -> None:
-    """End the doubt about an UNCERTAIN email: it was sent, or it waits to be sent again."""
+    """Settle an UNCERTAIN email: it was sent, or it is to be sent again."""
     from churn_assets.retention.outbox import approval
 
     approval.resolve(warehouse_to_write(load_settings()), intervention_id, was_sent, getpass.getuser(), utc_now())

@@ -1,4 +1,4 @@
-"""The commands that ask: SQL, search, questions in words, and who may see which segments."""
+"""The commands for questions: SQL, search, questions in words, and which role sees which segments."""
 
 import json
 from collections.abc import Sequence
@@ -27,11 +27,11 @@ QUERY_ROWS = 1000
 
 @app.command(rich_help_panel="Questions")
 def query(
-    sql: Annotated[str, typer.Argument(help="One statement that only reads.")],
+    sql: Annotated[str, typer.Argument(help="One read-only statement.")],
     role: Annotated[
         str | None,
         typer.Option(
-            help="See only what a role sees of the serving views, such as MARKETING_ANALYST; one SELECT over them."
+            help="Query as a role, such as MARKETING_ANALYST: one SELECT over the serving views, with what that role sees."
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON array of rows.")] = False,
@@ -66,7 +66,7 @@ def search(
     role: Annotated[str, typer.Option(help="Search as this role, such as MARKETING_ANALYST.")] = "DATA_ENGINEER",
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
-    """Search the app's errors and the support cases in words, best first, the newest of equals first."""
+    """Search the app's errors and the support cases in words: best hits first, newer ones first among equals."""
     from churn_assets.search.hits import parse_filters
     from churn_assets.wiring import open_log_index, open_search
 
@@ -75,12 +75,12 @@ def search(
     found = open_search(settings, role)
     state = "as fresh as the search service"
     if index := open_log_index(settings, open_warehouse(settings)):
-        open_warehouse(settings, read_only=True).query("SELECT 1")  # where there is no lake, none shall be made
+        open_warehouse(settings, read_only=True).query("SELECT 1")  # raises if there is no lake, rather than make one
         with progress("bringing the search index up to date") as show:
             update = index.update(lambda so_far: show(f"building the search index: {so_far:,} events"))
         state = f"in an index of {update.documents:,} errors and cases, up to date"
         if update.reason:
-            state += f" (built just now in {update.seconds:.1f} s: {update.reason})"
+            state += f" (just built in {update.seconds:.1f} s: {update.reason})"
     hits = found.search(words, wanted, limit)
     if as_json:
         print(json.dumps([asdict(hit) for hit in hits], indent=2, default=str))  # noqa: T201
@@ -93,10 +93,10 @@ def search(
 def grant(
     role: Annotated[str, typer.Argument(help="MARKETING_ANALYST, or a role of your own.")],
     segments: Annotated[
-        list[str] | None, typer.Argument(help="The segments that it sees; '*' is all, none is none.")
+        list[str] | None, typer.Argument(help="The segments that it sees; '*' for all; omit for none.")
     ] = None,
 ) -> None:
-    """Let a role see these segments in the serving views, and no others; it holds from the next query on."""
+    """Let a role see only these segments in the serving views, from the next query on."""
     from churn_assets.serving.grants import grant_segments
 
     granted = segments or []
@@ -107,13 +107,13 @@ def grant(
 @app.command(rich_help_panel="Questions")
 def ask(
     question: Annotated[str, typer.Argument(help="In words, such as 'How many customers are in each class of risk?'")],
-    role: Annotated[str, typer.Option(help="Answer with what a role sees, such as MARKETING_ANALYST.")] = ENGINEER_ROLE,
+    role: Annotated[str, typer.Option(help="Answer as a role, such as MARKETING_ANALYST.")] = ENGINEER_ROLE,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
-    """Answer a question from the figures or by a search over errors and cases, and say how.
+    """Answer a question from the figures or by a search over errors and cases, and show how.
 
-    It knows the verified questions of the semantic model and other ways to ask them; CHURN_ANALYST names a language model for
-    what is none of them. What cannot be answered is not: exit code 1, the reason, and the questions that come nearest.
+    It knows the verified questions of the semantic model and other ways to ask them. For other questions, CHURN_ANALYST names
+    a language model. If it cannot answer, it prints the reason and the nearest questions, and exits with code 1.
     """
     answer = open_agent(load_settings(), role).answer(question)
     if as_json:

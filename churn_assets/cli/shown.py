@@ -1,4 +1,4 @@
-"""How the commands speak: lines, progress, rows. What they say is theirs."""
+"""The output of the commands: lines, progress and rows. The commands choose the words."""
 
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -15,19 +15,19 @@ errors = Console(stderr=True)
 
 
 def say(message: str) -> None:
-    """A line as it is: nothing in it is markup, and it is never wrapped."""
+    """Print a line as it is, without markup or wrapping."""
     console.print(message, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager
 def progress(work: str) -> Generator[Callable[[str], None]]:
-    """A line that says how far long work is; it is shown on a terminal only."""
+    """Show the progress of long work on one line, on terminals only."""
     with console.status(work) as status:
         yield lambda so_far: status.update(escape(so_far))
 
 
 def say_stored(total: Stored) -> None:
-    """What became of rows: stored, known already, rejected and why."""
+    """Print how many rows were stored, known already and rejected, and why."""
     say(
         f"{total.messages:,} rows: {total.rows.total():,} stored, {total.duplicates.total():,} known already,"
         f" {total.rejected.total():,} rejected"
@@ -37,7 +37,7 @@ def say_stored(total: Stored) -> None:
 
 
 def print_rows(rows: pa.Table) -> None:
-    """Rows as a table."""
+    """Print rows as a table."""
     table = Table(*(escape(name) for name in rows.column_names), box=None)
     for row in zip(*(column.to_pylist() for column in rows.columns), strict=True):
         table.add_row(*(escape("NULL" if value is None else str(value)) for value in row))

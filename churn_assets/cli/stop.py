@@ -16,11 +16,11 @@ class StopSignal:
         self.count += 1
 
     def is_set(self) -> bool:
-        """Whether it has come."""
+        """Whether a signal has arrived."""
         return self.count > 0
 
     def wait(self, seconds: float) -> bool:
-        """Wait for it, at most so long; whether it has come."""
+        """Wait at most `seconds` for a signal; return whether one has arrived."""
         end = time.monotonic() + seconds
         while not self.count and time.monotonic() < end:
             time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""The commands that set the system up and look after it."""
+"""The commands that deploy, check and monitor the system."""
 
 import json
 from datetime import timedelta
@@ -20,7 +20,7 @@ app = typer.Typer()
 
 
 class DeployTarget(StrEnum):
-    """Which warehouse a deployment is for."""
+    """The warehouse to deploy to."""
 
     LOCAL = "local"
     SNOWFLAKE = "snowflake"
@@ -28,10 +28,10 @@ class DeployTarget(StrEnum):
 
 @app.command(rich_help_panel="System")
 def deploy(
-    target: Annotated[DeployTarget | None, typer.Option(help="Which warehouse, instead of CHURN_TARGET's.")] = None,
+    target: Annotated[DeployTarget | None, typer.Option(help="The warehouse; overrides CHURN_TARGET.")] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Snowflake: show what would run, what is new and what it costs; run nothing."),
+        typer.Option("--dry-run", help="Snowflake: show the statements, which are new and the cost; run nothing."),
     ] = False,
     only: Annotated[
         list[str] | None,
@@ -41,9 +41,9 @@ def deploy(
         ),
     ] = None,
 ) -> None:
-    """Create the tables and declare the dynamic tables; safe to repeat, also after it was interrupted.
+    """Create the tables and declare the dynamic tables; safe to repeat, even after an interruption.
 
-    The lake is one transaction a table and has nothing to preview, so it takes neither --dry-run nor --only.
+    --dry-run and --only are for Snowflake: on the lake each table is one transaction, with nothing to preview.
     """
     settings = load_settings(**({"CHURN_TARGET": target.value} if target else {}))
     if settings.target == "snowflake":
@@ -65,7 +65,7 @@ def deploy(
 
 @app.command(rich_help_panel="System")
 def doctor() -> None:
-    """Check the settings, the warehouse, the deployment and Kafka, and say what to do about each problem."""
+    """Check the settings, the warehouse, the deployment and Kafka, and say how to fix each problem."""
     from churn_assets.operations.doctor import examine
 
     findings = examine(load_settings())
@@ -83,7 +83,7 @@ def doctor() -> None:
 
 @app.command(rich_help_panel="System")
 def status(as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False) -> None:
-    """Show rows, lags, risk classes, queue, emails and what has failed."""
+    """Show rows, lags, risk classes, queue, emails and failures."""
     from churn_assets.operations.status import ALERTS_HOURS
     from churn_assets.operations.status import status as read_status
 
@@ -126,7 +126,7 @@ def latency(
     hours: Annotated[float, typer.Option(help="How far to look back.", min=0.0)] = LATENCY_HOURS,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable, with histograms.")] = False,
 ) -> None:
-    """Show how long events took to their ledger, features, score and email."""
+    """Show how long events took to reach their ledger, features, score and email."""
     from churn_assets.operations.latency import BOUNDS, SHARES, hops
 
     found = hops(open_warehouse(load_settings(), read_only=True), utc_now() - timedelta(hours=hours))

@@ -1,6 +1,6 @@
-"""The dashboard: four tabs over the serving views, here and in Snowflake. `churn dashboard` runs it.
+"""The dashboard: four tabs over the serving views, on this machine (`churn dashboard`) and in Snowflake.
 
-Here belong the frame around the tabs, the choice of the role, and what is shown where the warehouse is away.
+Here belong the frame around the tabs, the choice of the role, and the page for a warehouse that does not answer.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from churn_assets.errors import ChurnError
 from churn_assets.rules import ENGINEER_ROLE
 from churn_assets.settings import load_settings
 
-# Without icons of their own: the browser would fetch these from elsewhere.
+# Without icons, which the browser would fetch from another server.
 TABS: dict[str, Callable[[Shown], None]] = {
     "Overview": overview.page,
     "Customers": customers.page,
@@ -27,22 +27,22 @@ TABS: dict[str, Callable[[Shown], None]] = {
 
 @st.cache_resource(show_spinner=False)
 def source_of(role: str) -> Source:
-    """The source of a role; its connection is kept for everybody who looks with this role.
+    """The source of a role; everybody who uses this role shares its connection.
 
-    In Snowflake there is one: the app runs with the rights of its owner, the analyst's role.
+    In Snowflake there is only one source: the app runs with the rights of its owner, the analyst's role.
     """
     if find_spec("_snowflake"):
         from snowflake.snowpark.context import get_active_session  # noqa: PLC0415
 
         return SessionSource(get_active_session())
-    # Only here, as there is no DuckDB in Snowflake.
+    # Imported only here, as Snowflake has no DuckDB.
     from churn_assets.dashboard.warehouse_source import WarehouseSource  # noqa: PLC0415
 
     return WarehouseSource(load_settings(), role)
 
 
 def main() -> None:
-    """Draw the page that the address names."""
+    """Draw the page of the address."""
     st.set_page_config("churn_assets", layout="wide")
     page = st.navigation(
         [
@@ -58,16 +58,16 @@ def _tab(draw: Callable[[Shown], None]) -> None:
     try:
         draw(Shown(_source()))
     except ChurnError as error:
-        st.session_state.pop("role", None)  # it may be the role that is not there any more
+        st.session_state.pop("role", None)  # the cause may be a role that no longer exists
         st.error(looks.plain(f"The warehouse does not answer: {error}"), icon=":material/cloud_off:")
-        st.caption("Where this names no way out, `churn doctor` looks at settings, warehouse and deployment.")
+        st.caption("If this does not help, run `churn doctor`: it checks settings, warehouse and deployment.")
         if st.button("Try again"):
             st.cache_resource.clear()
             st.rerun()
 
 
 def _source() -> Source:
-    # The role outlives a change of the tab, which a widget's own state does not.
+    # Session state survives a change of the tab; a widget's own state does not.
     st.session_state.setdefault("role", ENGINEER_ROLE)
     roles = source_of(st.session_state["role"]).serving.roles()
     _, right = st.columns([4, 1])
@@ -75,8 +75,8 @@ def _source() -> Source:
         "Role",
         roles,
         index=roles.index(st.session_state["role"]) if st.session_state["role"] in roles else 0,
-        help="What is shown is what this role may see in the serving views. On this machine nothing keeps anybody from"
-        " choosing another one, or from reading the files of CHURN_HOME.",
+        help="The pages show what this role may see in the serving views. On this machine anybody may choose another role,"
+        " or read the files of CHURN_HOME.",
     )
     st.session_state["role"] = role
     return source_of(role)

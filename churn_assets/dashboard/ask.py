@@ -1,4 +1,4 @@
-"""The tab Ask: questions in words, with where they went, why, the SQL and the answer."""
+"""The tab Ask: questions in words, with the source of the answer, the reason, the SQL and the answer."""
 
 from dataclasses import asdict
 
@@ -23,8 +23,8 @@ _EXAMPLES = (
 def page(shown: Shown) -> None:
     """Draw the tab."""
     st.caption(
-        "Ask for figures on customers, risk and emails, or for errors and support cases by what they say. What cannot be answered"
-        " for sure is not answered."
+        "Ask for figures on customers, risk and emails, or describe the errors and support cases to search for. You get no answer"
+        " rather than a doubtful one."
     )
     example = st.pills("For example", _EXAMPLES, key="example", on_change=_take_example)
     with st.form("question", border=False):
@@ -32,7 +32,7 @@ def page(shown: Shown) -> None:
         is_sent = st.form_submit_button("Ask", type="primary")
     if not (is_sent or example) or not asked.strip():
         return
-    with st.spinner("Looking"):
+    with st.spinner("Answering"):
         answer = shown.source.agent.answer(asked)
     _draw(answer)
 
@@ -43,22 +43,26 @@ def _take_example() -> None:
 
 
 def _draw(answer: Answer) -> None:
-    where = {"figures": "the figures", "search": "the search in errors and cases", "none": "nowhere"}[answer.route]
-    st.markdown(f"**Went to {where}**: {answer.why}.")
+    source = {
+        "figures": "From the figures",
+        "search": "From the search of errors and cases",
+        "none": "Not answered",
+    }[answer.route]
+    st.markdown(f"**{source}**: {answer.why}.")
     if answer.taken_for:
         sure = f" ({answer.confidence:.0%} sure)" if answer.confidence is not None else ""
-        st.text(f"Taken for: {answer.taken_for}{sure}")
+        st.text(f"Understood as: {answer.taken_for}{sure}")
     if answer.sql:
         st.code(answer.sql, language="sql", wrap_lines=True)
     for refused in answer.refused:
-        st.text(f"SQL that did not run: {refused.reason}")
+        st.text(f"SQL that was not run: {refused.reason}")
         st.code(refused.sql[:2000], language="sql", wrap_lines=True)
     if answer.rows is not None:
         st.dataframe(answer.rows.to_pandas(), hide_index=True)
         if answer.rows.num_rows == ROW_LIMIT:
             st.caption(f"The first {ROW_LIMIT:,} rows; there may be more.")
         elif not answer.rows.num_rows:
-            st.caption("No row: nobody is so at present.")
+            st.caption("No rows match.")
     elif answer.hits is not None:
         _draw_hits(answer)
     if answer.refusal:
@@ -74,7 +78,7 @@ def _draw_hits(answer: Answer) -> None:
     narrowed = "".join(f", {name} {value}" for name, value in filters.items())
     st.text(f"Searched for “{answer.searched}”{narrowed}: {len(hits)} shown")
     if not hits:
-        st.caption("Nothing is so.")
+        st.caption("No errors or cases match.")
         return
     st.dataframe(
         pd.DataFrame(

@@ -1,4 +1,4 @@
-"""The tab Customers: all of them, filtered, sorted and paged in the warehouse, and one of them with everything that is known."""
+"""The tab Customers: the list, which the warehouse filters, sorts and pages, and the page of one customer."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,7 +32,7 @@ _SORTED_BY = {
 
 @dataclass(frozen=True)
 class Filter:
-    """Which customers are shown. Texts are what a person typed: they are bound as parameters, never written into SQL."""
+    """Which customers are shown. A person types the texts, so they are bound as parameters, never written into SQL."""
 
     text: str = ""
     classes: list[str] = field(default_factory=list[str])
@@ -59,8 +59,8 @@ class Filter:
 
 
 def page(shown: Shown) -> None:
-    """Draw one customer where the address names one, else the list."""
-    for key in (_PAGE, *_FILTER):  # the list is as it was left: a widget's own state ends when it is not drawn
+    """Draw one customer if the address names one, otherwise the list."""
+    for key in (_PAGE, *_FILTER):  # keeps the list as it was left; a widget that is not drawn loses its state
         if key in st.session_state:
             st.session_state[key] = st.session_state[key]
     if customer_id := st.query_params.get(CUSTOMER):
@@ -74,7 +74,7 @@ def _list(shown: Shown) -> None:
     condition, parameters = filter_.condition()
     total = shown.records(f"SELECT COUNT(*) AS found FROM customer_risk WHERE {condition}", parameters)[0]["found"]
     if not total:
-        st.info("No customer is so. Clear a filter, or choose another role: this one may not see the segment.")
+        st.info("No customers match. Clear a filter, or choose another role: this one may not see the segment.")
         return
     pages = -(-total // PAGE_ROWS)
     number = min(int(st.session_state.get(_PAGE, 1)), pages)
@@ -84,7 +84,7 @@ def _list(shown: Shown) -> None:
         parameters,
     )
     st.caption(f"{total:,} customers. Choose a row to open the customer.")
-    # A choice holds for the rows that it was made among, and opens a customer once.
+    # A new key clears the selection, so a selection applies to the rows on the screen and opens a customer once.
     key = f"customers_{st.session_state.get(_OPENED, 0)}_{number}_{hash((condition, *parameters, order))}"
     st.dataframe(
         rows,
@@ -105,12 +105,12 @@ def _list(shown: Shown) -> None:
         key=key,
     )
     if pages > 1:
-        st.session_state[_PAGE] = number  # a filter may have left fewer pages than were turned
+        st.session_state[_PAGE] = number  # a new filter may have fewer pages
         st.number_input(f"Page of {pages:,}", 1, pages, key=_PAGE, width=160)
 
 
 def _open(table: str, ids: list[str]) -> None:
-    # A callback, as the page is drawn again by much besides a choice, and a drawing that is cut short keeps the choice.
+    # A callback runs once per selection; the page itself is also redrawn for other reasons, or interrupted.
     for row in looks.picked(st.session_state[table]):
         st.query_params[CUSTOMER] = ids[row]
         st.session_state[_OPENED] = st.session_state.get(_OPENED, 0) + 1
@@ -130,7 +130,7 @@ def _chosen_filter(shown: Shown) -> tuple[Filter, str]:
     reasons = fourth.multiselect("Reasons", [rule.reason for rule in RISK_RULES], key=of_reasons)
     first, second, _ = st.columns([2, 3, 2], vertical_alignment="bottom")
     order = first.selectbox("Sorted by", list(_SORTED_BY), key=of_order)
-    without = second.toggle("Only those who never had an email", key=of_email)
+    without = second.toggle("Only customers without any email", key=of_email)
     return Filter(text, classes, chosen_segments, reasons, without), order
 
 
@@ -140,23 +140,23 @@ def _customer(shown: Shown, customer_id: str) -> None:
     if not found:
         st.error(
             looks.plain(
-                f"There is no customer {customer_id!r} on the books whom {shown.source.serving.role} may see: the id may be"
-                " wrong, all accounts closed, or the segment not granted."
+                f"There is no customer {customer_id!r} that {shown.source.serving.role} may see: the id may be wrong, all"
+                " accounts may be closed, or the segment may not be granted."
             )
         )
         return
     (customer,) = found
     st.header(looks.plain(f"{customer['full_name']} · {customer_id}"))
     since = f"{customer['join_date']:%Y-%m-%d}"
-    st.text(f"{customer['segment']}, with the bank since {since}. {customer['email'] or 'No address.'}")
+    st.text(f"{customer['segment']}, with the bank since {since}. {customer['email'] or 'No email address.'}")
     by_model = customer["model_score"] is not None and customer["risk_score"] == customer["model_score"]
     for column, (name, value) in zip(
         st.columns(4),
         {
             "Class": customer["risk_class"],
             "Score": _number(customer["risk_score"]),
-            "by the rules": _number(customer["churn_score"]),
-            "by the model": _number(customer["model_score"]),
+            "Score of the rules": _number(customer["churn_score"]),
+            "Score of the model": _number(customer["model_score"]),
         }.items(),
         strict=True,
     ):
@@ -164,7 +164,7 @@ def _customer(shown: Shown, customer_id: str) -> None:
     reasons = [reason for reason in (customer["reason_codes"] or "").split("; ") if reason]
     st.markdown(
         "**Why:** "
-        + ("; ".join(map(looks.plain, reasons)) if reasons else "no rule holds and the model names no reason")
+        + ("; ".join(map(looks.plain, reasons)) if reasons else "no rule applies and the model gives no reason")
     )
     left, right = st.columns(2)
     with left:
@@ -175,7 +175,7 @@ def _customer(shown: Shown, customer_id: str) -> None:
         limits = (MODEL_HIGH_FROM, MODEL_MEDIUM_FROM) if by_model else (HIGH_FROM, MEDIUM_FROM)
         history = shown.score_history(customer_id)
         if history.empty:
-            st.caption("Time travel gives nothing for this customer.")
+            st.caption("There is no score of the last day for this customer.")
         else:
             looks.draw(looks.score_over_time(_until_now(history), *limits), "The customer's score over time")
     _ledgers(shown, customer_id)
@@ -195,9 +195,9 @@ def _ledgers(shown: Shown, customer_id: str) -> None:
         with st.expander(f"{looks.minute(email['created_at'])}: {email['status']}"):
             st.text(email["email_text"])
     if moves.empty:
-        st.caption("Nobody has written to this customer, and nobody was about to.")
+        st.caption("No emails, sent or planned.")
     else:
-        st.dataframe(moves, hide_index=True, column_config=_times("moved_at"))
+        st.dataframe(moves, hide_index=True, column_config=_columns("moved_at"))
     for title, sql, times in (
         (
             "Support cases",
@@ -223,7 +223,7 @@ def _ledgers(shown: Shown, customer_id: str) -> None:
         if rows.empty:
             st.caption("None.")
         else:
-            st.dataframe(rows, hide_index=True, column_config=_times(times))
+            st.dataframe(rows, hide_index=True, column_config=_columns(times))
             if len(rows) == _LAST:
                 st.caption(f"The latest {_LAST}.")
 
@@ -242,7 +242,7 @@ def _features(customer: dict[str, Any]) -> pd.DataFrame:
 
 
 def _until_now(history: pd.DataFrame) -> pd.DataFrame:
-    """The latest score holds until now; a chart of one point would show nothing."""
+    """Extend the latest score until now; a chart of one point would show nothing."""
     latest = history.tail(1).assign(computed_at=utc_now())
     return pd.concat([history, latest], ignore_index=True)
 
@@ -251,5 +251,14 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:,.2f}".removesuffix(".00")
 
 
-def _times(column: str) -> Any:
-    return {column: st.column_config.DatetimeColumn(f"{column} (UTC)", format="YYYY-MM-DD HH:mm")}
+def _columns(time: str) -> Any:
+    return {
+        time: st.column_config.DatetimeColumn("time (UTC)", format="YYYY-MM-DD HH:mm"),
+        "status_to": "status",
+        "moved_by": "by",
+        "sentiment_score": "sentiment",
+        "error_code": "error",
+        "event_type": "action",
+        "transaction_code": "code",
+        "channel_id": "channel",
+    }

@@ -1,4 +1,4 @@
-"""The files of the app, as the deployment puts them on the stage DASHBOARD_FILES before it creates the Streamlit app."""
+"""The files of the app, which the deployment uploads to the stage DASHBOARD_FILES before it creates the Streamlit app."""
 
 from pathlib import Path
 
@@ -11,11 +11,11 @@ APP_FILE = "streamlit_app.py"
 ENVIRONMENT_FILE = "environment.yml"
 CODE_FILE = "churn_assets.zip"
 _HERE = Path(__file__).parent
-_DATA = ("*.yaml", "*.csv", "*.txt")  # what modules read beside themselves
+_DATA = ("*.yaml", "*.csv", "*.txt")  # files that modules read from their own folders
 
 
 def app_files() -> dict[str, bytes]:
-    """Content by name within APP_FOLDER; to be put uncompressed, over what is there."""
+    """The content by name within APP_FOLDER; to be uploaded uncompressed, overwriting older files."""
     return {
         APP_FILE: (_HERE / APP_FILE).read_bytes(),
         ENVIRONMENT_FILE: (_HERE / ENVIRONMENT_FILE).read_bytes(),
@@ -24,7 +24,7 @@ def app_files() -> dict[str, bytes]:
 
 
 def _code() -> bytes:
-    """The modules that the app may import, with the data beside them; the same code gives the same bytes."""
+    """A zip of the modules that the app may import and their data files; the same code gives the same bytes."""
     modules = modules_behind("churn_assets.dashboard.app")
     data = [file for folder in {module.parent for module in modules} for kind in _DATA for file in folder.glob(kind)]
     return zipped(contents([*modules, *data]))

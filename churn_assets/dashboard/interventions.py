@@ -1,4 +1,4 @@
-"""The tab Interventions: who waits, the emails that wait for a decision, and what emails do."""
+"""The tab Interventions: emails waiting for a decision, the queue, the effect of emails, and past interventions."""
 
 from typing import Any
 
@@ -35,39 +35,39 @@ def page(shown: Shown) -> None:
         st.toast(said)
     statuses = {row["status"]: int(row["interventions"]) for row in shown.records(_STATUSES)}
     if not statuses and shown.rows(_WAITING).empty:
-        st.info("Nobody has come into high risk yet, so there is no email and nobody waits for one.")
+        st.info("No customer has become high risk yet, so there are no emails.")
         return
     figures = {
-        "Wait for a decision": statuses.get("READY", 0),
+        "Waiting for a decision": statuses.get("READY", 0),
         "Approved": statuses.get("APPROVED", 0),
-        "Left the bank's hands": statuses.get("SENT", 0) + statuses.get("EXPORTED", 0),
+        "Sent or exported": statuses.get("SENT", 0) + statuses.get("EXPORTED", 0),
         "Control group": statuses.get("CONTROL", 0),
-        "In doubt": statuses.get("UNCERTAIN", 0),
+        "Uncertain": statuses.get("UNCERTAIN", 0),
     }
     for column, (name, value) in zip(st.columns(len(figures)), figures.items(), strict=True):
         column.metric(name, f"{value:,}", border=True)
     _decisions(shown, statuses.get("READY", 0))
-    st.subheader("The queue")
+    st.subheader("Queue")
     waiting = shown.rows(_WAITING)
     if waiting.empty:
-        st.caption("Nobody waits.")
+        st.caption("No customers are waiting.")
     else:
         st.dataframe(waiting, hide_index=True, column_config=_columns("queued_at"))
     st.subheader("Do emails keep customers?")
     overview.effect(shown)
     st.caption(
-        "One customer in ten of those who would get an email gets none. Both groups are followed for 30 days from the decision,"
-        " whatever became of the email."
+        "One in ten customers who would get an email gets none: the control group. Both groups are followed for 30 days from"
+        " the decision, whether or not the email was sent."
     )
-    st.subheader("What was done")
+    st.subheader("Past interventions")
     st.dataframe(shown.rows(_PAST), hide_index=True, column_config=_columns("created_at"))
 
 
 def _decisions(shown: Shown, ready: int) -> None:
-    st.subheader("Emails that wait for a decision")
+    st.subheader("Emails waiting for a decision")
     emails = shown.rows(_READY)
     if emails.empty:
-        st.caption("None. With CHURN_APPROVAL=auto nobody has to decide.")
+        st.caption("None. With CHURN_APPROVAL=auto, emails are approved automatically.")
         return
     ids = emails["intervention_id"].tolist()
     chosen = st.dataframe(
@@ -87,10 +87,10 @@ def _decisions(shown: Shown, ready: int) -> None:
         on_select="rerun",
         selection_mode="multi-row",
         column_config=_columns("created_at"),
-        key=f"ready_{hash(tuple(ids))}",  # a choice holds for the emails that it was made among
+        key=f"ready_{hash(tuple(ids))}",  # a new list of emails starts without a selection
     )
     if ready > len(emails):
-        st.caption(f"The {len(emails)} of the highest scores, of {ready:,}.")
+        st.caption(f"The {len(emails)} emails with the highest scores, of {ready:,}.")
     rows = looks.picked(chosen)
     picked = [ids[row] for row in rows]
     for email in (shown.records(_READY)[row] for row in rows):
@@ -98,13 +98,13 @@ def _decisions(shown: Shown, ready: int) -> None:
             st.caption(looks.plain(f"To {email['full_name']} ({email['customer_id']})"))
             st.text(email["email_text"])
     approve, reject, note_place = st.columns([1, 1, 3], vertical_alignment="bottom")
-    note = note_place.text_input("Why it is rejected", max_chars=200, disabled=not picked)
+    note = note_place.text_input("Reason for the rejection", max_chars=200, disabled=not picked)
     if approve.button(f"Approve {len(picked) or ''}", type="primary", disabled=not picked):
         _decide(shown, "approve", picked, None)
     if reject.button(f"Reject {len(picked) or ''}", disabled=not picked):
         _decide(shown, "reject", picked, note or None)
     if not picked:
-        st.caption("Choose emails on the left of the list to read them and decide.")
+        st.caption("Tick emails on the left of the list to read them and decide.")
 
 
 def _decide(shown: Shown, decision: Decision, ids: list[str], note: str | None) -> None:
@@ -119,10 +119,10 @@ def _decide(shown: Shown, decision: Decision, ids: list[str], note: str | None) 
 
 def _columns(time: str) -> dict[str, Any]:
     return {
-        time: st.column_config.DatetimeColumn(f"{time} (UTC)", format="YYYY-MM-DD HH:mm"),
+        time: st.column_config.DatetimeColumn(f"{time.removesuffix('_at')} (UTC)", format="YYYY-MM-DD HH:mm"),
         "churn_score": st.column_config.ProgressColumn("score", format="%.2f", min_value=0, max_value=1),
         "reason_codes": "reasons",
         "customer_id": "customer",
         "full_name": "name",
-        "is_fallback": "by template instead",
+        "is_fallback": "fallback to template",
     }

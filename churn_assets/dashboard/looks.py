@@ -1,4 +1,4 @@
-"""How the dashboard's charts and words look, in light and in dark mode. Here belongs the drawing, not what is drawn."""
+"""The look of the dashboard's charts and texts, in light and dark mode. Here belongs the drawing; pages choose the content."""
 
 from datetime import datetime
 from typing import Any
@@ -7,7 +7,7 @@ import altair as alt
 import pandas as pd
 import streamlit as st
 
-# Told apart in grey, too; text on the page has Streamlit's own colours.
+# Distinguishable in grey, too; text on the page has Streamlit's own colours.
 CLASS_COLOURS = {"HIGH": "#d1495b", "MEDIUM": "#edae49", "LOW": "#5b8e9e"}
 CONTROL, TREATED = "#8a8f98", "#6f66e8"
 _HEIGHT = 240
@@ -16,7 +16,7 @@ _TIME = "%d %b %H:%M"
 
 
 def ago(seconds: float) -> str:
-    """A duration as a person says it."""
+    """A duration in its largest unit, rounded."""
     for unit, length in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if seconds >= length:
             return f"{seconds / length:.0f} {unit}"
@@ -24,27 +24,27 @@ def ago(seconds: float) -> str:
 
 
 def minute(time: datetime | None) -> str:
-    """A time of the warehouse, which is UTC, to the minute."""
+    """A time of the warehouse (UTC), to the minute."""
     return "–" if time is None or pd.isna(time) else f"{time:%Y-%m-%d %H:%M} UTC"
 
 
 def plain(text: str) -> str:
-    """A text of the data for Streamlit, with nothing in it that Markdown would draw, link or load."""
+    """Escape a text of the data for Streamlit, so that Markdown draws, links and loads nothing."""
     return "".join(f"\\{character}" if character in _MARKDOWN else character for character in text)
 
 
 def picked(chosen: Any) -> list[int]:
-    """The rows that a person has chosen of a table, by their place."""
+    """The indices of the rows that a person has selected in a table."""
     return list(chosen["selection"]["rows"])
 
 
 def draw(chart: alt.Chart | alt.LayerChart | alt.FacetChart, description: str) -> None:
-    """Draw a chart; `description` is what a screen reader says of it."""
+    """Draw a chart; a screen reader reads `description`."""
     st.altair_chart(chart.properties(description=description))
 
 
 def bars_by_class(rows: pd.DataFrame) -> alt.LayerChart | alt.FacetChart:
-    """Customers by risk class, with their number: columns risk_class and customers."""
+    """The number of customers by risk class: columns risk_class and customers."""
     base = alt.Chart(rows, height=_HEIGHT).encode(
         y=alt.Y("risk_class:N", sort=list(CLASS_COLOURS), title=None), x=alt.X("customers:Q", title="customers")
     )
@@ -99,7 +99,7 @@ def score_over_time(rows: pd.DataFrame, high_from: float, medium_from: float) ->
 
 
 def bars(rows: pd.DataFrame, category: str, number: str) -> alt.Chart:
-    """Plain bars, the longest first: a text column and a number column."""
+    """Plain bars, the longest first, of a text column and a number column."""
     return (
         alt.Chart(rows, height=_HEIGHT)
         .mark_bar(color=TREATED)

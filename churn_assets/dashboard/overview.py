@@ -1,4 +1,4 @@
-"""The tab Overview: how many customers are at risk, where, whether that changes, how fresh it is, and what the emails do."""
+"""The tab Overview: customers at risk by class and segment, the trend, freshness, and the emails with their effect."""
 
 from datetime import timedelta
 
@@ -37,18 +37,18 @@ def page(shown: Shown) -> None:
     counts = shown.rows(COUNTS)
     if counts.empty:
         st.info(
-            "There is no customer to show: nothing is scored yet, or no segment is granted to this role"
+            "There are no customers to show: nothing is scored yet, or no segment is granted to this role"
             " (table segment_grants)."
         )
         return
     _figures(shown)
     left, right = st.columns(2)
     with left:
-        st.subheader("Customers by class of risk")
+        st.subheader("Customers by risk class")
         by_class = counts.groupby("risk_class", as_index=False)[["customers"]].sum()
-        looks.draw(looks.bars_by_class(by_class), "Customers by class of risk")
+        looks.draw(looks.bars_by_class(by_class), "Customers by risk class")
     with right:
-        st.subheader("Where they are")
+        st.subheader("Share at risk by segment")
         looks.draw(looks.shares_by_segment(_shares_at_risk(counts)), "Share of each segment at risk")
     left, right = st.columns(2)
     with left:
@@ -71,12 +71,12 @@ def page(shown: Shown) -> None:
 
 
 def _days_ago(days: int) -> str:
-    """A day (UTC) as a parameter: today in SQL is that of a session's time zone, which in Snowflake is not ours to set."""
+    """A day (UTC) as a parameter. SQL's own today depends on the session's time zone, which an app cannot set in Snowflake."""
     return (utc_now().date() - timedelta(days=days)).isoformat()
 
 
 def effect(shown: Shown) -> None:
-    """Draw churn with and without emails, and what may be concluded."""
+    """Draw churn with and without emails, and the conclusion."""
     outcomes = {
         row["is_control"]: (row["customers"], int(row["customers_left"]))
         for row in shown.records(_OUTCOMES, [_days_ago(EFFECT_DAYS)])
@@ -108,7 +108,7 @@ def _figures(shown: Shown) -> None:
         "At high risk": f"{by_class['HIGH']:,}",
         "At medium risk": f"{by_class['MEDIUM']:,}",
         "Average score": f"{sum(row['score_sum'] for row in counts) / customers:.3f}",
-        "Wait for an email": f"{waiting['waiting']:,}",
+        "Waiting for an email": f"{waiting['waiting']:,}",
     }
     for column, (name, value) in zip(st.columns(len(figures)), figures.items(), strict=True):
         column.metric(name, value, border=True)
@@ -122,7 +122,7 @@ def _shares_at_risk(counts: pd.DataFrame) -> pd.DataFrame:
 def _trend(shown: Shown) -> None:
     trend = shown.rows(_TREND, [_days_ago(TREND_DAYS)])
     if len(trend) < 2:
-        st.caption(f"It begins now: the customers at risk are counted every {TREND_SECONDS / 60:g} minutes.")
+        st.caption(f"No trend yet: the customers at risk are counted every {TREND_SECONDS / 60:g} minutes.")
         return
     long = trend.melt("counted_at", ["high_count", "medium_count"], "risk_class", "customers")
     named = long.replace({"high_count": "HIGH", "medium_count": "MEDIUM"})
@@ -130,12 +130,12 @@ def _trend(shown: Shown) -> None:
 
 
 def _freshness(shown: Shown) -> None:
-    tables = shown.source.serving.freshness()  # not kept: a lag grows by itself
+    tables = shown.source.serving.freshness()  # not cached, as a lag grows with time
     if late := [table for table in tables if table.lag_seconds > table.target_lag_seconds]:
         st.warning(
-            f"Stale: {', '.join(table.name for table in late)} should show every change after"
-            f" {looks.ago(max(table.target_lag_seconds for table in late))} at most; the oldest one that is missing is"
-            f" {looks.ago(max(table.lag_seconds for table in late))} old. In Dagster, refresh_sensor says why."
+            f"Stale: {', '.join(table.name for table in late)} should be at most"
+            f" {looks.ago(max(table.target_lag_seconds for table in late))} behind, but the oldest missing change is"
+            f" {looks.ago(max(table.lag_seconds for table in late))} old. See refresh_sensor in Dagster for the reason."
         )
     st.dataframe(
         pd.DataFrame(

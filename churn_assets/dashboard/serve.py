@@ -1,4 +1,4 @@
-"""Serving the dashboard on this machine: Streamlit's server, for this machine only.
+"""Serve the dashboard by Streamlit's server, on and for this machine only.
 
 `python -m churn_assets.dashboard.serve PORT` serves it until it is stopped.
 """
@@ -16,7 +16,7 @@ def command(port: int) -> list[str]:
 
 def serve(port: int) -> None:
     """Serve the dashboard until the process ends."""
-    # The first visitor would wait for these.
+    # Imported now, so that the first visitor does not wait for them.
     import scipy.stats  # noqa: PLC0415, F401
     from streamlit.web import cli  # noqa: PLC0415
 
@@ -25,7 +25,7 @@ def serve(port: int) -> None:
     options = {
         "server.address": "127.0.0.1",
         "server.port": str(port),
-        "server.headless": "true",  # no browser is opened, and no address for news is asked for
+        "server.headless": "true",  # opens no browser and asks for no email address
         "server.fileWatcherType": "none",
         "browser.gatherUsageStats": "false",
     }

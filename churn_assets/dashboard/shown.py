@@ -1,6 +1,6 @@
-"""What the pages read: the source of one role, with results kept until the warehouse has something new.
+"""The queries of the pages, for one role, with results cached until the warehouse changes.
 
-Here belongs Streamlit's caching. What must not be kept, pages ask of the source.
+Here belongs Streamlit's caching. Pages call the source directly for results that must not be cached.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import streamlit as st
 from churn_assets.dashboard.source import Source
 from churn_assets.serving.reading import Serving
 
-_KEPT = 500  # results
+_KEPT = 500  # results in the cache
 _KEPT_SECONDS = 300.0
 
 
@@ -33,7 +33,7 @@ class Shown:
         return self._asked(sql, parameters).to_pylist()
 
     def score_history(self, customer_id: str) -> pd.DataFrame:
-        """How a customer's score came about within the last day, oldest first."""
+        """A customer's scores of the last day, oldest first."""
         return _history(self.source.serving, self.source.serving.role, self._version, customer_id).to_pandas()
 
     def _asked(self, sql: str, parameters: Sequence[Any]) -> pa.Table:

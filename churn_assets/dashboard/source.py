@@ -1,6 +1,6 @@
-"""Where the dashboard's rows come from, and what it may do, as a role.
+"""The source of the dashboard's rows, and the decisions that it may make, for a role.
 
-Here belongs what differs between this machine and Snowflake beyond the serving views, and nothing that is drawn.
+Here belong the differences between this machine and Snowflake beyond the serving views. Nothing is drawn here.
 """
 
 from collections.abc import Sequence
@@ -26,11 +26,11 @@ READY = "SELECT intervention_id FROM written_emails WHERE status = 'READY'"
 
 
 class NotVisibleError(ChurnError):
-    """An intervention that the role does not see was to be decided about."""
+    """A decision was requested about an intervention that the role does not see."""
 
 
 class Source(Protocol):
-    """What the pages ask."""
+    """The interface of the pages to a warehouse."""
 
     @property
     def serving(self) -> Serving:
@@ -39,28 +39,28 @@ class Source(Protocol):
 
     @property
     def agent(self) -> Agent:
-        """Who answers questions in words."""
+        """The agent that answers questions in words."""
         ...
 
     def decide(self, decision: Decision, ids: Sequence[str], note: str | None = None) -> None:
-        """Let READY emails leave, or never; `ChurnError` where that cannot be, and then nothing has changed."""
+        """Approve or reject READY emails; on a `ChurnError` nothing has changed."""
         ...
 
 
 def must_be_seen(serving: Serving, ids: Sequence[str]) -> None:
-    """`NotVisibleError` where one of these does not wait for a decision among what the role sees."""
+    """`NotVisibleError` unless all of these wait for a decision and the role sees them."""
     if hidden := sorted(set(ids) - set(serving.query(READY)["intervention_id"].to_pylist())):
-        raise NotVisibleError(f"{hidden[0]} does not wait for a decision any more; look at the list again")
+        raise NotVisibleError(f"{hidden[0]} no longer waits for a decision; look at the list again")
 
 
 class SessionSource:
-    """The session of the app in Snowflake, with the rights of its owner, the analyst's role. Implements `Source`.
+    """The app's session in Snowflake, with the rights of the app's owner, the analyst's role. Implements `Source`.
 
-    By documentation. It answers verified questions and searches; for others there is the agent CHURN_AGENT.
+    Written from the documentation. It answers verified questions and searches; the agent CHURN_AGENT answers others.
     """
 
     def __init__(self, session: Any) -> None:
-        """`session` is Snowpark's, whose schema is that of the serving views."""
+        """`session` is a Snowpark session in the schema of the serving views."""
         self._queries = _SessionQueries(session)
         self.serving = SnowflakeServing(self._queries, ANALYST_ROLE)
         here = (name.strip('"') for name in (session.get_current_database(), session.get_current_schema()))

@@ -1,7 +1,7 @@
-"""The dashboard's main file, which Streamlit runs: here as it lies in the package, in Snowflake beside the package's code.
+"""The dashboard's main file, which Streamlit runs: on this machine from within the package, in Snowflake beside it.
 
-There the code is a zip (`churn deploy`) or a folder (the snow CLI) beside this file; the zip is unpacked, since modules read
-the files that lie beside them.
+In Snowflake the package is a zip (`churn deploy`) or a folder (the snow CLI) beside this file. The zip is unpacked, as modules
+read files from their own folders.
 """
 
 import sys

@@ -1,6 +1,6 @@
-"""The dashboard's source on a machine of one's own: the warehouse of the settings.
+"""The dashboard's source outside of Snowflake: the warehouse of the settings.
 
-It is apart from `source` because in Snowflake, where the app runs too, there is neither DuckDB nor a search index.
+It is separate from `source` because the app also runs in Snowflake, which has neither DuckDB nor the search index.
 """
 
 import getpass
@@ -16,7 +16,7 @@ TIMEOUT_SECONDS = 20.0
 
 
 class WarehouseSource:
-    """The warehouse of the settings, over connections of its own. Implements `Source`."""
+    """The warehouse of the settings, with its own connections. Implements `Source`."""
 
     def __init__(self, settings: Settings, role: str) -> None:
         self._settings = settings

@@ -1,18 +1,20 @@
 """Bringing a Snowflake account to the state that the code describes: `sql/`, the model's functions, dbt, the tasks.
 
-Here belong the order, what the account's history says of each statement, and what an error means. The statements are
-`snowflake_sql`'s and `model.snowflake_functions`', the dynamic tables `deployment`'s. (schemachange was considered: its
-history is by file, it knows no phases with dbt and functions between them, and its errors are tracebacks.)
+Here belong the order of the phases, the use of the account's history, and the meaning of errors. The statements come from
+`statements` and `model.snowflake_functions`, the dynamic tables from `dbt`. (schemachange was considered: it keeps its
+history by file, has no phases with dbt and functions between them, and reports errors as tracebacks.)
 
-Every statement can be repeated and drops nothing, so all of them run every time, which is 100 statements of some tenths of
-a second: so a deployment that was killed is simply run again, and what somebody dropped or changed by hand is put right. The
-history (`churn_deployments`) therefore decides little. It tells what is new or changed; it spares an administrator a
-deployment in which nothing of the account changes; it finds the dynamic tables whose query changed, which dbt would leave as
-they are; and it knows for which life of a stream those at risk were queued.
+Every statement is idempotent and drops nothing, so every deployment runs all of them: about 100 statements of some tenths
+of a second each. A deployment that was killed is simply run again, and objects that somebody dropped or changed by hand are
+restored. The history (`churn_deployments`) is needed only to
+- show which statements are new or changed,
+- skip the phase `account`, which needs an administrator, if nothing in it changed,
+- find the dynamic tables whose query changed, which dbt would leave as they are,
+- know for which creation of a stream the customers at risk were queued.
 
-A table that exists gets the columns it lacks where they may be NULL. Nothing is narrowed, and no column is dropped.
+An existing table gets its missing columns if they are nullable. No column is narrowed or dropped.
 
-By documentation and against an emulator; it has not met a live account.
+Written from the documentation and tested against an emulator, never on a live account.
 """
 
 import re
@@ -43,13 +45,13 @@ Report = Callable[[str], None]
 _FUNCTIONS = "churn_assets/model/snowflake_functions.py"
 _PROCEDURES = "churn_assets/operations/procedures.py"
 _CREATES_IF_MISSING = re.compile(r"CREATE (?!TABLE )[A-Z ]+ IF NOT EXISTS ")
-_IS_NOT_THERE = {2003, 2043, 3013, 390189}  # or may not be seen, or used
+_IS_NOT_THERE = {2003, 2043, 3013, 390189}  # errors: the object does not exist, or the role may not see or use it
 _NUMBER = re.compile(r"\b(\d{6}) \(\w{5}\)")  # of an error in dbt's messages
 
 
 @dataclass
 class _Plan:
-    """All statements in order, of dbt's what it is asked for, and the content of the files that are put, by name."""
+    """All statements in order, dbt's models, and the content of the files to upload, by name."""
 
     statements: list[Statement]
     models: list[Model]
@@ -63,7 +65,7 @@ def deploy(
     connect: Callable[[Settings], AbstractContextManager[Rows]] = signed_in,
     declare: Callable[[Settings, Sequence[str], Sequence[str]], None] = dbt.declare,
 ) -> None:
-    """Run what is selected by `only` (phases, or patterns of files), or all of it; `ChurnError` at the first failure."""
+    """Run the statements that `only` selects (phases or file patterns), or all. The first failure raises `ChurnError`."""
     names = names_of(settings)
     with connect(settings) as rows:
         plan = _plan(settings, names)
@@ -75,7 +77,7 @@ def preview(
     only: Sequence[str],
     connect: Callable[[Settings], AbstractContextManager[Rows]] = signed_in,
 ) -> str:
-    """What `deploy` would run, as a script with what is new or changed, and what it costs; nothing is changed."""
+    """What `deploy` would run, as a script: it marks new and changed statements and estimates the cost. Changes nothing."""
     names = names_of(settings)
     plan = _plan(settings, names)
     chosen = _select(plan.statements, only)
@@ -96,7 +98,7 @@ def preview(
         notes = [f"would stop: {error}"]
     if any(one.phase == "account" for one in chosen):
         user = settings.snowflake_user or "…"
-        notes.append(f"where another user deploys, it needs the role: GRANT ROLE {names.engineer_role} TO USER {user};")
+        notes.append(f"if another user deploys, grant it the role: GRANT ROLE {names.engineer_role} TO USER {user};")
     lines = [*_script(chosen, known), *(f"-- {note}" for note in [_summary(chosen, known), *notes])]
     if not only:
         size, seconds = str(warehouse["size"]), int(warehouse["auto_suspend"] or 0)
@@ -154,7 +156,7 @@ def _put_name(text: str) -> str:
 
 
 def _select(statements: list[Statement], only: Sequence[str]) -> list[Statement]:
-    """Those of a phase, or whose file has the name or matches the pattern; with the session and history that they need."""
+    """The statements of the phases, or whose file matches, in `only`; with the session and history that they need."""
     if not only:
         return statements
 
@@ -166,7 +168,7 @@ def _select(statements: list[Statement], only: Sequence[str]) -> list[Statement]
     for wanted in only:
         if not any(is_chosen(one, wanted) for one in statements):
             raise DeploymentError(
-                f"--only {wanted} fits nothing; it may be {', '.join(PHASES)}, or a file or pattern such as"
+                f"--only {wanted} matches nothing; give {', '.join(PHASES)}, or a file or pattern such as"
                 " 'sql/snowflake/after_dbt/*'"
             )
     chosen = [one for one in statements if any(is_chosen(one, wanted) for wanted in only)]
@@ -189,15 +191,15 @@ class _Run:
         self.settings, self.names, self.plan, self.rows, self.report = settings, names, plan, rows, report
         self.declare = declare
         self.known = Known()
-        self.pending: list[tuple[str, str, str]] = []  # file, about and checksum of what ran and is not recorded yet
-        self.is_open = False  # the session of the engineer, with the history
-        self.shut_by = ""
+        self.pending: list[tuple[str, str, str]] = []  # file, about, checksum: ran, but not recorded yet
+        self.is_open = False  # whether the engineer's session has begun and the history is read
+        self.shut_by = ""  # the error that prevented it
 
     def run(self, statements: list[Statement], *, forced: bool) -> None:
-        """Run statements in order. `forced`: what belongs to an administrator, too, whether or not it is needed."""
+        """Run statements in order. `forced`: run the phase `account` even if it is unchanged."""
         try:
             self._open()
-        except SnowflakeError as error:  # before the first deployment there is nothing to open
+        except SnowflakeError as error:  # before the first deployment there is no role or schema to use
             self.shut_by = str(error)
         by_phase = {phase: [one for one in statements if one.phase == phase] for phase in PHASES}
         if by_phase["account"]:
@@ -208,7 +210,7 @@ class _Run:
             return
         self._open()
         at_once = [one for one in rest if one.phase == "schema" and one.plain.startswith("ALTER TASK ")]
-        if at_once:  # before anything else, so that Dagster and the tasks never work both
+        if at_once:  # first, so that Dagster and the tasks never work at the same time
             self._file(at_once)
         self._add_columns(rest)
         rest = [one for one in rest if one not in at_once]
@@ -218,7 +220,7 @@ class _Run:
                 self._dbt(together) if phase == "dbt" else self._file(together)
 
     def _open(self) -> None:
-        """Begin the engineer's session; the first time, read what is known of the account."""
+        """Begin the engineer's session. The first time, also read what the account has."""
         _enter(self.rows, self.names)
         if not self.is_open:
             history = next(one for one in self.plan.statements if one.file == HISTORY)
@@ -249,14 +251,14 @@ class _Run:
             self._file(list(group))
         try:
             self.rows(f"USE ROLE {self.names.engineer_role}")
-        except SnowflakeError:  # who made the role need not have it
+        except SnowflakeError:  # a user who creates a role does not always get it
             (found,) = self.rows("SELECT CURRENT_USER() AS user_name")
             user = found["user_name"].replace('"', '""')
             self.rows(f'GRANT ROLE {self.names.engineer_role} TO USER "{user}"')
             self.report(f"account: role {self.names.engineer_role} granted to user {user}")
 
     def _record_for_others(self) -> None:
-        """Record what an administrator ran, where the administrator may use the engineer's role."""
+        """Record what an administrator ran, if the administrator may use the engineer's role."""
         try:
             self._open()
         except SnowflakeError as error:
@@ -285,7 +287,7 @@ class _Run:
             self.known = replace(self.known, streams=named(streams(self.rows, self.names)))
             if self.known.is_unreadable(found[1], found[2]):
                 text = text.replace("CREATE STREAM IF NOT EXISTS", "CREATE OR REPLACE STREAM", 1)
-                self.report(f"  {found[1]} could not be read any more and was created again")
+                self.report(f"  {found[1]} could not be read any more and was recreated")
         if makes_up(statement):
             self.known = replace(self.known, streams=named(streams(self.rows, self.names)))
             if self.known.mark(statement) == "unchanged":
@@ -296,11 +298,11 @@ class _Run:
             else:
                 self.rows(text)
         except SnowflakeError as error:
-            with suppress(SnowflakeError):  # what ran and is not recorded is new once more, which does no harm
+            with suppress(SnowflakeError):  # an unrecorded statement counts as new next time, which does no harm
                 self._record()
             raise DeploymentError(
-                f"{statement.about} of {statement.path} failed: {error}; what came before it stays, and the next"
-                " `churn deploy` goes on"
+                f"{statement.about} of {statement.path} failed: {error}; the earlier statements stay; run `churn deploy`"
+                " again to go on"
             ) from error
         if self.known.mark(statement) in {"new", "changed"}:
             self.pending.append((statement.file, statement.about, self.known.checksum(statement)))
@@ -314,7 +316,7 @@ class _Run:
     def _dbt(self, statements: list[Statement]) -> None:
         names = {one.file: model.name for one in statements for model in self.plan.models if model.file == one.file}
         before = count_marks(statements, self.known)
-        # dbt leaves the query of one that exists; one that is not in the history may have any.
+        # dbt does not change the query of an existing table; one that is not in the history may have any query.
         rebuilt = [
             names[one.file]
             for one in statements
@@ -339,7 +341,7 @@ class _Run:
         self.report(f"dbt: {_in_words(statements, before)}")
         if rebuilt:
             self.report(
-                f"  created anew, as the query has changed: {', '.join(rebuilt)}; after_dbt mends their streams"
+                f"  recreated because the query has changed: {', '.join(rebuilt)}; after_dbt recreates their streams"
             )
 
     def _add_columns(self, statements: Iterable[Statement]) -> None:
@@ -362,7 +364,7 @@ class _Run:
 
 
 def _enter(rows: Rows, names: Names) -> None:
-    """The session in which everything but `account` runs."""
+    """Set the role and schema that all phases but `account` run in."""
     for statement in statements.statements(names):
         if statement.phase == "schema" and statement.is_of_the_session:
             rows(statement.text)

@@ -1,8 +1,8 @@
-"""What `churn doctor` looks at in a Snowflake account, and what of it a deployment asks, too.
+"""The checks of a Snowflake account that `churn doctor` runs, and the look-ups that it shares with a deployment.
 
-Here belong the questions and what to do about each answer. Nothing is changed; one question costs a few tokens of Cortex.
+Here belong the checks and the fix for each problem. Nothing is changed; one check costs a few tokens of Cortex.
 
-By documentation and against an emulator; it has not met a live account.
+Written from the documentation and tested against an emulator, never on a live account.
 """
 
 import json
@@ -23,8 +23,8 @@ from churn_assets.settings import Settings
 from churn_assets.warehouse.snowflake_connection import Rows, known_fix
 from churn_assets.warehouse.snowflake_names import Names
 
-MAX_CLOCK_SECONDS = 60.0  # between this machine and Snowflake; a signature of a key is refused when it is too far off
-# What is looked at: its name, and what gives its state or raises `ChurnError` with the problem.
+MAX_CLOCK_SECONDS = 60.0  # between this machine and Snowflake, which refuses key signatures with a clock too far off
+# A check: its name, and a function that returns the state or raises `ChurnError` with the problem.
 Check: TypeAlias = tuple[str, Callable[[], str]]
 Shown: TypeAlias = Callable[[], list[dict[str, Any]]]
 
@@ -44,9 +44,9 @@ _GRANT_OF_ROLE = re.compile(r"GRANT (?:DATABASE )?ROLE (\S+) TO ROLE (\S+)")
 
 
 def checks(settings: Settings, names: Names, rows: Rows, now: Callable[[], datetime]) -> list[Check]:
-    """Everything that is looked at over a connection of the user, in order."""
+    """All checks over the user's connection, in order."""
     session = [one for one in statements.statements(names) if one.phase == "schema" and one.is_of_the_session]
-    tables = cache(partial(dynamic_tables, rows, names))  # asked once for all
+    tables = cache(partial(dynamic_tables, rows, names))  # one query for all checks
     refreshes = cache(partial(rows, _LAST_REFRESHES, [names.schema]))
     uses_cortex = settings.writer == "cortex" or settings.driver == "native"
     return [
@@ -65,30 +65,30 @@ def checks(settings: Settings, names: Names, rows: Rows, now: Callable[[], datet
 
 
 def dynamic_tables(rows: Rows, names: Names) -> list[dict[str, Any]]:
-    """The dynamic tables of the schema, as SHOW gives them."""
+    """The dynamic tables of the schema, as SHOW returns them."""
     return rows(f"SHOW DYNAMIC TABLES IN SCHEMA {names.database}.{names.schema}")
 
 
 def streams(rows: Rows, names: Names) -> list[dict[str, Any]]:
-    """The streams of the schema, as SHOW gives them."""
+    """The streams of the schema, as SHOW returns them."""
     return rows(f"SHOW STREAMS IN SCHEMA {names.database}.{names.schema}")
 
 
 def warehouses(rows: Rows, names: Names) -> list[dict[str, Any]]:
-    """The warehouse as SHOW gives it, or nothing where the role in use does not see it."""
+    """The warehouse as SHOW returns it; empty if the current role cannot see it."""
     found = rows(f"SHOW WAREHOUSES LIKE '{names.warehouse}'")
-    return [one for one in found if one["name"] == names.warehouse]  # _ is any character to LIKE
+    return [one for one in found if one["name"] == names.warehouse]  # LIKE matches any character with _
 
 
 def is_unreadable(stream: dict[str, Any], table: dict[str, Any] | None) -> bool:
-    """Whether nothing can be read from a stream: it is stale, or its table was since created anew."""
+    """Whether a stream cannot be read: it is stale, or its table was recreated after it."""
     return _is(stream["stale"]) or table is None or stream["created_on"] < table["created_on"]
 
 
 def missing_grants(rows: Rows, names: Names, statements: Iterable[Statement]) -> list[str]:
-    """Of the statements' grants to the engineer's role, those that it does not have, as statements to run.
+    """The grants in `statements` that the engineer's role lacks, as statements to run.
 
-    A role counts also where everybody has it.
+    A role that is granted to PUBLIC counts as granted.
     """
     role = names.engineer_role
     has = rows(f"SHOW GRANTS TO ROLE {role}")
@@ -161,7 +161,7 @@ def _warehouse(names: Names, rows: Rows) -> str:
     size, seconds = str(found["size"]), int(found.get("auto_suspend") or 0)
     if str(found["state"]).upper() == "SUSPENDED" and not _is(found.get("auto_resume", "true")):
         raise ChurnError(
-            f"warehouse {names.warehouse} is suspended and does not resume by itself;"
+            f"warehouse {names.warehouse} is suspended and does not resume automatically;"
             f" ALTER WAREHOUSE {names.warehouse} SET AUTO_RESUME = TRUE"
         )
     if not seconds:
@@ -181,7 +181,7 @@ def _schema(names: Names, rows: Rows, session: list[Statement]) -> str:
 
 
 def _privileges(names: Names, rows: Rows) -> list[Check]:
-    """A check for each privilege that is missing, or one that says that none is."""
+    """One failing check per missing privilege, or one passing check if none is missing."""
     account = [one for one in statements.statements(names) if one.phase == "account"]
     try:
         missing = missing_grants(rows, names, account)
@@ -231,17 +231,17 @@ def _dynamic_table(name: str, tables: Shown, refreshes: Shown) -> str:
     if found is None:
         raise ChurnError(f"it is not there; {_DEPLOY}")
     if "SUSPENDED" in str(found["scheduling_state"]).upper():
-        raise ChurnError(f"it is suspended, so it grows old; ALTER DYNAMIC TABLE {name} RESUME")
+        raise ChurnError(f"it is suspended, so its rows get old; ALTER DYNAMIC TABLE {name} RESUME")
     if found["refresh_mode"] != "INCREMENTAL":
         reason = f" ({found['refresh_mode_reason']})" if found.get("refresh_mode_reason") else ""
         raise ChurnError(
-            f"it refreshes {found['refresh_mode']}{reason}, so no stream can be on it; {_DEPLOY}, which creates it anew"
-            " where its query has changed"
+            f"it refreshes {found['refresh_mode']}{reason}, so no stream can be on it; {_DEPLOY}, which recreates it"
+            " if its query has changed"
         )
     last = next((one for one in refreshes() if one["name"].upper() == name.upper()), None)
     if last and "FAILED" in last["state"]:
         said = " ".join(str(last["state_message"]).split())[:300]
-        raise ChurnError(f"its last refresh failed: {said}; mend that, then ALTER DYNAMIC TABLE {name} REFRESH")
+        raise ChurnError(f"its last refresh failed: {said}; fix that, then ALTER DYNAMIC TABLE {name} REFRESH")
     return f"{found['refresh_mode']}, target lag {found['target_lag']}, last refresh {last['state'] if last else 'unknown'}"
 
 
@@ -255,9 +255,9 @@ def _streams(names: Names, rows: Rows, shown: Shown) -> str:
             if stream is None:
                 problems.append(f"{found[1]} is not there")
             elif is_unreadable(stream, tables.get(found[2].upper())):
-                problems.append(f"{found[1]} is stale, or its table was created anew")
+                problems.append(f"{found[1]} is stale, or its table was recreated")
     if problems:
-        raise ChurnError(f"{'; '.join(problems)}; {_DEPLOY}, which creates it and queues who is at risk")
+        raise ChurnError(f"{'; '.join(problems)}; {_DEPLOY}, which creates it and queues the customers at risk")
     return ", ".join(sorted(there)).lower()
 
 
@@ -278,5 +278,5 @@ def _tasks(settings: Settings, names: Names, rows: Rows) -> str:
 
 
 def _is(value: object) -> bool:
-    """Whether what SHOW says is yes; it gives texts."""
+    """Whether a value of SHOW, which returns strings, means yes."""
     return str(value).lower() in {"true", "y", "yes"}

@@ -1,6 +1,6 @@
-"""Where a person reads that a run or an asset check has failed. What failed is found by `automation.failure_reports`.
+"""Report failed runs and asset checks to people. `automation.failure_reports` finds the failures.
 
-An alert holds names and links only: no row, no text of an exception, no setting.
+An alert holds names and links only: no rows, no exception texts, no settings.
 """
 
 import json
@@ -12,18 +12,18 @@ from typing import Literal
 
 from churn_assets.settings import Settings
 
-FILE_BYTES = 5 * 1024 * 1024  # above which a new file is begun; one old file is kept
+FILE_BYTES = 5 * 1024 * 1024  # a larger file is rotated; one old file is kept
 _logger = logging.getLogger("churn_assets.alerts")
 
 
 @dataclass(frozen=True)
 class Alert:
-    """A failed run or asset check, as a person is told of it."""
+    """A failed run or asset check, as it is reported to a person."""
 
     when: str  # UTC, ISO 8601, without an offset
     kind: Literal["run", "check"]
     severity: Literal["error", "warning"]
-    job: str | None  # None where a check was evaluated outside of a run
+    job: str | None  # None if a check was evaluated outside of a run
     asset: str | None  # of a check
     run_id: str | None
     message: str  # one line
@@ -31,9 +31,9 @@ class Alert:
 
 
 def send(settings: Settings, alert: Alert) -> None:
-    """Tell a person: a line in the log and one in CHURN_HOME/alerts.jsonl. Further destinations are called from here.
+    """Write an alert as one line to the log and one to CHURN_HOME/alerts.jsonl. Call further destinations from here.
 
-    `OSError` where the file cannot be written; the log has the alert then.
+    `OSError` if the file cannot be written; the log has the alert by then.
     """
     line = json.dumps(asdict(alert))
     _logger.log(logging.ERROR if alert.severity == "error" else logging.WARNING, line)
@@ -62,4 +62,4 @@ def _read(line: str) -> Alert | None:
     try:
         return Alert(**json.loads(line))
     except (ValueError, TypeError):
-        return None  # a process that was killed left half a line
+        return None  # half a line, left by a killed process

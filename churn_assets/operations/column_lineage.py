@@ -1,6 +1,6 @@
-"""Which columns a column of a dynamic table is made of, as the SQL that dbt compiled says.
+"""The column lineage of the dynamic tables, from the SQL that dbt compiled.
 
-It takes a second, so the deployment finds it out once and leaves it beside the manifest, where the graph reads it.
+Computing it takes a second, so the deployment does it once and stores it beside the manifest, where the graph reads it.
 """
 
 import json
@@ -10,18 +10,18 @@ from typing import Any, TypeAlias
 from churn_assets.settings import Settings
 
 Lineage: TypeAlias = dict[str, dict[str, list[tuple[str, str]]]]
-"""By table and column: the (table, column) pairs that its value comes from. A count of rows comes from none."""
+"""By table and column: the (table, column) pairs that its value comes from; none for a count of rows."""
 
 _FILE = "column_lineage.json"
 
 
 def lineage_of(manifest: Mapping[str, Any]) -> Lineage:
-    """The lineage of each dynamic table in dbt's compiled manifest. Ephemeral models are seen through."""
+    """The lineage of each dynamic table in dbt's compiled manifest, traced through ephemeral models."""
     models = [node for node in manifest["nodes"].values() if node["resource_type"] == "model"]
-    # Types do not matter for where a column comes from, but which columns a table has does.
+    # The lineage depends on the names of the columns, not on their types.
     columns = {node["name"]: dict.fromkeys(node["columns"], "VARCHAR") for node in models}
     columns |= {source["name"]: dict.fromkeys(source["columns"], "VARCHAR") for source in manifest["sources"].values()}
-    dialect = manifest["metadata"]["adapter_type"]  # sqlglot calls the two as dbt does
+    dialect = manifest["metadata"]["adapter_type"]  # sqlglot's dialects have the same names
     return {
         node["name"]: _of_query(node["compiled_code"], node["columns"], columns, dialect)
         for node in models
@@ -30,12 +30,12 @@ def lineage_of(manifest: Mapping[str, Any]) -> Lineage:
 
 
 def store_lineage(settings: Settings, manifest: Mapping[str, Any]) -> None:
-    """Leave the lineage beside the manifest."""
+    """Store the lineage beside the manifest."""
     (settings.dbt_target_path / _FILE).write_text(json.dumps(lineage_of(manifest)))
 
 
 def read_lineage(settings: Settings) -> Lineage:
-    """What the last deployment left; nothing where it was one of an older version."""
+    """The lineage that the last deployment stored; empty if that was an older version."""
     path = settings.dbt_target_path / _FILE
     if not path.exists():
         return {}
@@ -49,7 +49,7 @@ def read_lineage(settings: Settings) -> Lineage:
 def _of_query(
     sql: str, wanted: Mapping[str, Any], columns: Mapping[str, Mapping[str, str]], dialect: str
 ) -> dict[str, list[tuple[str, str]]]:
-    import sqlglot  # noqa: PLC0415  # half a second of imports that reading the lineage does not need
+    import sqlglot  # noqa: PLC0415  # half a second of imports, which `read_lineage` does not need
     from sqlglot import exp  # noqa: PLC0415
     from sqlglot.errors import SqlglotError  # noqa: PLC0415
     from sqlglot.lineage import lineage  # noqa: PLC0415
@@ -63,7 +63,7 @@ def _of_query(
         try:
             root = lineage(column, query.copy(), schema={**columns}, dialect=dialect)
         except SqlglotError:
-            continue  # the engine adds columns of its own, such as the time of the refresh; no query makes them
+            continue  # a column that the engine adds, such as the time of the refresh, is not in the query
         found[column] = sorted(
             {
                 (leaf.source.name.lower(), leaf.name.rpartition(".")[2].strip('"').lower())

@@ -1,6 +1,6 @@
-"""Columns that the tables of an account lack, because they were created by an earlier version.
+"""The columns that an account's tables lack because an earlier version created them.
 
-Here belongs the comparison with the statements; a column is added, and never changed or dropped.
+Here belongs the comparison with the statements. Columns are only added, never changed or dropped.
 """
 
 import re
@@ -19,7 +19,7 @@ _CREATES_TABLE = re.compile(r"CREATE TABLE IF NOT EXISTS ")
 _HAS_COLUMNS = """
     SELECT table_name, column_name, data_type FROM {database}.INFORMATION_SCHEMA.COLUMNS WHERE table_schema = ?
 """
-# Types that information_schema calls otherwise than they are declared.
+# Declared types under the names that information_schema gives them.
 _FAMILIES = {
     **dict.fromkeys(("VARCHAR", "TEXT", "STRING", "CHAR"), "TEXT"),
     **dict.fromkeys(("DOUBLE", "FLOAT"), "FLOAT"),
@@ -30,7 +30,7 @@ _FAMILIES = {
 
 
 def additions(rows: Rows, names: Names, statements: Iterable[Statement]) -> list[str]:
-    """What adds the columns that tables lack; `DeploymentError` where a table cannot become what the statement says."""
+    """The statements that add missing columns; `DeploymentError` if a table cannot be brought to its declaration."""
     wanted = [one for one in statements if _CREATES_TABLE.match(one.plain)]
     there: dict[str, dict[str, str]] = {}
     if wanted:
@@ -59,7 +59,7 @@ def additions(rows: Rows, names: Names, statements: Iterable[Statement]) -> list
             elif family != _family(has[column.name.upper()]):
                 raise DeploymentError(
                     f"column {column.name} of table {name} is {has[column.name.upper()]}, and {statement.path} says {type_};"
-                    f" put it right by hand: ALTER TABLE {name} RENAME COLUMN {column.name} TO {column.name}_before; {add};"
+                    f" fix it by hand: ALTER TABLE {name} RENAME COLUMN {column.name} TO {column.name}_before; {add};"
                     f" UPDATE {name} SET {column.name} = {column.name}_before; and deploy again"
                 )
     return additions

@@ -1,6 +1,6 @@
-"""dbt, run for both targets: it declares the dynamic tables and writes the manifest.
+"""dbt for both targets: it declares the dynamic tables and writes the manifest.
 
-Here belongs everything that starts dbt or reads what it wrote. What a whole deployment does is `lake` and `account`.
+Here belongs everything that starts dbt or reads its output. Whole deployments are in `lake` and `account`.
 """
 
 import json
@@ -21,7 +21,7 @@ from churn_assets.settings import Settings
 from churn_assets.warehouse.snowflake_names import names_of
 
 DBT_PROJECT = PROJECT_FILES / "dbt"
-# What dbt's profile calls the parameters of the connector that sign in.
+# The connector's sign-in parameters, and their names in dbt's profile.
 _DBT_CALLS = {
     "private_key_file": "private_key_path",
     "private_key_file_pwd": "private_key_passphrase",
@@ -47,9 +47,9 @@ class Model:
 
 
 def declare(settings: Settings, models: Sequence[str] = (), rebuilt: Sequence[str] = ()) -> None:
-    """Let dbt declare the dynamic tables, only some `models` where they are named, and write the manifest and the column lineage.
+    """Let dbt declare the dynamic tables (all, or only `models`) and write the manifest and the column lineage.
 
-    On Snowflake dbt leaves the query of a dynamic table that exists as it is; the ones in `rebuilt` are created anew.
+    On Snowflake dbt does not change the query of an existing dynamic table; the ones in `rebuilt` are recreated.
     """
     only = ["--select", *models] if models else []
     again = ["--vars", json.dumps({"rebuilt": list(rebuilt)})] if rebuilt else []
@@ -63,7 +63,7 @@ def declare(settings: Settings, models: Sequence[str] = (), rebuilt: Sequence[st
 
 
 def compiled(settings: Settings) -> list[Model]:
-    """The dynamic tables with their queries, sources before readers; nothing is connected to."""
+    """The dynamic tables with their queries, sources before readers. It connects to nothing."""
     with TemporaryDirectory() as folder, _dbt_environment(settings):
         _dbt(DBT_PROJECT, Path(folder), "compile", "--no-populate-cache", "--no-introspect")
         manifest = json.loads(Path(folder, "manifest.json").read_text())
@@ -84,7 +84,7 @@ def compiled(settings: Settings) -> list[Model]:
 
 
 def manifest_path(settings: Settings) -> Path:
-    """Where the compiled dbt manifest lies; `DeploymentError` if nothing was deployed yet."""
+    """The path of the compiled dbt manifest; `DeploymentError` if nothing was deployed yet."""
     path = settings.dbt_target_path / "manifest.json"
     if not path.exists():
         raise DeploymentError(f"there is no dbt manifest at {path}; run `churn deploy` first")
@@ -92,7 +92,7 @@ def manifest_path(settings: Settings) -> Path:
 
 
 def deployed_score_source(settings: Settings) -> str:
-    """Which score makes the class in the predictions that were deployed last: `model` or `heuristic`."""
+    """Which score the deployed predictions take the risk class from: `model` or `heuristic`."""
     nodes = json.loads(manifest_path(settings).read_text())["nodes"].values()
     (meta,) = [node["config"]["meta"] for node in nodes if node["name"] == "dyn_churn_predictions"]
     if "score_source" not in meta:
@@ -118,17 +118,17 @@ def _dbt(profiles: Path, folder: Path, command: str, *options: str) -> None:
 
 
 def _workshop(settings: Settings) -> Path:
-    """Where dbt writes. Runs read the manifest at any time, and what `run` writes lacks the SQL of the tests."""
+    """dbt's target folder. Not the manifest's own: runs read that at any time, and `dbt run` writes one without test SQL."""
     return settings.dbt_target_path / "workshop"
 
 
 @contextmanager
 def _profiles(settings: Settings) -> Generator[Path]:
-    """The folder of the profile that dbt connects with: dbt/profiles.yml, completed by what signs in to Snowflake.
+    """The folder of dbt's profile: dbt/profiles.yml, completed with the Snowflake sign-in.
 
-    dbt takes a secret from its environment, its command line or its profile. The environment would be this whole process's and
-    that of every child which another thread starts meanwhile, and the command line is kept in run_results.json. So it is a
-    file that only this user can read, and which is gone as soon as dbt has ended; dbt keeps nothing of it.
+    dbt takes secrets from its environment, its command line or its profile. The whole process shares one environment, and
+    passes it to every child that another thread starts meanwhile; the command line is kept in run_results.json. So the
+    secrets go into a profile that only this user can read and that is deleted when dbt ends; dbt keeps no copy.
     """
     if settings.target != "snowflake":
         yield DBT_PROJECT
@@ -144,8 +144,8 @@ def _profiles(settings: Settings) -> Generator[Path]:
 
 
 def _sign_in(settings: Settings) -> dict[str, str]:
-    """The fields of dbt's profile that sign in, as text that dbt's templates leave as it is."""
-    # Snowflake's client takes a second to import, which a deployment on the lake would pay.
+    """The sign-in fields of dbt's profile, quoted so that dbt's templates do not change them."""
+    # Snowflake's client takes a second to import, which a deployment on the lake does not need.
     from churn_assets.warehouse.snowflake_connection import connection_parameters  # noqa: PLC0415
 
     given = connection_parameters(settings)
@@ -159,7 +159,7 @@ def _sign_in(settings: Settings) -> dict[str, str]:
 
 
 def _dbt_environment(settings: Settings) -> AbstractContextManager[None]:
-    """What the project and dbt/profiles.yml read. No secrets: see `_profiles`."""
+    """The environment that the dbt project and profiles.yml read. No secrets: see `_profiles`."""
     values = {
         "CHURN_TARGET": settings.target,
         "CHURN_LAKE": str(settings.lake_path),
@@ -168,7 +168,7 @@ def _dbt_environment(settings: Settings) -> AbstractContextManager[None]:
     if settings.target == "snowflake":
         names = names_of(settings)
         values |= {
-            # dbt wants an account's name also where it connects to none.
+            # dbt requires an account's name even if it does not connect.
             "SNOWFLAKE_ACCOUNT": settings.snowflake_account or "none",
             "SNOWFLAKE_USER": settings.snowflake_user or "none",
             "SNOWFLAKE_ROLE": names.engineer_role,
@@ -194,7 +194,7 @@ def _failure(result: object) -> str:
 
 
 def _one_line(message: object) -> str:
-    """What dbt says, without the macros on the way there."""
+    """dbt's message on one line, without its stack of macros."""
     return " ".join(str(message).split()).split(" > in macro ")[0]
 
 

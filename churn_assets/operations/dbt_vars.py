@@ -1,4 +1,4 @@
-"""`make dbt-vars`: write the rules of `settings` into the variables of the dbt project."""
+"""`make dbt-vars`: write the rules of `rules` into the variables of the dbt project."""
 
 import yaml
 
@@ -7,7 +7,7 @@ from churn_assets.rules import dbt_vars
 
 
 def main() -> None:
-    """Replace everything from `vars:` on, which is the end of the file."""
+    """Replace everything from `vars:` to the end of the file."""
     file = DBT_PROJECT / "dbt_project.yml"
     kept = file.read_text().split("\nvars:")[0]
     file.write_text(kept + "\n" + yaml.safe_dump({"vars": dbt_vars()}, sort_keys=False))

@@ -1,4 +1,4 @@
-"""`churn doctor`: is everything there that the system needs, and if not, what to do. Secrets are never shown."""
+"""`churn doctor`: check everything that the system needs, and say how to fix each problem. Secrets are never shown."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from churn_assets.warehouse.snowflake_connection import Rows
 
 LEAST_FREE_BYTES = 1024**3
-# Only these are shown; whatever else a librdkafka property holds may be a secret.
+# Only these values are shown; any other librdkafka property may be a secret.
 _SHOWN = {"security.protocol", "sasl.mechanism", "sasl.mechanisms", "ssl.ca.location"}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: its state, or its problem and what to do."""
+    """The result of one check: the state, or the problem and what to do."""
 
     what: str
     state: str
@@ -39,12 +39,12 @@ class Finding:
 
 
 def examine(settings: Settings) -> list[Finding]:
-    """Look at everything, also after a problem was found."""
+    """Run all checks, even after one has found a problem."""
     first = [_finding("settings", lambda: _settings(settings)), _finding("disk", lambda: _disk(settings))]
     last = [_finding("deployment", lambda: _deployment(settings)), _finding("emails", lambda: _emails(settings))]
     if settings.target == "snowflake":
         of_account = examine_account(settings, utc_now)
-        if of_account[0].problem:  # all that asks the warehouse would say the same
+        if of_account[0].problem:  # every other check of the warehouse would report the same
             return [*first, *of_account, *last]
     else:
         of_account = []
@@ -64,8 +64,8 @@ def examine_account(
     now: Callable[[], datetime],
     connect: Callable[[Settings], AbstractContextManager[Rows]] | None = None,
 ) -> list[Finding]:
-    """Look at a Snowflake account; only at the connection where there is none. `now` is UTC."""
-    # Snowflake's client takes seconds to import, which the lake's doctor would pay.
+    """Check a Snowflake account; only the connection if that fails. `now` is UTC."""
+    # Snowflake's client takes seconds to import, which the doctor of a lake does not need.
     from churn_assets.operations import account_doctor  # noqa: PLC0415
     from churn_assets.warehouse.snowflake_connection import signed_in  # noqa: PLC0415
     from churn_assets.warehouse.snowflake_names import names_of  # noqa: PLC0415
@@ -100,7 +100,9 @@ def _disk(settings: Settings) -> str:
     there = next(folder for folder in (settings.home.absolute(), *settings.home.absolute().parents) if folder.exists())
     free = shutil.disk_usage(there).free
     if free < LEAST_FREE_BYTES:
-        raise ChurnError(f"{free / 1024**2:,.0f} MB are free for {settings.home}; make room or move CHURN_HOME")
+        raise ChurnError(
+            f"only {free / 1024**2:,.0f} MB are free for {settings.home}; free some space or move CHURN_HOME"
+        )
     return f"{free / 1024**3:,.0f} GB free"
 
 
@@ -121,23 +123,23 @@ def _model(settings: Settings, warehouse: Warehouse) -> str:
     deployed = deployed_score_source(settings)
     if deployed != settings.score_source:
         raise ChurnError(
-            f"{serves}, but CHURN_SCORE_SOURCE={settings.score_source} and the deployed predictions take the class from the"
-            f" {deployed}; run `churn deploy`"
+            f"{serves}, but CHURN_SCORE_SOURCE={settings.score_source} and the deployed predictions take the risk class"
+            f" from the {deployed}; run `churn deploy`"
         )
-    return f"{serves}; the class is made by the {settings.score_source}"
+    return f"{serves}; the risk class comes from the {settings.score_source}"
 
 
 def _kafka(settings: Settings, warehouse: Warehouse) -> str:
     cluster = kafka.connect(settings)
     found = lags(warehouse, cluster, settings.topics)
     if gaps := [lag.gap for lag in found if lag.is_blocked(settings.on_gap)]:
-        raise ChurnError("; ".join(map(str, gaps)) + "; CHURN_ON_GAP=skip goes on without what retention deleted")
+        raise ChurnError("; ".join(map(str, gaps)) + "; CHURN_ON_GAP=skip goes on without the deleted messages")
     waiting = sum(len(lag.waiting) for lag in found)
     return f"{cluster.bootstrap_servers}, {len(found)} partitions, {waiting:,} messages wait"
 
 
 def _emails(settings: Settings) -> str:
-    """What is set and what marketing wrote; neither a language model nor a mail server is called."""
+    """Check the settings and marketing's wording. It calls neither a language model nor a mail server."""
     writer = make_email_run(settings, open_warehouse(settings, read_only=True)).writer
     quiet_hours(settings)
     smtp = smtp_of(settings) if settings.smtp_url else None

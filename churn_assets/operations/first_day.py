@@ -1,7 +1,7 @@
-"""The first day whose emails the graph shows: where the partitions of `retention_emails` begin.
+"""The first day of emails in the graph, which is the first partition of `retention_emails`.
 
-Dagster loads the graph several times, also before there is a lake, so the day is not asked of the warehouse then: each
-deployment writes it down.
+Dagster loads the graph several times, even before there is a lake, and must not query the warehouse for it. So each
+deployment writes the day to a file.
 """
 
 from datetime import date
@@ -14,9 +14,9 @@ _FILE = "first_day"
 
 
 def note_first_day(settings: Settings, oldest_email: date | None, today: date) -> None:
-    """Write down the first day: that of the first deployment of this home, or of the oldest email where that is earlier.
+    """Store the first day: that of this home's first deployment, or of the oldest email if that is earlier.
 
-    It never moves later, so that no day that was worked on drops out of the partitions. Days are UTC.
+    It never moves to a later day, so that no processed day drops out of the partitions. Days are UTC.
     """
     path = settings.dbt_target_path / _FILE
     known = [date.fromisoformat(path.read_text())] if path.exists() else []
@@ -29,6 +29,6 @@ def note_first_day(settings: Settings, oldest_email: date | None, today: date) -
 
 
 def first_day(settings: Settings) -> date:
-    """The first day (UTC) that the last deployment wrote down, without a look at the warehouse."""
+    """The first day (UTC) that the last deployment stored, without a query to the warehouse."""
     path = settings.dbt_target_path / _FILE
     return date.fromisoformat(path.read_text()) if path.exists() else _BEFORE_IT_WAS_NOTED

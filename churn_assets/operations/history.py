@@ -1,6 +1,6 @@
 """What an account has: the statements that earlier deployments ran, its streams and its dynamic tables.
 
-Here belongs what the history says of a statement: new, changed, unchanged. `account` decides what follows from it.
+Here belongs the comparison of a statement with the history: new, changed or unchanged. `account` acts on the result.
 """
 
 import hashlib
@@ -22,14 +22,14 @@ _LATEST = """
 
 @dataclass
 class Known:
-    """What an account has. `history`: the checksum of each statement by file and what it is about."""
+    """What an account has. `history` maps a statement's file and `about` to its checksum."""
 
     history: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
     streams: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     tables: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
 
     def life(self, statement: Statement) -> str:
-        """When the streams on the table were created that a statement makes up for."""
+        """The creation times of the streams on the table that `statement` reads."""
         return str(
             sorted(
                 str(stream["created_on"])
@@ -39,12 +39,12 @@ class Known:
         )
 
     def is_unreadable(self, stream: str, table: str) -> bool:
-        """Whether a stream is stale, or on a table that was since created anew."""
+        """Whether a stream is stale, or its table was recreated after it."""
         there = self.streams.get(bare(stream))
         return there is not None and is_unreadable(there, self.tables.get(bare(table)))
 
     def mark(self, statement: Statement) -> Mark:
-        """What the history says of a statement."""
+        """How a statement compares with the history."""
         if _runs_each_time(statement):
             return "each time"
         recorded = self.history.get((statement.file, statement.about))
@@ -53,13 +53,13 @@ class Known:
         return "unchanged" if recorded == self.checksum(statement) else "changed"
 
     def checksum(self, statement: Statement) -> str:
-        """SHA-256 of a statement's text; of one that makes up for what streams do not tell, with their lives."""
+        """SHA-256 of a statement's text; for a statement that `makes_up`, of its text and its streams' creation times."""
         life = self.life(statement) if makes_up(statement) else ""
         return hashlib.sha256((statement.text + life).encode()).hexdigest()
 
 
 def look(rows: Rows, names: Names) -> Known:
-    """What the account has, over a connection that may read the history."""
+    """Read what the account has. The connection's role must be able to read the history."""
     return Known(
         {(row["file"], row["statement"]): row["checksum"] for row in rows(_LATEST)},
         named(streams(rows, names)),
@@ -68,18 +68,18 @@ def look(rows: Rows, names: Names) -> Known:
 
 
 def named(objects: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Rows of SHOW by the name in capitals."""
+    """Rows of SHOW, keyed by the name in capitals."""
     return {row["name"].upper(): row for row in objects}
 
 
 def count_marks(statements: Iterable[Statement], known: Known) -> dict[str, int]:
-    """How many statements are new and how many changed; what there is none of is left out."""
+    """How many statements are new and how many changed, without zeros."""
     marks = [known.mark(one) for one in statements]
     return {mark: marks.count(mark) for mark in ("new", "changed") if mark in marks}
 
 
 def is_opening(statement: Statement) -> bool:
-    """Whether it belongs to every phase's beginning."""
+    """Whether it runs at the start of every phase."""
     return statement.phase != "account" and (statement.is_of_the_session or statement.file == HISTORY)
 
 
@@ -88,7 +88,7 @@ def _runs_each_time(statement: Statement) -> bool:
 
 
 def makes_up(statement: Statement) -> bool:
-    """Whether it queues those at risk of whom a stream that was just created does not tell."""
+    """Whether it queues the customers at risk whom a newly created stream does not contain."""
     return statement.file == QUEUE_AT_RISK
 
 
@@ -97,5 +97,5 @@ def _reads(statement: Statement) -> str:
 
 
 def bare(name: str) -> str:
-    """The last part of a name, in capitals and without quotes."""
+    """The last part of a dotted name, in capitals and without quotes."""
     return name.rpartition(".")[2].strip('"').upper()

@@ -1,6 +1,6 @@
-"""Bringing the lake to the state that the code describes: tables from `sql/`, dynamic tables from `dbt/`.
+"""Bring the lake to the state that the code describes: tables from `sql/`, dynamic tables from `dbt/`.
 
-Every step can be repeated, and nothing that holds data is ever dropped. Snowflake's deployment is `account`.
+Every step is idempotent, and no object that holds data is ever dropped. The deployment to Snowflake is in `account`.
 """
 
 from collections.abc import Callable
@@ -25,6 +25,6 @@ def deploy(settings: Settings, warehouse: Warehouse, report: Callable[[str], Non
 
 
 def refresh_new(warehouse: Warehouse) -> list[Refresh]:
-    """The first refresh of every definition that asks for it at once, sources before readers."""
+    """Refresh every table that is to be initialized at once, sources before readers."""
     now = utc_now()
     return warehouse.refresh((table.name for table in warehouse.dynamic_tables(now) if table.is_to_be_initialized), now)

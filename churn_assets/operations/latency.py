@@ -1,7 +1,7 @@
 """How long events take from Kafka to their ledger, features, score and email, hop by hop.
 
-Nothing is measured for it: the warehouse notes of each range of messages when its first and last one were sent and when
-they were stored, of each refresh when it began and ended, and of each customer when they were queued and written to.
+It needs no measurements of its own. The warehouse already records when the first and last message of each range were sent
+and when the range was stored, when each refresh began and ended, and when each customer was queued and got an email.
 """
 
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ import pandas as pd
 from churn_assets.warehouse.protocol import Warehouse
 
 FEATURES, PREDICTIONS = "dyn_customer_features", "dyn_churn_predictions"
-# Upper bounds of a histogram's buckets, seconds; above the last one there is one more.
+# Upper bounds of a histogram's buckets, seconds; one more bucket holds everything above the last one.
 BOUNDS = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 900.0)
-# What is said of a hop: the seconds that so large a share of its events took at most.
+# The quantiles that are reported for a hop.
 SHARES = {"p50": 0.5, "p95": 0.95, "max": 1.0}
-_POINTS = 20  # by which the messages of a range stand for all of them
+_POINTS = 20  # at most so many points represent the messages of a range
 
 _RANGES = """
 SELECT stored_at, oldest_message_at, newest_message_at, end_offset - start_offset AS messages
@@ -34,7 +34,7 @@ _QUEUED = "SELECT customer_id, queued_at FROM retention_queue ORDER BY queued_at
 
 @dataclass(frozen=True)
 class Hop:
-    """How long one hop took. Each of the `seconds` stands for so many events as the `weights` at its place say."""
+    """How long one hop took. `seconds[i]` is the duration for `weights[i]` events."""
 
     name: str
     seconds: np.ndarray
@@ -46,7 +46,7 @@ class Hop:
         return round(float(self.weights.sum()))
 
     def quantile(self, share: float) -> float | None:
-        """The seconds that so large a share (0 to 1) of the events took at most; None where there were no events."""
+        """The quantile of the seconds at `share` (0 to 1), weighted by events; None without events."""
         if not len(self.seconds):
             return None
         order = np.argsort(self.seconds)
@@ -54,17 +54,17 @@ class Hop:
         return float(self.seconds[order][min(place, len(order) - 1)])
 
     def histogram(self) -> list[int]:
-        """The events up to each of `BOUNDS` and above the one before, and those above all of them."""
+        """The number of events in each bucket of `BOUNDS`, and last those above all bounds."""
         counts, _ = np.histogram(self.seconds, [-np.inf, *np.nextafter(BOUNDS, np.inf), np.inf], weights=self.weights)
         return [round(float(count)) for count in counts]
 
 
 def hops(warehouse: Warehouse, after: datetime) -> list[Hop]:
-    """The hops of what was stored, refreshed and written after a time (UTC), in their order.
+    """The hops of everything stored, refreshed and written after a time (UTC), in order.
 
-    A message begins when Kafka says that it was produced, or appended where the topic's `message.timestamp.type` is
-    LogAppendTime. Of a range of several messages the first and the last one are known; the others are taken as evenly
-    spread between them. What was stored counts as seen by the first refresh that began afterwards.
+    A message starts at its Kafka timestamp: when it was produced, or when it was appended if the topic's
+    `message.timestamp.type` is LogAppendTime. Only the first and last timestamp of a range are known; the messages between
+    are assumed to be evenly spread. Rows count as seen by the first refresh that began after they were stored.
     """
     ranges = _frame(warehouse, _RANGES, [after])
     past = pd.DataFrame(
@@ -94,7 +94,7 @@ def _frame(warehouse: Warehouse, sql: str, parameters: list[object]) -> pd.DataF
 
 
 def _times(frame: pd.DataFrame) -> pd.DataFrame:
-    """All times in one unit, as joins by time need it, also where there are no rows to tell the type by."""
+    """Cast all times to one unit, as joins by time need it; an empty frame has no types to infer them from."""
     times = [column for column in frame.columns if column.endswith("_at")]
     return frame.astype(dict.fromkeys(times, "datetime64[us]"))
 
@@ -121,5 +121,5 @@ def _between(name: str, ranges: pd.DataFrame, start: str, end: str) -> Hop:
 
 
 def _hop(name: str, seconds: "pd.Series[float] | np.ndarray", weights: "pd.Series[float] | np.ndarray") -> Hop:
-    # Clocks of several machines differ by a little: no event arrives before it was sent.
+    # The clocks of several machines differ slightly; a duration is never below zero.
     return Hop(name, np.maximum(np.asarray(seconds, dtype=float), 0.0), np.asarray(weights, dtype=float))

@@ -1,6 +1,6 @@
-"""The procedures of Snowflake's own tasks as objects of a schema, with the code that they run.
+"""The statements that create the procedures of Snowflake's own tasks, and the zip of their code.
 
-By documentation only: they have not met a live account. What runs in them is `retention.snowflake_procedures`.
+Their code is `retention.snowflake_procedures`. Written from the documentation, never run on a live account.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from churn_assets.retention.writing.prompts import PROMPTS_FILE
 from churn_assets.warehouse.snowflake_names import Names
 
 _MODULE = "churn_assets.retention.snowflake_procedures"
-_CUSTOMER = ("full_name", "segment", "reason_codes")  # what a writer may know
+_CUSTOMER = ("full_name", "segment", "reason_codes")  # all that a writer gets to know
 
 
 def code() -> bytes:
@@ -21,9 +21,9 @@ def code() -> bytes:
 
 
 def statements(names: Names, code: bytes) -> list[str]:
-    """What creates the procedures, once the code is on the stage of the model's functions.
+    """The statements that create the procedures. The code must be on the stage of the model's functions before.
 
-    Limits, model and marketing's words are in the procedure: a change of them is a deployment, and no task has to be changed.
+    The limits, the model and marketing's wording are part of the procedure, so they change with a deployment and the tasks stay.
     """
     schema = f"{names.database}.{names.schema}"
     head = f"RETURNS VARCHAR LANGUAGE PYTHON {packages(PACKAGES)} {imports(schema, code)}"
@@ -43,7 +43,7 @@ def statements(names: Names, code: bytes) -> list[str]:
 
 
 def _body(function: str, parameters: Sequence[str], given: Mapping[str, object]) -> str:
-    """A handler that calls a function of the module with the procedure's parameters and what the deployment gives."""
+    """A handler that calls a function of the module with the procedure's parameters and the deployment's values."""
     keywords = "".join(f"        {name}={value!r},\n" for name, value in given.items())
     taken = ", ".join(("session", *parameters))
     body = (

@@ -1,10 +1,10 @@
-"""Every object of Snowflake that dbt does not own, as statements in the order of deployment.
+"""Every Snowflake object that dbt does not own, as statements in the order of deployment.
 
 Here belong the rendering of `sql/snowflake` and of the tables in `sql/*.sql`, and the splitting into statements. Nothing here
-connects: who runs them, and dbt before the last phase, is the deployment. What comes with the code that it runs is
-`model.snowflake_functions` and `procedures`.
+connects: `account` runs the statements, and dbt before the last phase. Objects that are deployed with the code that they run
+are in `model.snowflake_functions` and `procedures`.
 
-By documentation only: they have not met a live account.
+Written from the documentation, never run on a live account.
 """
 
 import re
@@ -29,22 +29,22 @@ from churn_assets.warehouse.snowflake_names import Names, SnowflakeSqlError
 from churn_assets.warehouse.values import literal
 
 Phase = Literal["account", "schema", "functions", "dbt", "after_dbt"]
-# In the order of deployment. `functions` and `dbt` are not of this module.
+# In the order of deployment. `account` makes the statements of `functions` and `dbt`.
 PHASES: dict[Phase, str] = {
     "account": "by an administrator, once",
     "schema": "the tables, by the engineer's role",
     "functions": "the model's stage and functions and the tasks' procedures, with their code, and the dashboard's files",
     "dbt": "the dynamic tables, by `dbt run`",
-    "after_dbt": "what reads the dynamic tables",
+    "after_dbt": "the objects that read the dynamic tables",
 }
 _SQL = PROJECT_FILES / "sql"
 _SESSION, HISTORY = "snowflake/session.sql", "snowflake/history.sql"
-QUEUE_AT_RISK = "snowflake/after_dbt/020_queue_who_is_at_risk.sql"  # what a stream that was just created does not tell
+QUEUE_AT_RISK = "snowflake/after_dbt/020_queue_who_is_at_risk.sql"  # a new stream does not contain the existing rows
 _PLACEHOLDER = re.compile(r"\{\{ (\w+) \}\}")
-# What a semicolon does not end a statement in: comments, texts, quoted names and bodies.
+# Within these a semicolon does not end a statement: comments, strings, quoted names and bodies.
 _OPAQUE = re.compile(r"--[^\n]*|//[^\n]*|/\*.*?\*/|'(?:[^'\\]|''|\\.)*'|\"(?:[^\"]|\"\")*\"|\$\$.*?\$\$", re.DOTALL)
 _COMMENTS = ("--", "//", "/*")
-# What a statement is about, and what of it comes first.
+# The kind and name of a statement's object; the first pattern that matches counts.
 _KIND = r"(?:(?:SECURE|DYNAMIC|SEMANTIC|CORTEX|SEARCH|MASKING|ROW|ACCESS|FILE) )*[A-Z]+"
 _ABOUT = (
     re.compile(rf"CREATE (?:OR (?:REPLACE|ALTER) )?({_KIND}) (?:IF NOT EXISTS )?([\w.$]+)"),
@@ -58,7 +58,7 @@ _OF_THE_SESSION = re.compile(r"(USE|ALTER SESSION)\b")
 
 @dataclass(frozen=True)
 class Statement:
-    """One statement, without its semicolon, and the file of `sql/` that it is from."""
+    """One statement, without its semicolon, and its file below `sql/`."""
 
     file: str
     text: str
@@ -76,7 +76,7 @@ class Statement:
 
     @cached_property
     def about(self) -> str:
-        """What it creates or changes: the same for another version of it, and unlike what its file has beside it."""
+        """The object that it creates or changes. It stays the same when the text changes, and is unique in its file."""
         for pattern in _ABOUT:
             if found := pattern.match(self.plain):
                 create = "CREATE " if self.plain.startswith("CREATE") else ""
@@ -85,16 +85,16 @@ class Statement:
 
     @property
     def is_of_the_session(self) -> bool:
-        """Whether it holds for a connection only."""
+        """Whether its effect ends with the connection."""
         return bool(_OF_THE_SESSION.match(self.plain))
 
 
 @cache  # 40 files are read and filled in; a deployment asks several times
 def statements(names: Names) -> tuple[Statement, ...]:
-    """All statements in the order of deployment; each can be repeated, and none drops or replaces what holds data.
+    """All statements in the order of deployment. Each is idempotent, and none drops or replaces an object that holds data.
 
-    `account` needs an administrator. `schema` and `after_dbt` each open with the session's role and schema. Before
-    `after_dbt`, the model's functions and then the dynamic tables (dbt) have to be there.
+    `account` needs an administrator. `schema` and `after_dbt` begin by setting the session's role and schema. `after_dbt`
+    needs the model's functions and the dynamic tables (dbt).
     """
     values = _values(names)
     return tuple(
@@ -102,13 +102,13 @@ def statements(names: Names) -> tuple[Statement, ...]:
         for phase, files in _files().items()
         for file in files
         for text in split(render((_SQL / file).read_text(), values, file))
-        # The other statements of the tables' files tell the lake's own engine of streams.
+        # The other statements of the tables' files declare the lake's streams.
         if file.startswith("snowflake/") or _without_comments(text).startswith("CREATE TABLE IF NOT EXISTS")
     )
 
 
 def driver_statements(settings: Settings, names: Names) -> list[Statement]:
-    """What lets the driver of the settings, and no other, work: every task runs, or none does."""
+    """The statements that resume every task (CHURN_DRIVER=native), or suspend every task, as Dagster does their work."""
     change = "RESUME" if settings.driver == "native" else "SUSPEND"
     if_exists = "" if settings.driver == "native" else "IF EXISTS "
     return [
@@ -121,16 +121,16 @@ def driver_statements(settings: Settings, names: Names) -> list[Statement]:
 
 
 def render(text: str, values: dict[str, str], file: str) -> str:
-    """A text with `{{ name }}` filled in, all at once; `SnowflakeSqlError` for a name that has no value."""
+    """Replace every `{{ name }}` in a text, in one pass; `SnowflakeSqlError` for a name that has no value."""
     if unknown := sorted(set(_PLACEHOLDER.findall(text)) - set(values)):
         raise SnowflakeSqlError(
-            f"sql/{file} has the placeholder {unknown[0]}; the ones with a value are {sorted(values)}"
+            f"sql/{file} has the unknown placeholder {unknown[0]}; known placeholders: {sorted(values)}"
         )
     return _PLACEHOLDER.sub(lambda placeholder: values[placeholder[1]], text)
 
 
 def split(script: str) -> list[str]:
-    """The statements of a script, without their semicolons. What is only comment is none."""
+    """The statements of a script, without their semicolons. Comments alone are not a statement."""
     found, start = [], 0
     for end in _ends(script):
         text = script[start:end].strip()
@@ -185,12 +185,12 @@ def _values(names: Names) -> dict[str, str]:
 
 
 def within_dollars(text: str) -> str:
-    """A text for the body between $$, which it must not end: `SnowflakeSqlError`."""
+    """The same text, for a $$ body; `SnowflakeSqlError` if it contains $$, which would end the body."""
     if "$$" in text:
         raise SnowflakeSqlError(f"a text for Snowflake cannot have $$: {text[:60]!r}")
     return text
 
 
 def _literal(text: str) -> str:
-    """A text as Snowflake reads it within a body between $$, which nothing in it can end."""
+    """A text as a Snowflake literal within a $$ body, which the text cannot end."""
     return literal(within_dollars(text), "snowflake")

@@ -13,15 +13,15 @@ from churn_assets.rules import EMAIL_PAUSE_DAYS
 from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse
 
-ALERTS_HOURS = 24  # of the failures that are counted
+ALERTS_HOURS = 24  # how far back failures are counted
 _ALERTS_SHOWN = 5
 
 
 def status(settings: Settings, warehouse: Warehouse, now: datetime) -> dict[str, Any]:
-    """Rows, offsets, dynamic tables, risk classes, queue, emails, the model that serves and failures; JSON-serializable.
+    """Rows, offsets, dynamic tables, risk classes, queue, emails, the serving model and failures; JSON-serializable.
 
-    `now` is UTC. Failures are those of the last 24 hours, of which the newest are listed.
-    Where Kafka does not answer, `offsets` is empty and `kafka` says why.
+    `now` is UTC. Failures are counted over the last 24 hours, and the newest are listed.
+    If Kafka does not answer, `offsets` is empty and `kafka` gives the error.
     """
     tables = warehouse.dynamic_tables(now)
     if not tables:
@@ -64,7 +64,7 @@ def status(settings: Settings, warehouse: Warehouse, now: datetime) -> dict[str,
 
 
 def _failures(settings: Settings, now: datetime) -> dict[str, Any]:
-    """How many runs and checks have failed, and the newest of them."""
+    """The number of failed runs and checks, and the newest failures."""
     alerts = alerts_since(settings, now - timedelta(hours=ALERTS_HOURS))
     return {
         "errors": sum(alert.severity == "error" for alert in alerts),
@@ -74,7 +74,7 @@ def _failures(settings: Settings, now: datetime) -> dict[str, Any]:
 
 
 def _model(warehouse: Warehouse) -> dict[str, Any] | None:
-    """The champion, or None where no model serves."""
+    """The champion, or None if no model serves."""
     rows = warehouse.query("SELECT version, trained_at FROM churn_models WHERE status = 'champion'").to_pylist()
     return {"version": rows[0]["version"], "trained_at": str(rows[0]["trained_at"])} if rows else None
 

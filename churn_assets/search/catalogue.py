@@ -1,7 +1,7 @@
-"""What the app's error codes and the categories of support cases mean: one catalogue for every search, on both warehouses.
+"""What the app's error codes and the categories of support cases mean: one catalogue for searches on both warehouses.
 
-Here belong the catalogue, `error_codes.csv` and `case_categories.csv`, and the text that it makes of an event. How a
-question is compared with it is `relevance`'s affair.
+Here belong the files `error_codes.csv` and `case_categories.csv` and the titles of cases. `relevance` compares questions
+with the catalogue.
 """
 
 import csv
@@ -12,7 +12,7 @@ _FOLDER = Path(__file__).parent
 
 
 class ErrorCode(NamedTuple):
-    """One code of app_activity_logs. `words` are what people call it, phrase by phrase."""
+    """One code of app_activity_logs. `words` are phrases that people use for it."""
 
     error_code: str
     title: str
@@ -21,14 +21,14 @@ class ErrorCode(NamedTuple):
 
 
 class CaseCategory(NamedTuple):
-    """One category of support_cases. `words` are what people call it, phrase by phrase."""
+    """One category of support_cases. `words` are phrases that people use for it."""
 
     category: str
     words: str
 
     @property
     def title(self) -> str:
-        """What a case of it is called."""
+        """The title of a case in this category."""
         return case_title(self.category)
 
 
@@ -45,5 +45,5 @@ def load_case_categories() -> list[CaseCategory]:
 
 
 def case_title(category: str) -> str:
-    """What a case of a category is called, also of one that the catalogue does not know."""
+    """The title of a case, even if the catalogue does not know its category."""
     return f"Support case about {category.replace('_', ' ').lower()}"

@@ -1,9 +1,9 @@
 """Search on Snowflake, by the Cortex Search service of sql/snowflake/after_dbt/110_churn_logs_search.sql.
 
-Here belong the service's question and answer. It answers with its owner's rights, so who asks filters by segment: by the one
-that the service has, which is up to its target lag old, and then by the one that the customer is in now.
+Here belong the service's requests and answers. The service runs with its owner's rights, so the caller filters by segment:
+first by the service's copy, which is as old as the target lag at most, and then by the customer's current segment.
 
-By documentation only: it has not met a live account.
+Written from the documentation, never run on a live account.
 https://docs.snowflake.com/en/sql-reference/functions/search_preview-snowflake-cortex
 """
 
@@ -49,7 +49,7 @@ class CortexSearch:
         self._titles = {code.error_code: code.title for code in load_error_codes()}
 
     def search(self, query: str, filters: Filters, limit: int = DEFAULT_LIMIT) -> list[Hit]:
-        """As `Search` says. The service ranks by its own score, which it need not tell: a hit's is 1 / its rank."""
+        """See `Search`. The service does not always return its score, so a hit's score is 1 / its rank."""
         segments = self._seen.segments()
         wanted = max(0, min(limit, MAX_LIMIT))
         if not wanted or segments == frozenset():
@@ -70,7 +70,7 @@ class CortexSearch:
         ]
 
     def _ranked(self, text: str, filters: Filters, segments: frozenset[str] | None, wanted: int) -> list[_Row]:
-        # Where hits of a day's other hours or of other segments are left out afterwards, the most that it gives.
+        # If hits are dropped afterwards, by hour or by current segment, ask for the maximum.
         is_final = segments is None and filters.since is None and filters.until is None
         asked = {
             "query": text,
@@ -84,11 +84,11 @@ class CortexSearch:
             return _Answer.model_validate_json(answer).results
         except ValidationError as error:
             raise WarehouseError(
-                f"the search service {service} answered what cannot be read: {str(answer)[:200]}"
+                f"the search service {service} gave an unreadable answer: {str(answer)[:200]}"
             ) from error
 
     def _newest(self, filters: Filters, segments: frozenset[str] | None, wanted: int) -> list[_Row]:
-        """What the service is filled with, since it answers no question without words."""
+        """The newest events from the service's source, as the service does not answer a query without words."""
         conditions, values = ["TRUE"], list[Any]()
         for name in _EXACT:
             if (value := getattr(filters, name)) is not None:
@@ -110,7 +110,7 @@ class CortexSearch:
 
 
 def json_filter(filters: Filters, segments: frozenset[str] | None) -> dict[str, Any]:
-    """The filter of a search service. Its times are days, whose ends are within: the hours are left to who asks."""
+    """The filter of a search service. It compares whole days, both ends inclusive; the caller checks the hours."""
     found: list[dict[str, Any]] = [
         {"@eq": {name: clean(value)}} for name in _EXACT if (value := getattr(filters, name)) is not None
     ]

@@ -1,8 +1,8 @@
 """Search over the embedded index: which events answer a question, and who may see them.
 
-A million events have few different meanings. So the question is compared with these (error code or category, and the
-circumstances), which is exact and takes a millisecond, and the index then gives the newest events of the best ones. What
-events said in their own words is looked for by BM25, for those who may read it.
+A million events have few distinct signatures (error code or category, and the circumstances). So the question is compared
+with every signature, which is exact and takes a millisecond, and the index then returns the newest events of the best
+signatures. The events' own words are searched by BM25, for roles that may read them.
 """
 
 from collections.abc import Iterable
@@ -17,9 +17,9 @@ from churn_assets.search.index import LogIndex, Reader, Signature
 from churn_assets.search.relevance import CIRCUMSTANCE, SAID, Catalogue, Question, weighted
 from churn_assets.warehouse.protocol import Warehouse
 
-_BAND = 0.2  # scores that differ by less of the best one are equal, and the newest event comes first
-_WORTHLESS = 0.35  # of the best score, below which an event is no answer
-_CANDIDATES = 5  # by BM25, for each hit that is wanted
+_BAND = 0.2  # share of the best score; scores within one band count as equal, and the newest event comes first
+_WORTHLESS = 0.35  # share of the best score; events below it are not hits
+_CANDIDATES = 5  # candidates from BM25 for each hit that is wanted
 
 
 class EmbeddedSearch:
@@ -32,7 +32,7 @@ class EmbeddedSearch:
         self._role = role
 
     def search(self, query: str, filters: Filters, limit: int = DEFAULT_LIMIT) -> list[Hit]:
-        """As `Search` says; `IndexNotFoundError` where the index was never built."""
+        """See `Search`; `IndexNotFoundError` if the index was never built."""
         segments = granted_segments(self._lake, self._role)
         reader = self._index.read()
         question = Question(query, self._catalogue)
@@ -43,12 +43,12 @@ class EmbeddedSearch:
             hits = self._permitted(found, segments)[:wanted]
             if len(hits) == wanted or len(found) < asked_for:
                 return hits
-            asked_for *= 2  # somebody has left the segment in which the index still has them
+            asked_for *= 2  # some customers have left the segment that the index still has for them
 
     def _found(
         self, reader: Reader, question: Question, filters: Filters, segments: Iterable[str] | None, wanted: int
     ) -> list[tuple[Event, float]]:
-        """Events with their scores, best first and the newest of equals first."""
+        """Events with their scores, best first and newer ones first among equals."""
         if not wanted:
             return []
         if not question.shares:
@@ -84,7 +84,7 @@ class EmbeddedSearch:
         )
 
     def _permitted(self, found: list[tuple[Event, float]], segments: frozenset[str] | None) -> list[Hit]:
-        """The hits of those customers whom the role may see, by the segment that each of them is in now."""
+        """The hits of the customers whom the role may see, by their current segments."""
         now = segments_now(self._lake, {event.customer_id for event, _ in found})
         return [
             self._hit(event, now.get(event.customer_id), score)
@@ -109,5 +109,5 @@ class EmbeddedSearch:
 
     @property
     def _may_read_texts(self) -> bool:
-        """Whether the role may read what events said: nobody has looked for names and addresses in it."""
+        """Whether the role may read the events' own words, which may contain names and addresses."""
         return self._role == ENGINEER_ROLE

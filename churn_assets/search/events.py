@@ -1,7 +1,6 @@
-"""The events that can be searched, as the lake has them: all of them, and what became of them since a snapshot.
+"""The searchable events of the lake: all of them, or the changes since a snapshot.
 
-Here belong the queries over the ledgers and what of an event is kept. Which words of it count, and where they are kept,
-is not known here.
+Here belong the queries over the ledgers and the fields of an event. `relevance` weights its words, `index` stores it.
 """
 
 import json
@@ -15,10 +14,10 @@ from churn_assets.search.relevance import Catalogue
 from churn_assets.search.words import clean
 from churn_assets.warehouse.protocol import Warehouse
 
-# Streams that are never consumed: they stand for the index's position, before which no snapshot is given up.
+# Streams that are never consumed. They hold the index's position, so that later snapshots are not expired.
 STREAMS = ("search_of_app_activity_logs", "search_of_support_cases", "search_of_dim_customers")
-_BATCH = 10_000  # events made at once
-MAX_SAID = 500  # characters of what an event said in its own words
+_BATCH = 10_000  # events per batch
+MAX_SAID = 500  # characters of an event's own words
 (UNHAPPY_BELOW,) = [rule.threshold for rule in RISK_RULES if rule.feature == "avg_sentiment"]
 
 _ERROR = (
@@ -39,7 +38,7 @@ _LEDGERS = {
 
 @dataclass(frozen=True)
 class Event:
-    """An error of the app or a support case. `code` is the error code or the category; `said` its own words."""
+    """An error of the app or a support case. `code` is the error code or the category; `said` holds its own words."""
 
     kind: str
     event_id: str
@@ -54,18 +53,18 @@ class Event:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What tells it from every other event."""
+        """The unique key: kind and id."""
         return self.kind, self.event_id
 
     @property
     def circumstances(self) -> str:
-        """What happened, without what the catalogue says and without the event's own words."""
+        """What happened, without the catalogue's text and the event's own words."""
         if self.kind == "case":
             return f"{self.code}{' unhappy' if self.unhappy else ''}"
         return f"{self.code} {self.event_type}{f' {self.device}' if self.device else ''}"
 
     def document(self, catalogue: Catalogue) -> str:
-        """What is searched, in words; as sql/snowflake/after_dbt/110_churn_logs_search.sql has it, and what was said."""
+        """The searchable text: that of sql/snowflake/after_dbt/110_churn_logs_search.sql, and the event's own words."""
         entry = catalogue.entry(self.kind, self.code)
         in_other_words = f" In other words: {entry.words}." if entry.words else ""
         said = f' "{self.said}"' if self.said else ""
@@ -80,7 +79,7 @@ class Event:
         return f"{self.code} at {self.event_type}{f' on {self.device}' if self.device else ''}"
 
     def as_json(self) -> str:
-        """All of it as text."""
+        """The event as JSON."""
         return json.dumps({**vars(self), "happened_at": self.happened_at.isoformat()}, separators=(",", ":"))
 
     @staticmethod
@@ -92,7 +91,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Position:
-    """A snapshot of the lake; its time (UTC) tells it from one of the same number in another lake."""
+    """A snapshot of the lake. The time (UTC) distinguishes it from a snapshot of the same number in another lake."""
 
     snapshot: int
     taken_at: datetime
@@ -100,8 +99,8 @@ class Position:
 
 @dataclass(frozen=True)
 class Changes:
-    """What became of events between two snapshots: keys (kind, id) that were touched, the events that they are now, and
-    customers' present segments where they are others than before."""
+    """The changes between two snapshots: the keys (kind, id) of changed events, their new versions, and the new segments of
+    customers whose segment changed."""
 
     touched: set[tuple[str, str]]
     events: list[Event]
@@ -124,7 +123,7 @@ def position_now(lake: Warehouse) -> Position:
 
 
 def is_kept(lake: Warehouse, position: Position) -> bool:
-    """Whether the lake still has that snapshot, so that what came after it can be read."""
+    """Whether the lake still has that snapshot, so that the changes after it can be read."""
     found = lake.query(f"SELECT {_TAKEN_AT} AS taken_at FROM {_SNAPSHOTS} WHERE snapshot_id = ?", [position.snapshot])
     return found["taken_at"].to_pylist() == [position.taken_at]
 
@@ -148,9 +147,9 @@ def all_events(lake: Warehouse, at: Position) -> Iterator[list[Event]]:
 
 
 def changes(lake: Warehouse, after: Position, until: Position) -> Changes:
-    """What became of events after one snapshot until another one.
+    """The changes after one snapshot, up to and including another.
 
-    The change feed's insertions and deletions are sound, its labels of updates are not, so they are not read.
+    The change feed's insertions and deletions are correct; its update labels are not, so they are not used.
     """
     touched: set[tuple[str, str]] = set()
     events: list[Event] = []
@@ -169,7 +168,7 @@ def changes(lake: Warehouse, after: Position, until: Position) -> Changes:
         touched |= {(kind, one) for one in gone} | {event.key for event in arrived}
         events += [event for event in arrived if event.event_id not in gone]
         if gone:
-            # Corrected or deleted: what is left of them the ledger says, not the order of the feed.
+            # Corrected or deleted events: read what is left from the ledger, not from the order of the feed.
             left = f"(SELECT * FROM {ledger} {version} WHERE {key} IN (SELECT unnest(CAST(? AS VARCHAR[])))) AS events"
             events += _events_of(lake, columns, left, which, version, [sorted(gone)])
     came, went = (
@@ -202,14 +201,14 @@ def _segments_of(lake: Warehouse, customers: list[str], version: str) -> dict[st
 
 
 def with_segment(event: Event, segment: str | None) -> Event:
-    """The event of a customer who is in another segment now."""
+    """The same event with another segment of its customer."""
     return replace(event, segment=segment)
 
 
 def said_in(extra_fields: str | None) -> str:
-    """What an event said in words beyond the contract: the texts among its further fields, in order, cut to a length.
+    """An event's own words: the texts among the fields beyond the contract, in order, cut to `MAX_SAID` characters.
 
-    Numbers, identifiers without a letter and what is nested are not words that anybody searches for.
+    Numbers, identifiers without a letter and nested values are left out, as nobody searches for them.
     """
     try:
         values = json.loads(extra_fields or "{}")

@@ -1,7 +1,7 @@
 """Which customers a role may see in a search.
 
-Here belongs the rule, which is that of the serving views: a row of `segment_grants` lets a role see one segment, or all
-('*'). It is read at each search and holds for the segment that a customer is in now.
+The rule is the same as in the serving views: a row of `segment_grants` lets a role see one segment, or all ('*'). Each search
+reads the grants and applies them to the customers' current segments.
 """
 
 from dataclasses import dataclass
@@ -15,20 +15,20 @@ _EVERY_SEGMENT = "*"
 
 
 class Seen(Protocol):
-    """What one role sees."""
+    """The segments and customers that one role sees."""
 
     def segments(self) -> frozenset[str] | None:
-        """The segments; None stands for every customer, also one whose segment is not known."""
+        """The segments; None stands for every customer, including those whose segment is unknown."""
         ...
 
     def segments_now(self, customers: set[str]) -> dict[str, str]:
-        """The segment that each of some customers is in, of those who are known."""
+        """The current segment of each of these customers, without unknown customers."""
         ...
 
 
 @dataclass(frozen=True)
 class SeenByGrants:
-    """What a role sees by the grants in the warehouse's own tables. Implements `Seen`."""
+    """What a role sees according to the grants in the warehouse's tables. Implements `Seen`."""
 
     warehouse: Queries
     role: str
@@ -44,7 +44,7 @@ class SeenByGrants:
 
 @dataclass(frozen=True)
 class SeenInViews:
-    """What a session sees in the serving views, for who may read nothing else. Implements `Seen`."""
+    """What a session sees in the serving views, for roles that may read nothing else. Implements `Seen`."""
 
     serving: Queries
 
@@ -58,18 +58,18 @@ class SeenInViews:
 
 
 def granted_segments(warehouse: Queries, role: str) -> frozenset[str] | None:
-    """The segments that a role may see; None stands for every customer, also one whose segment is not known."""
+    """The segments that a role may see; None stands for every customer, including those whose segment is unknown."""
     if role == ENGINEER_ROLE:
         return None
     rows = warehouse.query("SELECT segment FROM segment_grants WHERE role_name = ?", [role])
     granted = frozenset(rows["segment"].to_pylist())
     if not granted and role != ANALYST_ROLE:
-        raise UnknownRoleError(f"there is no role {role!r}; those that there are: {', '.join(roles(warehouse))}")
+        raise UnknownRoleError(f"there is no role {role!r}; the roles are {', '.join(roles(warehouse))}")
     return None if _EVERY_SEGMENT in granted else granted
 
 
 def segments_now(warehouse: Queries, customers: set[str]) -> dict[str, str]:
-    """The segment that each of some customers is in, of those who are known."""
+    """The current segment of each of these customers, without unknown customers."""
     return _segments(warehouse, "dim_customers", customers)
 
 

@@ -1,7 +1,4 @@
-"""What a search is asked and what it answers, whichever engine stands behind it.
-
-Here belong the question, the answer and the protocol between them.
-"""
+"""The interface of search, which is the same for every engine: filters, hits and the protocol `Search`."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,18 +10,18 @@ from churn_assets.errors import ChurnError
 KINDS = ("error", "case")
 FILTERS = ("kind", "customer_id", "error_code", "device")
 DEFAULT_LIMIT = 20
-MAX_LIMIT = 1000  # as of Cortex Search
+MAX_LIMIT = 1000  # the maximum of Cortex Search
 
 
 class FilterError(ChurnError):
-    """A filter cannot be read; the message says what is allowed."""
+    """A filter is invalid; the message says what is allowed."""
 
 
 @dataclass(frozen=True)
 class Filters:
-    """What every hit must be; None asks for nothing. `kind` is 'error' or 'case'.
+    """Conditions on every hit; None means no condition. `kind` is 'error' or 'case'.
 
-    Times are UTC: from `since` on, before `until`.
+    Times are UTC: from `since` (inclusive) to `until` (exclusive).
     """
 
     kind: str | None = None
@@ -39,8 +36,8 @@ class Filters:
 class Hit:
     """An error of the app or a support case. `happened_at` is UTC.
 
-    `segment` is the customer's now, None where the customer is not known. `title` says what happened in a few words,
-    `document` all that was searched. Scores compare the hits of one search with each other, not with those of another.
+    `segment` is the customer's current one; None if the customer is unknown. `title` is a short description, `document` the
+    whole text that was searched. Scores are comparable only within one search.
     """
 
     event_id: str
@@ -59,15 +56,15 @@ class Search(Protocol):
     """Search over the app's errors and the support cases, on behalf of one role."""
 
     def search(self, query: str, filters: Filters, limit: int = DEFAULT_LIMIT) -> list[Hit]:
-        """The hits that answer `query` best, best first and the newest of equals first; without words, the newest.
+        """The best hits for `query`, best first and newer ones first among equals; the newest ones if it has no words.
 
-        A query is data: no character of it has a meaning of its own.
+        The query is plain text without operators.
         """
         ...
 
 
 def parse_filters(filters: Iterable[str], since: datetime | None, until: datetime | None) -> Filters:
-    """Filters from texts `name=value`, each name at most once; `FilterError` otherwise."""
+    """Parse filters of the form `name=value`, each name at most once; `FilterError` otherwise."""
     found: dict[str, str] = {}
     for text in filters:
         name, equals, value = text.partition("=")
@@ -76,10 +73,10 @@ def parse_filters(filters: Iterable[str], since: datetime | None, until: datetim
         if not equals or not value:
             raise FilterError(f"the filter {name} needs a value: --filter {name}=…")
         if name in found:
-            raise FilterError(f"the filter {name} stands twice; no event is of both {found[name]!r} and {value!r}")
+            raise FilterError(f"the filter {name} is given twice; no event is both {found[name]!r} and {value!r}")
         found[name] = value
     if (kind := found.get("kind")) is not None and kind not in KINDS:
         raise FilterError(f"there is no kind {kind!r}; kinds are {', '.join(KINDS)}")
     if since is not None and until is not None and since >= until:
-        raise FilterError(f"nothing is from {since} on and before {until}; --since must be earlier than --until")
+        raise FilterError(f"--since must be earlier than --until, but {since} is not before {until}")
     return Filters(**found, since=since, until=until)

@@ -1,11 +1,11 @@
-"""The embedded index on disk: one document per event, and with them the lake's snapshot that they reflect.
+"""The embedded index on disk: one document per event, and the position, which is the lake's snapshot that they reflect.
 
-Here belong the index's format, how it is built, kept up to date and read. What events there are, `events` knows; which of
-them answer a question, `embedded` decides.
+Here belong the index's format, and how it is built, updated and read. `events` reads the events from the lake; `embedded`
+decides which of them answer a question.
 
-A commit of the index holds documents and position at once, so a process that dies leaves the index at the one position or
-at the other one, and what it did is done again from there. A build from nothing is written beside the index in use and then
-takes its place by the exchange of one symbolic link.
+Each commit writes documents and position together. So a process that dies leaves the index at the old or the new position,
+and the next update continues from there. A full build is written to a new folder, which then replaces the current one by the
+exchange of one symbolic link.
 """
 
 import json
@@ -40,25 +40,25 @@ from churn_assets.search.words import clean, words
 from churn_assets.warehouse.protocol import Warehouse
 from churn_assets.warehouse.turns import turn
 
-FORMAT = 1  # of the documents: one of another format is not read, but built again
+FORMAT = 1  # of the documents; an index of another format is rebuilt
 WRITER_BYTES = 64 * 1024 * 1024
 _EXACT = ("key", "kind", "customer_id", "segment", "error_code", "device", "event_id", "signature")
-_POSITION = "position"  # the kind of the one document that is none
+_POSITION = "position"  # the kind of the one document that is not an event
 _POSITION_AGE = timedelta(seconds=SEARCH_POSITION_SECONDS / 2)
 _FIRST, _LAST = (
     datetime.fromisoformat("1700-01-01"),
     datetime.fromisoformat("2262-01-01"),
-)  # that the index can tell apart, in nanoseconds
+)  # the range of the index's dates, which are nanoseconds in 64 bits
 Must, Should, MustNot = tantivy.Occur.Must, tantivy.Occur.Should, tantivy.Occur.MustNot
 
 
 class IndexNotFoundError(ChurnError):
-    """There is no index that can be read; the message says how to make one."""
+    """There is no readable index; the message says how to build one."""
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What many events have in common: all that is searched of them but their own words."""
+    """What many events have in common: everything that is searched except their own words."""
 
     kind: str
     code: str
@@ -66,7 +66,7 @@ class Signature:
 
     @property
     def term(self) -> str:
-        """As the index has it."""
+        """The signature as a term of the index."""
         return json.dumps([self.kind, self.code, self.circumstances])
 
     @staticmethod
@@ -77,7 +77,7 @@ class Signature:
 
 @dataclass(frozen=True)
 class IndexUpdate:
-    """What an update did. `action` is FULL, INCREMENTAL or NO_DATA, `reason` says why; `seconds` is how long it took."""
+    """The result of an update. `reason` says why it was FULL; `seconds` is its duration."""
 
     action: Literal["FULL", "INCREMENTAL", "NO_DATA"]
     reason: str
@@ -101,13 +101,13 @@ class LogIndex:
         return self._folder / "current"
 
     def read(self) -> "Reader":
-        """The index as it is now, or `IndexNotFoundError`."""
+        """The current index, or `IndexNotFoundError`."""
         for patience in (0.01, 0.1, 0.0):
             try:
                 return Reader(self._opened())
             except (ValueError, OSError, LookupError) as error:
                 found = error
-            time.sleep(patience)  # it may just have been exchanged
+            time.sleep(patience)  # a full build may just have replaced it
         raise IndexNotFoundError(
             f"there is no search index in {self._folder}; `churn search` or Dagster's job index_log_search builds it"
         ) from found
@@ -119,16 +119,16 @@ class LogIndex:
         return tantivy.Index.open(str(self._folder / name))
 
     def is_behind(self) -> bool:
-        """Whether events were written that the index does not have, or it has to be built."""
+        """Whether the index lacks events, or has to be built."""
         return self._last_position()[0] is None or self._ledgers_were_written()
 
     def _ledgers_were_written(self) -> bool:
         return any(self._lake.stream_has_data(stream) for stream in STREAMS)
 
     def update(self, report: Callable[[int], None] = lambda _: None) -> IndexUpdate:
-        """Bring the index up to date; `report` is told how many documents are written so far.
+        """Bring the index up to date; `report` receives the number of documents written so far.
 
-        One process at a time does so, others wait for their turn.
+        One process at a time does this; others wait.
         """
         started = perf_counter()
         with turn(self._folder / "writer.lock"):
@@ -140,9 +140,9 @@ class LogIndex:
             elif found := changes(self._lake, after, until):
                 action, (added, removed) = "INCREMENTAL", self._catch_up(found, until)
             elif self._ledgers_were_written() or until.taken_at - after.taken_at > _POSITION_AGE:
-                self._catch_up(found, until)  # else it would be behind for ever, or hold an old snapshot
+                self._catch_up(found, until)  # otherwise it would stay behind for ever, or keep an old snapshot alive
             else:
-                until = after  # to note each snapshot in which nothing happened would be a snapshot of its own
+                until = after  # noting a snapshot without events would itself make a new snapshot
             self._note(until)
             self._clean()
             return IndexUpdate(
@@ -157,7 +157,7 @@ class LogIndex:
             )
 
     def _last_position(self) -> tuple[Position | None, str]:
-        """The snapshot up to which the index is complete; None, and why, where it has to be built from nothing."""
+        """The snapshot up to which the index is complete; None and the reason if it needs a full build."""
         if not self._current.is_symlink():
             return None, "there was no index"
         if not os.readlink(self._current).startswith(_prefix()):
@@ -167,7 +167,7 @@ class LogIndex:
         except IndexNotFoundError:
             return None, "the index is damaged"
         if not is_kept(self._lake, position):
-            return None, "the lake no longer has, or never had, what the index reflects"
+            return None, "the lake no longer has, or never had, the snapshot that the index reflects"
         return position, ""
 
     def _build(self, at: Position, report: Callable[[int], None]) -> int:
@@ -206,7 +206,7 @@ class LogIndex:
         return len(events), before + len(events) - index.searcher().num_docs
 
     def _note(self, position: Position) -> None:
-        """Let the lake give up what came before."""
+        """Move the streams' position forward, so that the lake can expire older snapshots."""
         names = ", ".join(f"'{name}'" for name in STREAMS)
         known = self._lake.query(f"SELECT DISTINCT position FROM streams WHERE name IN ({names})")[
             "position"
@@ -216,7 +216,7 @@ class LogIndex:
             self._lake.transact(lambda tx: tx.execute(sql, [position.snapshot]))
 
     def _clean(self) -> None:
-        """Remove what another build has left, of which no reader can begin to read."""
+        """Remove the folders of earlier builds, which no new reader opens."""
         current = os.readlink(self._current)
         for path in self._folder.iterdir():
             if path.is_dir() and not path.is_symlink() and path.name != current:
@@ -224,7 +224,7 @@ class LogIndex:
 
 
 class Reader:
-    """The index at one moment; what is written after does not show."""
+    """The index at one moment, without later writes."""
 
     def __init__(self, index: tantivy.Index) -> None:
         self._schema = index.schema
@@ -240,7 +240,7 @@ class Reader:
 
     @property
     def documents(self) -> int:
-        """How many events it has."""
+        """The number of events."""
         return self._searcher.num_docs - 1
 
     def newest(
@@ -250,7 +250,7 @@ class Reader:
         limit: int,
         signatures: Iterable[Signature] | None = None,
     ) -> list[Event]:
-        """Events that pass the filters, the newest first; of certain signatures, of customers in certain segments."""
+        """Events that pass the filters, newest first; None for `segments` or `signatures` means all."""
         query = self._filtered(filters, segments)
         if signatures is not None:
             wanted = [one.term for one in signatures]
@@ -261,14 +261,14 @@ class Reader:
         return [Event.from_json(self._stored(address)) for _, address in found.hits]
 
     def saying(self, asked: Iterable[str], filters: Filters, segments: Iterable[str] | None, limit: int) -> list[Event]:
-        """Events that pass the filters and whose own words have some of those asked for, by BM25."""
+        """Events that pass the filters and say at least one of the words `asked`, ranked by BM25."""
         said = tantivy.Query.boolean_query([(Should, self._term("said", word)) for word in asked])
         query = [(Must, said), *self._filtered(filters, segments)]
         found = self._searcher.search(tantivy.Query.boolean_query(query), limit=limit, count=False)
         return [Event.from_json(self._stored(address)) for _, address in found.hits]
 
     def events_of(self, customers: Iterable[str]) -> list[Event]:
-        """All events of some customers."""
+        """All events of these customers."""
         query = tantivy.Query.term_set_query(self._schema, "customer_id", list(customers))
         found = self._searcher.search(query, limit=max(self.documents, 1), count=False)
         return [Event.from_json(self._stored(address)) for _, address in found.hits]
@@ -344,7 +344,7 @@ def _document(event: Event) -> tantivy.Document:
 
 
 def _commit(writer: tantivy.IndexWriter, position: Position) -> None:
-    """Make what was written visible, together with the position that it reflects."""
+    """Commit the written documents together with the position that they reflect."""
     document = tantivy.Document()
     document.add_text("kind", _POSITION)
     stored = {"snapshot": position.snapshot, "taken_at": position.taken_at.isoformat()}

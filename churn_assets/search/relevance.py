@@ -1,12 +1,12 @@
-"""How well the catalogue's entries, and what an event says itself, answer a question.
+"""How well the catalogue's entries and an event's own words answer a question.
 
-The score is the share of the question's words that a text has, each word weighted by how rare it is among the entries
-(the inverse document frequency of BM25, with k1 = 0: how often a text repeats a word, and how long it is, says nothing
-here). So it lies within 0 and 1, and an event's own words can be compared with the catalogue's.
+The score is the share of the question's words that a text contains, each word weighted by its rarity among the entries (the
+inverse document frequency of BM25 with k1 = 0, as repetitions and the length of a text say nothing here). So it lies between
+0 and 1, and scores of an event's own words are comparable with those of the catalogue.
 
-Where a language model is installed, the score is seven parts of that and three of the cosine of question and entry: a convex
-combination, which keeps how good a match is, where fusing ranks forgets it (Bruch, Gai, Ingber: An Analysis of Fusion
-Functions for Hybrid Retrieval, ACM TOIS 42, 2023).
+If an embedding model is installed, the score is 0.7 times that plus 0.3 times the cosine of question and entry. A convex
+combination keeps the quality of a match, which the fusion of ranks loses (Bruch, Gai, Ingber: An Analysis of Fusion Functions
+for Hybrid Retrieval, ACM TOIS 42, 2023).
 """
 
 import math
@@ -20,14 +20,14 @@ from churn_assets.search.catalogue import case_title, load_case_categories, load
 from churn_assets.search.vectors import Vectors
 from churn_assets.search.words import MAX_TEXT, MAX_WORDS, clean, words
 
-MEANING = 0.3  # what the cosine counts for, where there is a model
-# What a word is worth by where it stands.
+MEANING = 0.3  # weight of the cosine, if a model is installed
+# The weight of a word by its place.
 TITLE, DESCRIPTION, CIRCUMSTANCE, SAID = 1.0, 0.6, 0.5, 0.9
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What the catalogue says of one error code or of one category of cases."""
+    """The catalogue's entry for one error code or one category of cases."""
 
     title: str
     description: str
@@ -35,13 +35,13 @@ class Entry:
 
     @cached_property
     def weights(self) -> dict[str, float]:
-        """What each of its words is worth."""
+        """The weight of each of its words."""
         weak = dict.fromkeys(words(self.description), DESCRIPTION)
         return {**weak, **dict.fromkeys([*words(self.title), *words(self.words)], TITLE)}
 
 
 class Catalogue:
-    """The entries by kind ('error', 'case') and code; with `kept`, the file of their vectors, meanings are compared too."""
+    """The entries by kind ('error', 'case') and code. With `kept`, the file of their vectors, meanings are compared too."""
 
     def __init__(self, entries: Mapping[tuple[str, str], Entry], kept: Path | None = None) -> None:
         self.entries = dict(entries)
@@ -53,7 +53,7 @@ class Catalogue:
                 self._having[word] = self._having.get(word, 0) + 1
 
     def entry(self, kind: str, code: str) -> Entry:
-        """What is known of a code or category; of one that is not in the catalogue, its own name."""
+        """The entry for a code or category; an unknown one gets an entry with its own name."""
         if found := self.entries.get((kind, code)):
             return found
         if kind == "case":
@@ -66,7 +66,7 @@ class Catalogue:
         return math.log(1 + (len(self.entries) - having + 0.5) / (having + 0.5))
 
     def closeness(self, text: str) -> dict[tuple[str, str], float] | None:
-        """How close the meaning of a text is to each entry's, within 0 and 1; None where only words are compared."""
+        """The similarity (0 to 1) of a text's meaning to each entry; None if only words are compared."""
         if self._kept is None:
             return None
         cosines = self._meanings(self._kept) @ vectors.vectors([text])[0]
@@ -80,7 +80,7 @@ class Catalogue:
 
 
 class Question:
-    """What is asked: weighted words and, with a model, a meaning."""
+    """A question: weighted words and, with a model, a meaning."""
 
     def __init__(self, text: str, catalogue: Catalogue) -> None:
         rarity = {word: catalogue.rarity(word) for word in list(dict.fromkeys(words(text)))[:MAX_WORDS]}
@@ -89,7 +89,7 @@ class Question:
         self._closeness = catalogue.closeness(clean(text[:MAX_TEXT])) if rarity else None
 
     def answered_by(self, kind: str, code: str, *weights: Mapping[str, float]) -> float:
-        """How well an event of this code or category, whose texts have these weights of words, answers: within 0 and 1."""
+        """The score (0 to 1) of an event with this code or category, whose texts have these weights by word."""
         by_words = sum(share * max(text.get(word, 0.0) for text in weights) for word, share in self.shares.items())
         if self._closeness is None:
             return by_words
@@ -97,12 +97,12 @@ class Question:
 
 
 def weighted(text: str, weight: float) -> dict[str, float]:
-    """The words of a text, all worth the same."""
+    """The words of a text, all with the same weight."""
     return dict.fromkeys(words(text), weight)
 
 
 def load_catalogue(folder: Path) -> Catalogue:
-    """The catalogue of the project; where a language model is installed, its vectors are kept in `folder`."""
+    """The project's catalogue; if an embedding model is installed, its vectors are cached in `folder`."""
     return Catalogue(
         {
             **{

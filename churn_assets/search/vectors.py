@@ -1,8 +1,8 @@
-"""The meaning of short texts as vectors, by all-MiniLM-L6-v2, where the extra `embeddings` is installed.
+"""The meaning of short texts as vectors, by all-MiniLM-L6-v2, if the extra `embeddings` is installed.
 
-Here belongs the model: its files come with a package and nothing is downloaded. It is a BERT of six layers (arXiv:1810.04805,
-arXiv:2002.10957), which numpy runs in milliseconds for a sentence; so the extra needs neither torch nor transformers.
-What is made of the vectors is `relevance`'s affair.
+Here belongs the model. Its files come with a package, so nothing is downloaded. It is a BERT with six layers
+(arXiv:1810.04805, arXiv:2002.10957), which numpy runs in milliseconds per sentence; so the extra needs neither torch nor
+transformers. `relevance` uses the vectors.
 """
 
 import hashlib
@@ -27,23 +27,23 @@ _MAX_TOKENS = 128
 
 
 def is_installed() -> bool:
-    """Whether there is a model."""
+    """Whether the model and its libraries are installed."""
     return all(find_spec(name) for name in (_PACKAGE, "safetensors", "tokenizers"))
 
 
 def vectors(texts: Sequence[str]) -> Vectors:
-    """One vector of length 1 for each text; the product of two of them is the cosine of their angle."""
+    """One vector of length 1 for each text; the dot product of two is their cosine similarity."""
     from threadpoolctl import threadpool_limits  # noqa: PLC0415
 
-    # The matrices are small: several threads take ten times the processor's time, and longer where it is busy.
+    # The matrices are small: several threads use ten times the CPU time, and are slower on a busy machine.
     with threadpool_limits(1):
         return np.stack([_vector(text) for text in texts])
 
 
 def kept_vectors(texts: Sequence[str], file: Path) -> Vectors:
-    """The vectors of texts that seldom change, from a file where they were kept the last time; else it is written."""
+    """The vectors of texts that seldom change, cached in `file`."""
     digest = hashlib.sha256(json.dumps([_PACKAGE, *texts]).encode()).hexdigest()
-    # Where it is damaged, or there is none, it is made again.
+    # A missing or damaged file is written again.
     with suppress(OSError, ValueError, KeyError, BadZipFile), np.load(file) as kept:
         if str(kept["digest"]) == digest:
             return kept["vectors"]

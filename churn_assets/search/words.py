@@ -1,6 +1,6 @@
-"""From a text to the words that are compared: one way for questions, the catalogue and what events say.
+"""Split texts into the words that a search compares: the same for questions, the catalogue and the texts of events.
 
-Here belong splitting, stop words and stemming. What a word is worth is `relevance`'s affair.
+Here belong splitting, stop words and stemming. `relevance` weights the words.
 """
 
 import re
@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import tantivy
 
-MAX_TEXT = 1000  # characters of a text that are read
-MAX_WORDS = 32  # different words of a question that count
+MAX_TEXT = 1000  # characters; the rest of a text is ignored
+MAX_WORDS = 32  # distinct words of a question; the rest are ignored
 _LONGEST_WORD = 40  # characters
 _APOSTROPHE = re.compile("['’]")
-# What questions have in common and what says nothing about an error, beside tantivy's own list for English.
+# Words that are common in questions and say nothing about an error, in addition to tantivy's English list.
 _STOP_WORDS = Path(__file__).with_name("stop_words.txt")
 
 
 @cache
 def _analyzer() -> "tantivy.TextAnalyzer":
-    import tantivy  # noqa: PLC0415  # in Snowflake, where this module is imported too, there is none
+    import tantivy  # noqa: PLC0415  # this module is also imported in Snowflake, which has no tantivy
 
     filters = tantivy.Filter
     return (
@@ -37,10 +37,10 @@ def _analyzer() -> "tantivy.TextAnalyzer":
 
 
 def words(text: str) -> list[str]:
-    """The words of the first characters of a text, in order: without accents, capitals, endings and stop words."""
+    """The words in the first `MAX_TEXT` characters of a text, in order: lower case, stemmed, no accents or stop words."""
     return _analyzer().analyze(_APOSTROPHE.sub("", clean(text[:MAX_TEXT])))
 
 
 def clean(text: str) -> str:
-    """The text without what UTF-8 cannot write: halves of surrogate pairs, as arguments that are no UTF-8 have them."""
+    """Replace lone surrogates, which UTF-8 cannot encode. They come from arguments that are not valid UTF-8."""
     return text.encode("utf-8", "replace").decode("utf-8")

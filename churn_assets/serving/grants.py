@@ -1,4 +1,4 @@
-"""Which segments a role sees in the serving views: the table `segment_grants`. Here belongs its change, not what it means."""
+"""Changes to `segment_grants`, the table of the segments that each role sees. Its meaning is in `views`."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from churn_assets.warehouse.protocol import Transaction, Warehouse
 
 
 def grant_segments(warehouse: Warehouse, role: str, segments: Sequence[str]) -> None:
-    """Let a role see these segments and no others; '*' stands for all, and none for nothing."""
+    """Let a role see only these segments; '*' stands for all, and an empty list for none."""
     if role == ENGINEER_ROLE:
         raise UnknownRoleError(f"{role} sees every segment, whatever is granted")
 

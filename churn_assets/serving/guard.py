@@ -1,9 +1,9 @@
-"""What of a query over some tables may run, whoever wrote it: a person, or a language model that somebody talked into it.
+"""Decide which SQL may run, whether a person wrote it or a language model that somebody has manipulated.
 
-Here belong the rules and the words in which they refuse. Everything that is not on a list here is refused: a part of SQL that
-the parser comes to know tomorrow is refused until somebody has thought about it. What runs is written anew from what was
-checked, so nothing reaches the warehouse that the parser did not see: comments, for one. That it runs on a connection that
-only reads, and not for long, is the affair of whoever runs it.
+Here belong the rules and the messages of refusals. Everything that is not on an allow-list here is refused; SQL syntax that
+the parser learns in a later version is refused until somebody adds it. The query that runs is generated from the checked
+tree, so nothing reaches the warehouse that the parser did not see, such as comments. The caller must run it on a read-only
+connection and with a time limit.
 """
 
 import re
@@ -23,11 +23,11 @@ Dialect: TypeAlias = Literal["duckdb", "snowflake"]
 
 ROW_LIMIT = 1000
 TIMEOUT_SECONDS = 10.0
-# The parser is recursive and compiled: what is nested too deeply would end the process, so tokens are counted before.
+# The parser is recursive and compiled: deep nesting would crash the process, so tokens are counted first.
 _MAX_CHARACTERS, _MAX_TOKENS, _MAX_BRACKETS = 5000, 800, 12
 _MAX_QUERIES, _MAX_JOINS = 12, 4
 
-# What a query is made of, with the parts of it that may be filled.
+# The clauses that are allowed, each with the arguments that may be set.
 _CLAUSES: dict[type[exp.Expr], frozenset[str]] = {
     exp.Select: frozenset(
         ("expressions", "from_", "joins", "where", "group", "having", "order", "limit", "offset", "distinct", "with_")
@@ -79,7 +79,7 @@ _OPERATORS = frozenset(
         exp.Neg, exp.Case, exp.If,
     )
 )  # fmt: skip
-# None of them makes a long text of a short one, reads a setting, a file or the clock of another zone, or gives rows.
+# None of them turns a short text into a long one, returns rows, or reads a setting, a file or the time of another zone.
 _FUNCTIONS = frozenset(
     (
         exp.Count, exp.CountIf, exp.Sum, exp.Avg, exp.Min, exp.Max, exp.Median, exp.Stddev, exp.Variance,
@@ -91,7 +91,7 @@ _FUNCTIONS = frozenset(
         exp.DateAdd, exp.Year, exp.Quarter, exp.Month, exp.Week, exp.Day, exp.DayOfWeek, exp.Hour,
     )
 )  # fmt: skip
-# The only zone that may be asked for: as Snowflake has it, which the lake's verified queries share, and as the lake has it.
+# The only time zone that is allowed, in Snowflake's form, which the lake's verified queries share, and in the lake's.
 _UTC_NOW = (
     sqlglot.parse_one("CONVERT_TIMEZONE('UTC', CURRENT_TIMESTAMP)", dialect="duckdb"),
     sqlglot.parse_one("CURRENT_TIMESTAMP AT TIME ZONE 'UTC'", dialect="duckdb"),
@@ -115,7 +115,7 @@ _KINDS_OF_JOIN = {("", ""), ("", "INNER"), ("LEFT", ""), ("RIGHT", ""), ("FULL",
 
 
 class RefusedSqlError(ChurnError):
-    """The query may not run; the message is one sentence that says why."""
+    """The query may not run; the message gives the reason in one sentence."""
 
 
 def checked(
@@ -125,9 +125,9 @@ def checked(
     dialect: Dialect = "duckdb",
     stands_for: Mapping[str, str] | None = None,
 ) -> str:
-    """The query as it was understood, over the tables that it may read, with at most `row_limit` rows; or `RefusedSqlError`.
+    """The query, generated anew from its checked tree, with at most `row_limit` rows; `RefusedSqlError` if it may not run.
 
-    `stands_for` says which of the tables is meant by a whole name, as database.schema.table in capital letters.
+    It may read `tables` only. `stands_for` maps full names (DATABASE.SCHEMA.TABLE, in capitals) to names in `tables`.
     """
     tree = _parsed(sql, dialect)
     _name_tables(tree, tables, stands_for or {})
@@ -140,7 +140,7 @@ def checked(
     _check_joins(tree)
     _check_columns(tree, tables, dialect)
     understood = _limited(tree, row_limit).sql(dialect=dialect, comments=False)
-    # The parser takes more than SQL, such as a SELECT of nothing; then what was checked and what is written may differ.
+    # The parser accepts more than SQL, such as a SELECT of nothing; then the generated SQL may differ from the checked tree.
     if _parsed(understood, dialect).sql(dialect=dialect, comments=False) != understood:
         raise RefusedSqlError("this is not SQL that can be understood")
     return understood
@@ -154,7 +154,7 @@ def _parsed(sql: str, dialect: Dialect) -> exp.Query:
     try:
         tokens = sqlglot.tokenize(sql, dialect=dialect)
     except SqlglotError as error:
-        raise RefusedSqlError("the SQL cannot be read: a text or a comment in it does not end") from error
+        raise RefusedSqlError("the SQL cannot be read: a string or a comment in it does not end") from error
     _check_tokens(tokens)
     try:
         parsed = sqlglot.parse(sql, dialect=dialect)
@@ -188,9 +188,9 @@ def _check_tokens(tokens: list[Token]) -> None:
 
 
 def _name_tables(tree: exp.Query, tables: Tables, stands_for: Mapping[str, str]) -> None:
-    """Give tables that are named in whole the names by which they may be read; the columns' prefixes go on meaning them."""
+    """Replace full table names by the names in `tables`, with aliases so that the columns' prefixes stay valid."""
     for table in tree.find_all(exp.Table):
-        # To Snowflake, a name in quotes could be another table's than the one that is checked.
+        # To Snowflake, a quoted name could mean a different table than the one that is checked.
         if isinstance(table.this, exp.Identifier) and table.name.lower() in tables:
             table.this.set("quoted", False)
         if name := stands_for.get(".".join(part.name.upper() for part in table.parts)):
@@ -218,13 +218,13 @@ def _check_node(node: exp.Expr, dialect: Dialect) -> None:
     filled = {part for part, value in node.args.items() if value not in (None, False, [], "")}
     if kind in _CLAUSES and (more := filled - _CLAUSES[kind]):
         raise RefusedSqlError(f"{_words(kind)} with {_quoted(min(more).strip('_').upper())} is not allowed")
-    # What is on no list says so itself, when its turn comes.
+    # A node type that is on no list gets its own message later in the walk.
     if isinstance(node, exp.From | exp.Join) and type(node.this) in _ALLOWED - {exp.Table, exp.Subquery}:
         raise RefusedSqlError("a SELECT in FROM needs brackets around it")
     if isinstance(node, exp.Select) and not node.expressions:
         raise RefusedSqlError("a SELECT in it asks for no column")
     if isinstance(node, exp.Var) and node.name.upper() not in _UNITS:
-        raise RefusedSqlError(f"{_quoted(node.name)} is not a part of a date that is allowed")
+        raise RefusedSqlError(f"{_quoted(node.name)} is not on the list of allowed date parts")
     if isinstance(node, exp.DataType) and node.this not in _TYPES:
         raise RefusedSqlError(f"the type {_quoted(node.sql(dialect=dialect))} is not on the list of allowed types")
     if isinstance(node, exp.Limit | exp.Offset) and not _is_count(node.expression):
@@ -239,7 +239,7 @@ def _is_count(node: exp.Expr) -> bool:
 
 def _check_tables(tree: exp.Query, logical: set[str]) -> None:
     known = set(logical)
-    # A name that a later or an inner WITH defines is, before or outside of it, a table of the warehouse.
+    # Before or outside of the WITH that defines it, a name would mean a table of the warehouse.
     for cte in tree.ctes:
         _check_names(cte.this, known, logical)
         name = cte.alias.lower()

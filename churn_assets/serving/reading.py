@@ -1,7 +1,7 @@
-"""The serving views as one role sees them: the only way in which the dashboard, questions and searches read the warehouse.
+"""The serving views as one role sees them. The dashboard, questions and searches read the warehouse only through them.
 
-Here belong the two ways of asking: the project's own SQL, and SQL that a person or a language model wrote. Which views there
-are is `serving_views`, what may run is `guard`.
+Here belong the two kinds of queries: the project's own SQL, and SQL that a person or a language model wrote. `views` defines
+the views, `guard` decides what may run.
 """
 
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ from churn_assets.warehouse.protocol import Queries, Warehouse, WarehouseError
 
 
 class UnknownRoleError(ChurnError):
-    """There is no such role; the message names those that there are."""
+    """There is no such role; the message lists the roles."""
 
 
 @dataclass(frozen=True)
 class Freshness:
-    """How old the oldest change is that a table does not show, and how old it may become; in seconds."""
+    """A table's lag, which is the age of the oldest change that it does not show yet, and its target; in seconds."""
 
     name: str
     lag_seconds: float
@@ -38,42 +38,42 @@ class Serving(Protocol):
 
     @property
     def role(self) -> str:
-        """Whose eyes these are."""
+        """The role whose view this is."""
         ...
 
     @property
     def dialect(self) -> guard.Dialect:
-        """Whose SQL it takes."""
+        """The SQL dialect of its queries."""
         ...
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
-        """The result of a SELECT of the project's own over serving views."""
+        """The result of one of the project's own SELECTs over serving views."""
         ...
 
     def query_from_outside(self, sql: str) -> pa.Table:
-        """The result of somebody's SQL over serving views; `ChurnError` where it would do anything else."""
+        """The result of untrusted SQL over serving views; `ChurnError` if it does anything else."""
         ...
 
     def roles(self) -> list[str]:
-        """Every role that may be chosen in this one's place, itself among them."""
+        """Every role that may be chosen instead of this one, including this one."""
         ...
 
     def freshness(self) -> list[Freshness]:
-        """How far each table that is derived from others is behind them."""
+        """How far each derived table lags behind its sources."""
         ...
 
     def version(self) -> str:
-        """Changes whenever a query may have another result than before, so that results can be kept until then."""
+        """A key for caching results: it changes whenever the result of a query may have changed."""
         ...
 
     def score_history(self, customer_id: str) -> pa.Table:
-        """How a customer's score came about, as far as time travel reaches: computed_at (UTC), risk_score, risk_class and
-        reason_codes, oldest first. Nothing of a customer whom the role does not see.
+        """A customer's scores as far back as time travel reaches, oldest first: computed_at (UTC), risk_score, risk_class and
+        reason_codes. Empty for a customer whom the role does not see.
         """
         ...
 
 
-# From when to when the lake knows the predictions; they may have been made after its first snapshot.
+# The first and last snapshot that contain the predictions; the table may be younger than the lake's first snapshot.
 _SNAPSHOTS = """
 SELECT
     greatest(
@@ -85,7 +85,7 @@ SELECT
     ) AS first,
     (SELECT id FROM lake.current_snapshot()) AS last
 """
-# How one customer's score came about within the last day: a row for each time that the score was written anew.
+# One customer's scores within the last day: one row for each time that the score was rewritten.
 _HISTORY = """
 SELECT computed_at, risk_score, risk_class, reason_codes
 FROM lake.table_insertions('dyn_churn_predictions', {first}, {last}) WHERE customer_id = ?
@@ -105,7 +105,7 @@ _HISTORY_COLUMNS = pa.schema(
 
 
 class LakeServing:
-    """On the lake: views are written into each query, and SQL from outside is guarded. Implements `Serving`."""
+    """On the lake: the views are prepended to each query, and SQL from outside is guarded. Implements `Serving`."""
 
     dialect: guard.Dialect = "duckdb"
 
@@ -114,8 +114,8 @@ class LakeServing:
         self.role = role
         if role not in {ENGINEER_ROLE, ANALYST_ROLE} and role not in (known := roles(lake)):
             raise UnknownRoleError(
-                f"there is no role {role!r}; those that there are: {', '.join(known)}."
-                " A row in segment_grants (role_name, segment) makes another one"
+                f"there is no role {role!r}; the roles are {', '.join(known)}."
+                " A row in segment_grants (role_name, segment) adds a role"
             )
 
     def roles(self) -> list[str]:
@@ -130,7 +130,7 @@ class LakeServing:
 
     def query_from_outside(self, sql: str) -> pa.Table:
         columns = {view: self.query(f"SELECT * FROM {view} LIMIT 0").column_names for view in serving_views()}
-        # The types do not matter: the guard only traces columns to tables.
+        # The types do not matter, as the guard only traces columns to tables.
         tables = {view: dict.fromkeys(names, "VARCHAR") for view, names in columns.items()}
         return self.query(guard.checked(sql, tables, row_limit=None))
 
@@ -143,7 +143,7 @@ class LakeServing:
         return self._asked(_HISTORY.format(**snapshots), [customer_id if seen else ""] * 2)
 
     def _asked(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
-        import duckdb  # noqa: PLC0415  # in Snowflake, where this module is imported too, there is none
+        import duckdb  # noqa: PLC0415  # this module is also imported in Snowflake, which has no DuckDB
 
         try:
             return self._lake.query(sql, parameters)
@@ -161,10 +161,10 @@ class SnowflakeServing:
         self.role = role
 
     def roles(self) -> list[str]:
-        return [self.role]  # who may take on which is Snowflake's affair
+        return [self.role]  # Snowflake decides who may use which role
 
     def freshness(self) -> list[Freshness]:
-        # Of the dynamic tables an analyst sees no more than their rows, so the newest event that was stored stands for all.
+        # An analyst cannot see the refreshes of the dynamic tables, so the newest stored event stands for all tables.
         newest = self.query("SELECT MAX(event_timestamp) AS newest FROM customer_activity")["newest"][0].as_py()
         behind = (utc_now() - newest).total_seconds() if newest else 0.0
         return [Freshness("customer_activity", behind, parse_target_lag(FEATURES_TARGET_LAG))]
@@ -176,10 +176,10 @@ class SnowflakeServing:
         return self._session.query(sql)
 
     def version(self) -> str:
-        return f"{utc_now():%Y-%m-%d %H:%M}"  # to ask what has changed would cost as much as to ask again
+        return f"{utc_now():%Y-%m-%d %H:%M}"  # a query for changes would cost as much as the query itself
 
     def score_history(self, customer_id: str) -> pa.Table:
-        # By documentation. Hour by hour, until the first hour of which Snowflake knows nothing.
+        # Written from the documentation. Goes back hour by hour until Snowflake has no data.
         now, found = utc_now(), list[dict[str, Any]]()
         for hours in range(SNAPSHOT_RETENTION_HOURS):
             past = f"AT(OFFSET => -{3600 * hours}) " if hours else ""
@@ -195,6 +195,6 @@ class SnowflakeServing:
 
 
 def roles(lake: Queries) -> list[str]:
-    """Every role that sees anything of the lake's serving views, the engineer's first."""
+    """Every role that sees any row of the lake's serving views, the engineer's first."""
     granted = lake.query(f"SELECT DISTINCT role_name FROM {LAKE}segment_grants ORDER BY role_name")
     return list(dict.fromkeys((ENGINEER_ROLE, ANALYST_ROLE, *granted["role_name"].to_pylist())))

@@ -1,6 +1,6 @@
-"""The trend of risk: how many customers of each segment are at risk now, written down so that it can be compared later.
+"""The trend of risk: count the customers at risk in each segment, and keep the counts for later comparison.
 
-The predictions say how it is, and time travel reaches back a day only.
+The predictions show only the present, and time travel reaches back only a day.
 """
 
 from datetime import datetime
@@ -23,7 +23,7 @@ GROUP BY customers.segment
 
 
 def count_risk(warehouse: Warehouse, now: datetime) -> int:
-    """Write down how many customers of each segment are at risk at `now` (UTC); how many segments there are."""
+    """Record how many customers of each segment are at risk at `now` (UTC); return the number of segments."""
 
     def count(tx: Transaction) -> int:
         return tx.execute(_COUNT, [now])

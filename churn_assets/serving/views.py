@@ -1,9 +1,10 @@
-"""The serving views: what people see of customers, whatever they look with, and how much of it a role sees.
+"""The serving views: what people may see of customers in every tool, and how much of it each role sees.
 
-Here belongs how the files of `sql/snowflake`, which make secure views there, become queries of the lake with the same masks
-and the same rule for rows. What the views mean is said in their files.
+The files of `sql/snowflake` create secure views on Snowflake. Here they become queries over the lake, with the same masks and
+the same row rule. The files document what the views mean.
 
-On the lake this is an order among programs, no wall: who may read its files can read all that is in them.
+On the lake this is a convention of the project's programs, not a protection: anyone who can read the lake's files can read
+all of its data.
 """
 
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from churn_assets.warehouse.values import literal
 LAKE = "lake.main."
 _FOLDER = PROJECT_FILES / "sql" / "snowflake" / "after_dbt"
 _CREATES_VIEW = ["CREATE", "OR", "REPLACE", "SECURE", "VIEW"]
-# The masks of 060_policies.sql, as this engine says them; a test holds the two to the same results.
+# The masks of 060_policies.sql in DuckDB's SQL; a test compares the results of both.
 _MASKS = {
     "mask_name": r"regexp_replace({column}, '(\S)\S*', '\1.', 'g')",
     "mask_email": "regexp_replace({column}, '^.*@', '***@')",
@@ -31,17 +32,17 @@ _MASKS = {
 
 @cache
 def serving_views(role: str = ENGINEER_ROLE) -> dict[str, str]:
-    """The query over the lake that gives what a role sees of each serving view, by the view's name."""
+    """For each serving view, by name: the query over the lake that returns what a role sees of it."""
     return {view.name: _as_seen_by(role, view) for view in _views()}
 
 
 def with_serving_views(sql: str, role: str = ENGINEER_ROLE) -> str:
-    """A query over serving views as one that the lake answers, for a role."""
+    """Translate a query over serving views into one over the lake, for a role."""
     return with_tables(sql, serving_views(role))
 
 
 def with_tables(sql: str, tables: dict[str, str]) -> str:
-    """A query with tables that it may name, each given as a query; its own WITH may read them."""
+    """Prepend tables, each given as a query, to a query as a WITH; the query's own WITH may read them."""
     added = ", ".join(f"{name} AS ({query})" for name, query in tables.items())
     sql = sql.strip().rstrip(";")
     begins, _, rest = sql.partition(" ")
@@ -54,7 +55,7 @@ class _View:
 
     name: str
     masks: dict[str, str | None]  # by column: the masking policy, if it has one
-    segment: str  # the column by which the row access policy granted_segments chooses rows
+    segment: str  # the column by which the row access policy granted_segments filters rows
     query: str  # over the lake's tables
 
 
@@ -65,14 +66,14 @@ def _views() -> tuple[_View, ...]:
 
 
 def _view(text: str) -> _View | None:
-    """The secure view that a file makes; None where it makes something else."""
+    """The secure view that a file creates; None if it creates something else."""
     text = text.replace("{{ outcomes }}", outcomes_in_sql(LAKE)).replace("{{ database }}.{{ schema }}.", LAKE)
     text = text.replace("{{ database }}.{{ serving_schema }}.", "")
     tokens = sqlglot.tokenize(text, read="snowflake")
     if [token.text.upper() for token in tokens[: len(_CREATES_VIEW)]] != _CREATES_VIEW:
         return None
     end = next(token.end for token in tokens if token.token_type == TokenType.ALIAS) + 1
-    # The query is taken as it is written, not as sqlglot would write it.
+    # Keep the query as written, not as sqlglot would rewrite it.
     created = sqlglot.parse_one(f"{text[:end]} SELECT 1", read="snowflake")
     policies = {
         column.name: [constraint.this.name for constraint in column.find_all(exp.MaskingPolicyColumnConstraint)]

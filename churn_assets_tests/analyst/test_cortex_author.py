@@ -148,8 +148,8 @@ def test_a_question_that_it_does_not_answer_gets_its_words_and_suggestions():
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
-        ((200, "<html>", 0), "not its documented form"),
-        ((200, {"message": "x"}, 0), "not its documented form"),
+        ((200, "<html>", 0), "not in its documented form"),
+        ((200, {"message": "x"}, 0), "not in its documented form"),
         ((401, {}, 0), "SNOWFLAKE.CORTEX_USER TO ROLE MARKETING_ANALYST"),
         ((404, {}, 0), f"knows no {VIEW}"),
         ((429, {}, 0), "asks to wait"),

@@ -87,7 +87,7 @@ def test_the_check_fails_once_both_drive_and_no_email_is_requested_or_written(
     (event,) = graph.tick("driver_sensor").asset_events
     assert (event.asset_check_key, event.passed) == (DRIVER_CHECK, True)
     graph.instance.report_runless_asset_event(event)
-    assert skip_reason(graph.tick("driver_sensor")) == "as before"
+    assert skip_reason(graph.tick("driver_sensor")) == "nothing has changed"
     assert graph.tick("emails_sensor").run_requests
 
     monkeypatch.setattr(LakeWarehouse, "tasks", lambda _: TASKS)
@@ -123,7 +123,7 @@ def test_where_tasks_drive_dagster_looks_at_each_new_text_once_and_finds_what_do
 
     assert run.success
     assert [line["status"] for line in interventions(native.lake)] == ["READY"]
-    assert "none since the last look" in skip_reason(native.tick("emails_sensor", first.cursor))
+    assert "they wrote none since the last look" in skip_reason(native.tick("emails_sensor", first.cursor))
     written_by_a_task(native.lake, "C2", "Your churn risk is 0.93!")
     again = native.run("write_retention_emails", the_request(native.tick("emails_sensor", first.cursor)))
     (found,) = [check for check in again.get_asset_check_evaluations() if check.check_name == TEXT_CHECK]

@@ -106,7 +106,7 @@ def test_a_gap_that_may_be_skipped_is_passed_over_and_the_check_passes(graph_wit
     (check,) = [e for e in result.get_asset_check_evaluations() if e.check_name == "no_messages_are_missing"]
     assert check.passed
     assert check.metadata["skipped"].value == ["bank_transactions[0] 0 to 10"]
-    assert skip_reason(graph.tick("kafka_sensor")) == "nothing waits"
+    assert skip_reason(graph.tick("kafka_sensor")) == "no messages wait"
 
 
 def test_events_of_unknown_customers_are_kept_counted_and_whole_once_the_customer_arrives(

@@ -12,14 +12,14 @@ from churn_assets_tests.assets.conftest import Graph, skip_reason
 def test_no_email_leaves_by_itself_unless_it_is_set(graph_with_a_ready_email: Graph):
     graph = graph_with_a_ready_email
 
-    assert skip_reason(graph.tick("outbox_sensor")) == "nothing may leave now"
+    assert skip_reason(graph.tick("outbox_sensor")) == "no email may be approved or sent now"
 
     graph.set(approval="auto")
     assert graph.tick("outbox_sensor").run_requests
     assert graph.run("send_emails").success
     statuses = graph.lake.query("SELECT DISTINCT status FROM agent_intervention_log WHERE status <> 'CONTROL'")
     assert statuses["status"].to_pylist() == ["APPROVED"], "approved, but no mail server is set"
-    assert skip_reason(graph.tick("outbox_sensor")) == "nothing may leave now"
+    assert skip_reason(graph.tick("outbox_sensor")) == "no email may be approved or sent now"
 
 
 def test_nothing_leaves_while_a_text_does_not_pass(graph_with_a_ready_email: Graph):

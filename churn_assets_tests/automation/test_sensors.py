@@ -16,7 +16,7 @@ def test_sensor_by_sensor_waiting_events_become_an_email(graph: Graph, live_bank
     ingested = graph.run("ingest_events", requested)
     assert ingested.success
     assert {e.asset_key.path[-1] for e in ingested.get_asset_materialization_events() if e.asset_key} <= INGESTED
-    assert skip_reason(graph.tick("kafka_sensor")) == "nothing waits"
+    assert skip_reason(graph.tick("kafka_sensor")) == "no messages wait"
 
     graph.set(refresh="eager")
     assert graph.tick("refresh_sensor").run_requests
@@ -27,7 +27,7 @@ def test_sensor_by_sensor_waiting_events_become_an_email(graph: Graph, live_bank
     assert requested
     assert requested[0].partition_key == utc_now().date().isoformat()
     assert graph.run("write_retention_emails", requested[0]).success
-    assert skip_reason(graph.tick("emails_sensor")) == "nobody waits who may be written to today"
+    assert skip_reason(graph.tick("emails_sensor")) == "no queued customer may get an email today"
     assert graph.lake.query("SELECT 1 FROM agent_intervention_log WHERE status = 'READY'").num_rows > 0
 
 
@@ -40,7 +40,7 @@ def test_eager_events_come_to_the_queue_in_one_run(eager_graph: Graph, live_bank
     assert result.success
     materialized = {event.asset_key.path[-1] for event in result.get_asset_materialization_events() if event.asset_key}
     assert materialized >= {"dyn_churn_predictions", STREAM, ALERTS}
-    assert skip_reason(graph.tick("kafka_sensor")) == "nothing waits"
+    assert skip_reason(graph.tick("kafka_sensor")) == "no messages wait"
     assert skip_reason(graph.tick("refresh_sensor")) == "every dynamic table is within its target lag"
     assert graph.tick("emails_sensor").run_requests
 

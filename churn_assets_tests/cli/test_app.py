@@ -185,7 +185,7 @@ def test_ask_says_what_it_can_answer_where_it_cannot(churn: Churn, question: str
     as_json = churn("ask", "--json", question)
 
     assert (outcome.code, outcome.err) == (1, "churn: I cannot answer that\n")
-    assert outcome.out.startswith("none: it is none of the verified questions\nI can answer these:\n")
+    assert outcome.out.startswith("none: it is not one of the verified questions\nI can answer these:\n")
     assert len(outcome.out.splitlines()) == 2 + 5
     assert as_json.code == 1
     assert len(json.loads(as_json.out)["nearest"]) == 5
@@ -501,7 +501,7 @@ def test_doctor_finds_nothing_wrong_with_a_deployed_home_and_a_broker(churn: Chu
 
     assert (outcome.code, outcome.err) == (0, "")
     assert "partitions, 0 messages wait" in outcome.out
-    assert "none serves yet; the class is made by the heuristic" in outcome.out
+    assert "none serves yet; the risk class comes from the heuristic" in outcome.out
     assert "written by template" in outcome.out
     assert "not sent (CHURN_SMTP_URL is not set)" in outcome.out
 
@@ -513,8 +513,8 @@ def test_doctor_notices_that_the_deployed_class_is_made_by_another_score(
     before = churn("doctor").out
     churn("deploy")
 
-    assert "take the class from the heuristic; run `churn deploy`" in " ".join(before.split())
-    assert "the class is made by the model" in churn("doctor").out
+    assert "take the risk class from the heuristic; run `churn deploy`" in " ".join(before.split())
+    assert "the risk class comes from the model" in churn("doctor").out
 
 
 def test_a_dry_run_without_an_account_shows_snowflakes_statements_in_order_under_ones_own_names_and_makes_nothing(
@@ -623,7 +623,7 @@ def test_search_builds_the_index_and_finds_what_is_meant(churn: Churn, lake: Lak
     as_json = json.loads(churn("search", "people who could not log in", "--since", "2026-03-01", "--json").out)
 
     assert "One-time code refused" in found
-    assert "1 found, in an index of 1 errors and cases, up to date (built just now in " in found
+    assert "1 found, in an index of 1 errors and cases, up to date (just built in " in found
     assert [(hit["event_id"], hit["happened_at"]) for hit in as_json] == [("L1", "2026-03-01 12:00:00")]
     assert "0 found" in churn("search", "log in", "--until", "2026-03-01").out
 

@@ -101,7 +101,7 @@ def test_another_role_sees_initials(page: Page, home: Settings):
 
 def test_a_person_reads_and_approves_an_email(page: Page, home: Settings):
     go_to(page, "Interventions")
-    expect(page.get_by_role("heading", name="Emails that wait for a decision")).to_be_visible()
+    expect(page.get_by_role("heading", name="Emails waiting for a decision")).to_be_visible()
     page.get_by_test_id("stDataFrame").first.wait_for()
     page.wait_for_timeout(1000)  # the table is drawn after it is there
 
@@ -119,8 +119,8 @@ def test_a_person_asks_for_figures_and_sees_the_sql(page: Page):
     page.get_by_label("Question").fill("How many clients are in every risk category?")
     page.get_by_role("button", name="Ask").click()
 
-    expect(page.get_by_text("Went to the figures")).to_be_visible()
-    expect(page.get_by_text("Taken for: How many customers are in each class of risk?")).to_be_visible()
+    expect(page.get_by_text("From the figures")).to_be_visible()
+    expect(page.get_by_text("Understood as: How many customers are in each class of risk?")).to_be_visible()
     expect(page.get_by_text("GROUP BY risk_class").first).to_be_visible()
 
 
@@ -128,7 +128,7 @@ def test_a_person_searches_in_words(page: Page):
     go_to(page, "Ask")
     page.get_by_text("People who could not log in").click()
 
-    expect(page.get_by_text("Went to the search")).to_be_visible()
+    expect(page.get_by_text("From the search")).to_be_visible()
     expect(page.get_by_test_id("stDataFrame")).to_be_visible()
 
 
@@ -146,7 +146,7 @@ def test_what_cannot_be_answered_is_refused_with_what_can(page: Page, question: 
     page.get_by_label("Question").fill(question)
     page.get_by_role("button", name="Ask").click()
 
-    expect(page.get_by_text("Went to nowhere")).to_be_visible()
+    expect(page.get_by_text("Not answered")).to_be_visible()
     expect(page.get_by_text("I can answer these")).to_be_visible()
 
 

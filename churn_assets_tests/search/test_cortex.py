@@ -134,7 +134,7 @@ def test_without_words_the_newest_are_read_from_the_ledgers():
 
 @pytest.mark.parametrize("said", [None, "", "oops", "[]", '{"results": [{"event_id": "L1"}]}'])
 def test_an_answer_that_cannot_be_read_is_an_error_with_what_it_was(said: Any):
-    with pytest.raises(WarehouseError, match=r"CHURN\.SERVING\.churn_logs_search answered what cannot be read"):
+    with pytest.raises(WarehouseError, match=r"CHURN\.SERVING\.churn_logs_search gave an unreadable answer"):
         search(ScriptedWarehouse(said)).search("log in", Filters())
 
 

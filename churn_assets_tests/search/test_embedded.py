@@ -202,7 +202,7 @@ class TestAnalyst:
 
 
 def test_a_role_that_nobody_knows_is_refused_with_those_that_there_are(two_customers: Ledgers, settings: Settings):
-    with pytest.raises(UnknownRoleError, match="no role 'GUEST'; those that there are: DATA_ENGINEER, MARKETING"):
+    with pytest.raises(UnknownRoleError, match="no role 'GUEST'; the roles are DATA_ENGINEER, MARKETING"):
         open_search(settings, "GUEST").search("", Filters())
 
 

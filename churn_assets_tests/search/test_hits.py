@@ -20,7 +20,7 @@ def test_filters_are_read_from_name_and_value():
         (["=C1"], None, None, "no filter ''"),
         (["customer_id"], None, None, "needs a value: --filter customer_id="),
         (["customer_id="], None, None, "needs a value"),
-        (["device=IOS", "device=WEB"], None, None, "stands twice"),
+        (["device=IOS", "device=WEB"], None, None, "is given twice"),
         (["kind=email"], None, None, "no kind 'email'; kinds are error, case"),
         ([], NOON, NOON, "--since must be earlier than --until"),
     ],

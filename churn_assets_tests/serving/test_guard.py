@@ -134,7 +134,7 @@ REFUSED = [
     ("SELECT unnest([1, 2]) FROM customers", "not allowed|function"),
     ("SELECT random() FROM customers", "function “rand”"),
     ("SELECT CAST(segment AS JSON) FROM customers", "type “JSON”"),
-    ("SELECT extract(epoch FROM created_at) FROM interventions", "not a part of a date"),
+    ("SELECT extract(epoch FROM created_at) FROM interventions", "not on the list of allowed date parts"),
     # parts of SQL that are on no list
     ("SELECT segment || segment FROM customers", "PIPE"),
     ("SELECT segment FROM customers WHERE segment = ?", "PLACEHOLDER"),

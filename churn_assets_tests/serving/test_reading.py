@@ -112,7 +112,7 @@ def test_a_role_of_its_own_is_made_by_a_grant_and_a_misspelt_one_is_named(three_
 
     assert [row["full_name"] for row in seen(three_customers, "BRANCH_NORTH")] == ["A. v. D."]
     assert LakeServing(three_customers, ENGINEER_ROLE).roles() == [ENGINEER_ROLE, ANALYST_ROLE, "BRANCH_NORTH"]
-    with pytest.raises(UnknownRoleError, match="'MARKETING'; those that there are: DATA_ENGINEER"):
+    with pytest.raises(UnknownRoleError, match="'MARKETING'; the roles are DATA_ENGINEER"):
         LakeServing(three_customers, "MARKETING")
 
 

@@ -18,6 +18,8 @@ there = {"churn_assets", *sys.stdlib_module_names, *json.loads(sys.argv[1])}
 imported = set()
 
 class Missing:
+    find_distributions = PathFinder.find_distributions  # a model's card says with which versions it was made
+
     @staticmethod
     def find_spec(name, path=None, target=None):
         imported.add(name.partition(".")[0])

@@ -29,7 +29,7 @@ from packaging.markers import Marker
 from snowflake.snowpark import Row, Session  # type: ignore[import]  # pyright takes this folder for the package
 from sqlfluff.core import Linter
 
-from churn_assets.model import artefact, registry, serving, snowflake_scoring, snowflake_training
+from churn_assets.model import artefact, metrics, registry, serving, snowflake_scoring, snowflake_training
 from churn_assets.model.artefact import ArtefactError
 from churn_assets.model.reasons import reasons
 from churn_assets.model.scoring import Model, score
@@ -102,6 +102,12 @@ def session() -> Iterator[Session]:
 
 
 @pytest.fixture
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intervals in a tenth of the time, where they do not matter."""
+    monkeypatch.setattr(metrics, "RESAMPLES", 20)
+
+
+@pytest.fixture
 def frame(account: Account) -> pd.DataFrame:
     """Rows as Snowflake gives them to PREDICT_CHURN: columns have numbers, the first one is the digest."""
     rows = account.rows.sample(500, random_state=1)
@@ -134,7 +140,7 @@ def test_the_procedure_stages_a_model_and_registers_it_as_the_challenger_with_th
 
 
 def test_once_a_model_serves_the_next_training_compares_with_it_read_from_the_stage(
-    account: Account, quick_training: None
+    account: Account, few_resamples: None
 ):
     registry.promote(account.tables, 1, NOW, "me", "it is good")
 
@@ -147,7 +153,7 @@ def test_once_a_model_serves_the_next_training_compares_with_it_read_from_the_st
     assert (newest.version, newest.status) == (found["version"], "challenger")
 
 
-def test_a_champion_whose_file_is_lost_does_not_stop_the_training_of_the_next(account: Account, quick_training: None):
+def test_a_champion_whose_file_is_lost_does_not_stop_the_training_of_the_next(account: Account, few_resamples: None):
     account.tables.transact(lambda tx: tx.execute("DELETE FROM churn_champion"))
     account.tables.transact(
         lambda tx: tx.execute("INSERT INTO churn_champion VALUES (?, 1, ?)", [registry.SERVES, UNKNOWN])

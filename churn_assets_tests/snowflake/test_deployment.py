@@ -256,7 +256,7 @@ def test_a_stream_whose_table_was_created_anew_is_created_again_and_those_at_ris
 
     assert account.count("CREATE OR REPLACE STREAM stream_high_risk_customers") == 1
     assert account.count("CREATE OR REPLACE STREAM") == 1
-    assert "  stream_high_risk_customers could not be read any more and was created again" in said
+    assert "  stream_high_risk_customers could not be read any more and was recreated" in said
     queued = [sql for sql in account.ran if sql.startswith("INSERT INTO retention_queue")]
     assert len(queued) == 1
     assert "FROM dyn_churn_predictions" in queued[0]
@@ -309,7 +309,7 @@ def test_a_dynamic_table_whose_query_has_changed_is_created_anew_and_its_stream_
     said = deploy()
 
     assert account.declared[-1] == ([], ["dyn_churn_predictions"])
-    assert any("created anew, as the query has changed: dyn_churn_predictions" in line for line in said)
+    assert any("recreated because the query has changed: dyn_churn_predictions" in line for line in said)
     assert account.count("CREATE OR REPLACE STREAM stream_high_risk_customers") == 1
     deploy()
     assert account.declared[-1] == ([], [])
@@ -413,7 +413,7 @@ def test_only_a_phase_or_the_files_of_a_pattern_are_run(account: ScriptedAccount
     deploy("dyn_churn_predictions.sql")
     assert account.declared[-1] == (["dyn_churn_predictions"], [])
     assert all("administrator" not in line for line in deploy("account"))
-    with pytest.raises(DeploymentError, match=r"--only nowhere fits nothing; it may be account, schema"):
+    with pytest.raises(DeploymentError, match=r"--only nowhere matches nothing; give account, schema"):
         deploy("nowhere")
 
 
@@ -486,10 +486,10 @@ def test_the_estimate_says_what_keeps_the_warehouse_awake_and_what_it_assumes():
 
     assert "2 credits an hour while awake" in lines[0]
     assert "a refresh is assumed to take 10 s" in lines[0]
-    assert "live, each 60 s: 48.0 credits where something changes all day, so it never sleeps" in lines[1]
-    assert "slow, each 300 s: 11.2 credits where something changes all day, 288 times 70 s" in lines[2]
+    assert "live, each 60 s: 48.0 credits if rows change all day, so it never sleeps" in lines[1]
+    assert "slow, each 300 s: 11.2 credits if rows change all day, 288 times 70 s" in lines[2]
     assert not any("between" in line for line in lines)
-    assert any("sensors" in line and "12.0 credits where its daemon runs all day" in line for line in lines)
+    assert any("sensors" in line and "12.0 credits if the daemon runs all day" in line for line in lines)
     assert "tasks" in lines[-2]
     assert "500 x about" in lines[-1]
     assert "llama3.1-8b" in lines[-1]

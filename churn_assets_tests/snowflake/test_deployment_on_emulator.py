@@ -83,8 +83,8 @@ def test_a_changed_query_creates_its_dynamic_table_anew_and_then_its_stream(depl
 
     said = deploy(score_source="model")
 
-    assert any("created anew, as the query has changed: dyn_churn_predictions;" in line for line in said)
-    assert "  stream_high_risk_customers could not be read any more and was created again" in said
+    assert any("recreated because the query has changed: dyn_churn_predictions;" in line for line in said)
+    assert "  stream_high_risk_customers could not be read any more and was recreated" in said
     after = {row["name"]: row["created_on"] for row in rows("SHOW DYNAMIC TABLES IN SCHEMA CHURN.MAIN")}
     assert {name for name in after if after[name] != before[name]} == {"DYN_CHURN_PREDICTIONS"}
     assert rows("SELECT COUNT(*) AS changes FROM stream_high_risk_customers") == [{"changes": 0}]

@@ -236,7 +236,7 @@ def test_a_failed_refresh_is_said_with_its_reason(account: ScriptedAccount):
     found = problems(account)
 
     assert found == {
-        "dynamic table customer_day": "its last refresh failed: Numeric value 'x' is not recognized; mend that, then"
+        "dynamic table customer_day": "its last refresh failed: Numeric value 'x' is not recognized; fix that, then"
         " ALTER DYNAMIC TABLE customer_day REFRESH"
     }
 
@@ -247,11 +247,11 @@ def test_a_failed_refresh_is_said_with_its_reason(account: ScriptedAccount):
         (lambda account: account.streams["CHURN_METRICS_STREAM"].update(stale="true"), "churn_metrics_stream is stale"),
         (
             lambda account: account.tables["DYN_CHURN_PREDICTIONS"].update(created_on=account.now()),
-            "stream_high_risk_customers is stale, or its table was created anew; run `churn deploy",
+            "stream_high_risk_customers is stale, or its table was recreated; run `churn deploy",
         ),
         (lambda account: account.streams.pop("CHURN_METRICS_STREAM"), "churn_metrics_stream is not there"),
     ],
-    ids=["stale", "table created anew", "not there"],
+    ids=["stale", "table recreated", "not there"],
 )
 def test_a_stream_that_cannot_be_read_is_said(
     account: ScriptedAccount, break_it: Callable[[ScriptedAccount], object], words: str

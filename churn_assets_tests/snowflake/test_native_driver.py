@@ -32,10 +32,7 @@ from churn_assets.warehouse.snowflake_names import Names
 from churn_assets_tests.retention.bank import DAY, HIGH, LOW, risk_class
 from churn_assets_tests.snowflake.emulator.process import RunningEmulator
 
-pytestmark = [
-    pytest.mark.emulator,
-    pytest.mark.filterwarnings("ignore::churn_assets.warehouse.snowflake_connection.PasswordWarning"),
-]
+pytestmark = pytest.mark.emulator
 
 LIMIT = 6  # emails a day
 NAMES = replace(Names(), emails_per_day=LIMIT)
