@@ -18,7 +18,7 @@ _STORED_TYPES = {
 
 _COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
     "event_rejects": {
-        "epoch": ("VARCHAR", "The life of the topic that the message is of; 'file' for a row of a loaded file."),
+        "epoch": ("VARCHAR", "The life of the message's topic; 'file' for a row of a loaded file."),
         "kafka_topic": ("VARCHAR", "Topic of the message; the path of a loaded file."),
         "kafka_partition": ("INTEGER", "Partition of the message."),
         "kafka_offset": ("BIGINT", "Offset of the message; the row's number in a loaded file."),
@@ -26,11 +26,11 @@ _COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "reason": ("VARCHAR", "Why the message could not become a row."),
         "original": ("BLOB", "The message's bytes, as they came."),
         "rejected_at": ("TIMESTAMP", "When it was rejected (UTC)."),
-        "replayed_at": ("TIMESTAMP", "When its row was stored after all, as the contract had come to accept it (UTC)."),
+        "replayed_at": ("TIMESTAMP", "When a replay stored its row, because the contract now accepts it (UTC)."),
     },
     "retention_queue": {
-        "customer_id": ("VARCHAR", "Who waits for an email."),
-        "source": ("VARCHAR", "prediction: the customer came into HIGH. alert: the live metrics came to CRITICAL."),
+        "customer_id": ("VARCHAR", "Id of the customer who waits for an email."),
+        "source": ("VARCHAR", "prediction: the customer moved into HIGH. alert: the live metrics moved to CRITICAL."),
         "churn_score": ("DOUBLE", "The score at that time, 0 to 1."),
         "reason_codes": ("VARCHAR", "Why, in words separated by semicolons."),
         "queued_at": ("TIMESTAMP", "When the customer joined the queue (UTC)."),
@@ -39,7 +39,7 @@ _COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "agent_intervention_log": {
         "intervention_id": ("VARCHAR", "Id of the intervention: one for a customer and day."),
-        "customer_id": ("VARCHAR", "Whose it is."),
+        "customer_id": ("VARCHAR", "Id of its customer."),
         "churn_score": ("DOUBLE", "The score that led to it, 0 to 1."),
         "generated_email": ("VARCHAR", "The text; empty until one passes the checks, and for the control group."),
         "created_at": ("TIMESTAMP", "When the customer was claimed (UTC)."),
@@ -48,10 +48,10 @@ _COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "reason_codes": ("VARCHAR", "Why the customer is at risk, in words separated by semicolons."),
         "writer": ("VARCHAR", "Who wrote the text: template, openai or cortex."),
         "model": ("VARCHAR", "The language model that wrote it."),
-        "prompt_version": ("VARCHAR", "Version of the prompts that it was written by."),
+        "prompt_version": ("VARCHAR", "Version of the prompts that it was written with."),
         "prompt_tokens": ("BIGINT", "Tokens of the prompts, of all attempts."),
         "completion_tokens": ("BIGINT", "Tokens of the answers, of all attempts."),
-        "latency_seconds": ("DOUBLE", "How long the writer took."),
+        "latency_seconds": ("DOUBLE", "How long the writer took, in seconds."),
         "complaints": ("VARCHAR", "What the text checks found in texts that were refused."),
         "writer_error": ("VARCHAR", "Why the writer gave no text."),
         "failed_attempts": ("INTEGER", "Runs in which the writer gave no text."),
@@ -69,7 +69,7 @@ _COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "high_risk_history": {
         "alert_id": ("VARCHAR", "Id of the alert."),
-        "customer_id": ("VARCHAR", "Whose live metrics came to CRITICAL."),
+        "customer_id": ("VARCHAR", "Id of the customer whose live metrics moved to CRITICAL."),
         "alerted_at": ("TIMESTAMP", "When (UTC)."),
         "avg_churn_score": ("DOUBLE", "Average score in the window, 0 to 1."),
         "max_churn_score": ("DOUBLE", "Highest score in the window, 0 to 1."),
@@ -97,7 +97,7 @@ _COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "status": ("VARCHAR", "challenger, champion or archived."),
         "artefact": ("VARCHAR", "SHA-256 of the model's file, which is its name."),
         "trained_at": ("TIMESTAMP", "When it was trained (UTC)."),
-        "card": ("VARCHAR", "What is known of the model, a JSON object."),
+        "card": ("VARCHAR", "What is known about the model, a JSON object."),
         "gate": ("VARCHAR", "What it was compared with and what was found, a JSON object."),
         "passed_gate": ("BOOLEAN", "Whether it may serve."),
     },

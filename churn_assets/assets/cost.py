@@ -1,4 +1,4 @@
-"""What the days cost: tokens of language models and, on Snowflake, credits. Here belongs how it looks in Dagster."""
+"""The cost by day: tokens of language models and, on Snowflake, credits. Here belongs how it looks in Dagster."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -18,8 +18,8 @@ from churn_assets.warehouse.protocol import Credits, Warehouse
     deps=["retention_emails"],
     description=(
         f"Tokens of the emails by day and model, over {COST_DAYS} days, and on Snowflake credits by day and service: the"
-        " project's warehouse, AI functions and search. Snowflake tells of credits up to three hours late, and what people"
-        " ask the agent is not among them."
+        " project's warehouse, AI functions and search. Snowflake reports credits up to three hours late. Questions to the"
+        " agent are not counted."
     ),
     **groups.MAINTENANCE.spec("ducklake", "cost"),
     freshness_policy=scheduled(COST_SECONDS),
@@ -42,7 +42,7 @@ def daily_cost(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
 
 
 def table(tokens: Sequence[Tokens], credits: Sequence[Credits]) -> dg.TableMetadataValue:
-    """A line for each day and what it went into, the latest first."""
+    """A line for each day and each model or service, the latest first."""
     lines = [
         *((used.day, used.model, used.emails, used.tokens, None) for used in tokens),
         *((used.day, used.service, None, None, used.credits) for used in credits),

@@ -1,6 +1,6 @@
 """Who moves the streams and writes the emails: Dagster, or on Snowflake the warehouse's own tasks; never both.
 
-Here belongs how CHURN_DRIVER is kept to. Tasks are resumed and suspended by the deployment.
+Here belongs the check that CHURN_DRIVER holds. The deployment resumes and suspends the tasks.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ DRIVER_CHECK_SPEC = dg.AssetCheckSpec(
 
 
 def wrong_driver(settings: Settings, tasks: Mapping[str, bool]) -> str | None:
-    """What is wrong with who drives, and what to do; `tasks` are the warehouse's own, and whether each is active."""
+    """What is wrong with the driver and what to do, or None. `tasks` says of each of the warehouse's tasks if it is active."""
     active = sorted(name for name, is_active in tasks.items() if is_active)
     asleep = sorted(tasks.keys() - set(active))
     if settings.driver == "dagster" and active:
@@ -32,7 +32,7 @@ def wrong_driver(settings: Settings, tasks: Mapping[str, bool]) -> str | None:
 
 
 def driver_found(settings: Settings, tasks: Mapping[str, bool]) -> dict[str, Any]:
-    """Whether one, and the right one, drives: what the check says."""
+    """The result of the check that only the right driver is at work, as the arguments of `dg.AssetCheckResult`."""
     problem = wrong_driver(settings, tasks)
     return {
         "asset_key": DRIVER_CHECK.asset_key,
@@ -47,7 +47,7 @@ def driver_found(settings: Settings, tasks: Mapping[str, bool]) -> dict[str, Any
 
 
 def must_drive(settings: Settings, warehouse: Warehouse) -> None:
-    """`dg.Failure` where it is not for Dagster to move a stream or to write an email."""
+    """Raise `dg.Failure` if Dagster may not move streams and write emails."""
     if settings.driver == "native":
         raise dg.Failure("CHURN_DRIVER=native: the warehouse's own tasks do this, and Dagster only observes")
     if problem := wrong_driver(settings, warehouse.tasks()):

@@ -1,7 +1,7 @@
 """Stage 2 and 3: the dynamic tables, as dbt declares them. An asset refreshes its table and runs the model's dbt tests.
 
-Specs, columns, tests and target lags come from the dbt manifest; how a refresh works is the warehouse's affair. Tests run
-as their compiled SQL, so that no refresh pays for a dbt start.
+Specs, columns, tests and target lags come from the dbt manifest; the warehouse does the refresh. Tests run as their compiled SQL,
+so that no refresh pays for starting dbt.
 """
 
 import json
@@ -28,9 +28,8 @@ from churn_assets.warehouse.protocol import Warehouse, row_count
 _SLICE = timedelta(minutes=15)
 _SLICES = timedelta(days=1) // _SLICE
 LAG_CHECK = "lag_stayed_under_target"
-REFRESHED_AT = (
-    "refreshed_at"  # metadata of every materialization: by it the latest one is found in the warehouse's history
-)
+# In the metadata of every materialization, to find the latest one in the warehouse's history.
+REFRESHED_AT = "refreshed_at"
 
 
 class ChurnDbtTranslator(DagsterDbtTranslator):
@@ -45,7 +44,7 @@ class ChurnDbtTranslator(DagsterDbtTranslator):
         return dg.AssetKey(dbt_resource_props["name"])
 
     def get_description(self, dbt_resource_props: Mapping[str, Any]) -> str:
-        """What schema.yml says; the query is in the metadata, so that it does not stand above the columns."""
+        """The description in schema.yml alone. The query is in the metadata, so that it does not push down the columns."""
         return dbt_resource_props["description"]
 
     def get_group_name(self, dbt_resource_props: Mapping[str, Any]) -> str | None:
@@ -58,7 +57,7 @@ class ChurnDbtTranslator(DagsterDbtTranslator):
         return [groups.DATA_SCIENCE if is_prediction else groups.DATA_ENGINEERING]
 
     def get_asset_spec(self, manifest: Mapping[str, Any], unique_id: str, project: Any) -> dg.AssetSpec:
-        """dagster-dbt's spec with a freshness policy, materialized at least once in each target lag, query and lineage."""
+        """dagster-dbt's spec with query, column lineage and a freshness policy: materialized at least once in each target lag."""
         spec = super().get_asset_spec(manifest, unique_id, project)
         target_lag = _target_lag_seconds(manifest, unique_id)
         if target_lag is None:
@@ -84,7 +83,7 @@ class ChurnDbtTranslator(DagsterDbtTranslator):
 
 
 def _schema(columns: Mapping[str, Mapping[str, Any]], lineage: Mapping[str, list[tuple[str, str]]]) -> dg.TableSchema:
-    """The columns with what schema.yml says and, in words, what each is made of: the UI itself does not show lineage."""
+    """The columns with their descriptions in schema.yml and their sources in words, because the UI does not show lineage."""
 
     def described(name: str) -> str:
         read = groupby(lineage.get(name, []), key=itemgetter(0))
@@ -111,11 +110,11 @@ def _is_dynamic_table(node: Mapping[str, Any]) -> bool:
 
 
 def _dynamic_sources(manifest: Mapping[str, Any], unique_id: str) -> set[str]:
-    """The dynamic tables that a model reads, itself or through models that are written into its query."""
+    """The dynamic tables that a model reads, directly or through models that dbt writes into its query."""
     found: set[str] = set()
     for parent in manifest["parent_map"][unique_id]:
         node = manifest["nodes"].get(parent)
-        if node is not None:  # else a source
+        if node is not None:  # otherwise a source
             found |= {node["name"]} if _is_dynamic_table(node) else _dynamic_sources(manifest, parent)
     return found
 
@@ -191,7 +190,7 @@ def _data_tests(manifest: Mapping[str, Any], model: str) -> list[_DataTest]:
 
 
 def _in_words(test: Mapping[str, Any]) -> str:
-    """What a dbt test checks: its description in schema.yml, or else what its kind means."""
+    """What a dbt test checks: its description in schema.yml, otherwise what its kind means."""
     if test["description"]:
         return test["description"]
     column, details = test["column_name"], test["test_metadata"]["kwargs"] if test.get("test_metadata") else {}
@@ -211,7 +210,7 @@ def _in_words(test: Mapping[str, Any]) -> str:
 
 
 def refresh_metadata(warehouse: Warehouse, spec: dg.AssetSpec, result: Refresh, lag_seconds: float) -> dict[str, Any]:
-    """What the UI shows of one refresh; it plots the numbers over time by itself. `lag_seconds` is the lag after it."""
+    """The metadata of one refresh. The UI plots its numbers over time. `lag_seconds` is the lag after the refresh."""
     described = spec.metadata.get("dagster/column_schema")
     descriptions = {column.name: column.description for column in described.columns} if described else {}
     return {
@@ -228,7 +227,7 @@ def refresh_metadata(warehouse: Warehouse, spec: dg.AssetSpec, result: Refresh, 
 
 
 def numbers_of(refresh: Refresh) -> dict[str, Any]:
-    """What is known of every refresh, also of one that no run did."""
+    """The metadata of any refresh, even of one that no run made."""
     return {
         "refresh_action": refresh.action,
         REFRESHED_AT: timestamp_of(refresh.started_at),

@@ -1,7 +1,7 @@
 """Freshness policies: when Dagster shows an asset as overdue.
 
-A policy reads nothing but the time of the last materialization. So it fits what has a target lag or a schedule, and not what
-waits for events: a ledger without new events is not stale. How far ingestion is behind shows at the Kafka topics.
+A policy looks only at the time of the last materialization. So it fits assets with a target lag or a schedule, but not assets
+that wait for events: a ledger without new events is not stale. The Kafka topics show how far ingestion is behind.
 """
 
 from datetime import timedelta
@@ -10,7 +10,7 @@ import dagster as dg
 
 
 def within(seconds: float) -> dg.FreshnessPolicy:
-    """Materialized at least once in each target lag of so many seconds."""
+    """Materialized at least once in each target lag, given in seconds."""
     return dg.FreshnessPolicy.time_window(fail_window=timedelta(seconds=seconds))
 
 

@@ -48,10 +48,10 @@ def stream_high_risk_customers(
 
 @dg.asset(
     name=ALERTS,
-    # The score of the predictions is logged with each alert, so they are refreshed before.
+    # Each alert logs the score of the predictions, so they are refreshed first.
     deps=["churn_metrics_live", "dyn_churn_predictions"],
     description=(
-        "Each time that a customer's live metrics came to CRITICAL, with the score of the model in use and, once it is"
+        "Each transition of a customer's live metrics to CRITICAL, with the score of the model in use and, once it is"
         " written, the email. The customer joins the retention queue: same rules, claims and writer."
     ),
     **groups.INTERVENTIONS.spec("ducklake", "stream"),
@@ -75,7 +75,7 @@ def retention_emails_asset(first_day: date) -> dg.AssetsDefinition:
         partitions_def=dg.DailyPartitionsDefinition(start_date=first_day.isoformat(), end_offset=1),  # includes today
         description=(
             "One retention email to each waiting customer at risk, at most 50 a run and one in 7 days, checked and logged in"
-            " agent_intervention_log; one in ten gets none, as the control group. A past day is only completed, never extended."
+            " agent_intervention_log. One in ten gets none, as the control group. A past day gets no new customers."
         ),
         **groups.INTERVENTIONS.spec("ducklake", "email"),
         check_specs=[
@@ -107,7 +107,7 @@ def retention_emails_asset(first_day: date) -> dg.AssetsDefinition:
         settings: dg.ResourceParam[Settings],
         email_run: dg.ResourceParam[EmailRun],
     ) -> dg.MaterializeResult:
-        """Claim, write, check and log the day's emails; where the warehouse's own tasks do that, only look at them."""
+        """Claim, write, check and log the day's emails; only check them if the warehouse's own tasks write them."""
         day = date.fromisoformat(context.partition_key)
         started = perf_counter()
         if settings.driver == "native":
@@ -170,12 +170,12 @@ def retention_emails_asset(first_day: date) -> dg.AssetsDefinition:
 
 
 def _wrapped(text: str) -> str:
-    """A text whose lines the UI shows whole."""
+    """The text with lines that are short enough for the UI."""
     return "\n".join(fill(line, 90) for line in text.split("\n"))
 
 
 def _day_metadata(warehouse: Warehouse, day: date) -> Mapping[str, Any]:
-    """How the day stands: interventions by status, tokens, and three samples without a whole address."""
+    """The state of the day: interventions by status, tokens, and three samples with masked addresses."""
     statuses = warehouse.query(
         "SELECT status, count(*) AS interventions, cast(coalesce(sum(prompt_tokens + completion_tokens), 0) AS bigint) AS tokens"
         " FROM agent_intervention_log WHERE partition_day = ? GROUP BY status ORDER BY status",

@@ -1,4 +1,4 @@
-"""The latency of each hop as a table and a histogram. How it is found is `churn_assets.operations.latency`."""
+"""The latency of each hop as a table and a histogram. `churn_assets.operations.latency` measures it."""
 
 from datetime import timedelta
 
@@ -17,12 +17,12 @@ _UP_TO = [*(f"{bound:g} s" for bound in BOUNDS), "more"]
 
 @dg.asset(
     deps=["dyn_churn_predictions"],
-    description="How long events took to their ledger, features, score and email, hop by hop.",
+    description="How long events took to reach their ledger, features, score and email, hop by hop.",
     **groups.SERVING.spec("python"),
     freshness_policy=scheduled(TREND_SECONDS),
 )
 def event_latency(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
-    """Look back from now."""
+    """Measure the hops of the last hours."""
     found = hops(warehouse, utc_now() - timedelta(hours=LATENCY_HOURS))
     rows = [
         {

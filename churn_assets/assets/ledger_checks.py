@@ -1,4 +1,4 @@
-"""Asset checks that read whole ledgers. Checks of one run's work are yielded by the run itself."""
+"""Asset checks that read whole ledgers. A run yields the checks of its own work itself."""
 
 import dagster as dg
 

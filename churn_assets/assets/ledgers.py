@@ -33,13 +33,13 @@ COMPLETE_CHECK = dg.AssetCheckKey(dg.AssetKey(REJECTS), _COMPLETE)
 topics = [
     dg.AssetSpec(
         topic,
-        description=f"What {what} arrive on: JSON envelopes of event_type and payload. CHURN_TOPICS names other topics.",
+        description=f"The topic of {what}: JSON envelopes of event_type and payload. CHURN_TOPICS names other topics.",
         **groups.LEDGERS.spec("kafka"),
         metadata={
             "dagster/column_schema": dg.TableSchema(
                 [
-                    dg.TableColumn("event_type", "string", "Which event it is; docs/events.md has them all."),
-                    dg.TableColumn("payload", "object", "The members that the contract of that event names."),
+                    dg.TableColumn("event_type", "string", "The type of the event; docs/events.md has all types."),
+                    dg.TableColumn("payload", "object", "The members that the contract of the event names."),
                 ]
             )
         },
@@ -59,7 +59,7 @@ class RangeConfig(dg.Config):
 
 
 class IngestConfig(dg.Config):
-    """Exactly what a run reads. Without ranges it reads all that waits."""
+    """Exactly what a run reads. Without ranges it reads all messages that wait."""
 
     ranges: list[RangeConfig] = pydantic.Field(default_factory=list)
 
@@ -118,7 +118,7 @@ _rejects_spec = dg.AssetSpec(
             asset=REJECTS,
             blocking=True,
             description="Kafka still holds every message that is not yet stored. If not, CHURN_ON_GAP=skip goes on"
-            " without what is missing.",
+            " without the missing messages.",
         ),
     ],
     pool="ingest",
@@ -143,7 +143,7 @@ def ledgers(
     )
     seconds = (utc_now() - started_at).total_seconds()
     metadata = _run_metadata(result, seconds)
-    # What reads a ledger in this very run would be skipped with it.
+    # Dagster skips an asset of this run that reads a ledger without a materialization.
     selected = context.job_def.asset_layer.selected_asset_keys
     goes_on = not selected <= {*map(dg.AssetKey, LEDGERS), dg.AssetKey(REJECTS)}
     written = [ledger for ledger in LEDGERS if result.rows[ledger] or goes_on]
@@ -192,7 +192,7 @@ def _run_metadata(result: Stored, seconds: float) -> dict[str, Any]:
 
 
 def _table_of_ranges(ranges: Sequence[OffsetRange]) -> dg.TableMetadataValue:
-    """What was read, without the gaps that chunks leave: messages `from` up to but not including `to`."""
+    """The ranges that were read, adjacent ones joined: messages `from` up to but not including `to`."""
     rows: list[dict[str, Any]] = []
     for partition, of_partition in groupby(sorted(ranges), key=lambda each: each.partition):
         for each in of_partition:
@@ -217,7 +217,7 @@ def _table_of_ranges(ranges: Sequence[OffsetRange]) -> dg.TableMetadataValue:
 def _observations(
     left: Sequence[PartitionLag], stored: Sequence[OffsetRange], seconds: float
 ) -> list[dg.AssetObservation]:
-    """How the topics that were read stand after the run: lag, partitions and how fast messages were stored.
+    """The state of the topics after the run: lag, partitions and how fast messages were stored.
 
     Topics that only CHURN_TOPICS names are shown at the asset of the bank's events.
     """
@@ -256,7 +256,7 @@ def _asset_of(partition: Partition) -> str:
 
 
 def _accounted_check(result: Stored, metadata: dict[str, Any]) -> dg.AssetCheckResult:
-    """The account of the whole run, also of one that only found duplicates and therefore materialized nothing."""
+    """The account of the whole run, even of one that found only duplicates and therefore materialized nothing."""
     outcomes = result.rows.total() + result.duplicates.total() + result.rejected.total()
     return dg.AssetCheckResult(
         check_name=_ACCOUNTED,

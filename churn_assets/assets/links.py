@@ -1,4 +1,4 @@
-"""Links from an asset to what it stands for: its table where that is, its code, and the dashboard that shows it."""
+"""Links from an asset to its table in the warehouse, its code, and the dashboard that shows it."""
 
 import warnings
 from collections.abc import Sequence
@@ -29,14 +29,14 @@ _ON_THE_DASHBOARD = {
 
 
 def linked(assets: Assets, settings: Settings) -> Assets:
-    """The assets with their links. An asset says where its table is as it is on the lake."""
+    """The assets with their links. A spec names its table as on the lake; here it gets the name in the warehouse."""
     place = place_of(settings)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", dg.BetaWarning)  # code references are beta
         with_files = dg.map_asset_specs(
             lambda spec: _on_the_dashboard(_placed(_with_file(spec), place), settings), assets
         )
-        return dg.with_source_code_references(with_files)  # type: ignore[return-value]  # it gives what it got
+        return dg.with_source_code_references(with_files)  # type: ignore[return-value]  # it returns the types that it gets
 
 
 def _placed(spec: dg.AssetSpec, place: Place) -> dg.AssetSpec:

@@ -11,13 +11,13 @@ from churn_assets.ingestion.events import EVENT_TYPES, LEDGERS
 from churn_assets.rules import MAINTENANCE_SECONDS
 from churn_assets.warehouse.protocol import Warehouse
 
-# In order of time, the look-up for duplicates and the windows of the features read few parts of a ledger.
+# Sorted by time: so the look-up for duplicates and the windows of the features read few parts of a ledger.
 ORDER = {event_type.ledger: event_type.event_time for event_type in EVENT_TYPES if not event_type.is_dimension}
 
 
 @dg.asset(
     deps=[*LEDGERS, REJECTS],
-    description="Small files merged, deleted rows and old snapshots given up, left-over files deleted.",
+    description="Merges small files, removes deleted rows and old snapshots, and deletes left-over files.",
     **groups.MAINTENANCE.spec("ducklake"),
     freshness_policy=scheduled(MAINTENANCE_SECONDS),
     pool="maintenance",

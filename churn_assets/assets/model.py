@@ -1,4 +1,4 @@
-"""The model's stage: what it learns from, the training, the model that serves. The rules are in `churn_assets.model`."""
+"""The model's stage: the training set, the training, the model that serves. The rules are in `churn_assets.model`."""
 
 import json
 from pathlib import Path
@@ -28,14 +28,14 @@ def training_set_asset(manifest_path: Path) -> dg.AssetsDefinition:
     """`churn_training_set`, from the features' query as it stands in the dbt manifest."""
     manifest = json.loads(manifest_path.read_text())
     (features_sql,) = [node["compiled_code"] for node in manifest["nodes"].values() if node["name"] == _FEATURES_MODEL]
-    dialect = manifest["metadata"]["adapter_type"]  # dbt compiled for this warehouse, and sqlglot calls it the same
+    dialect = manifest["metadata"]["adapter_type"]  # the warehouse that dbt compiled for; sqlglot uses the same name
 
     @dg.asset(
         name="churn_training_set",
         deps=["customer_day", "dim_customers", "dim_accounts"],
         description=(
             "One row per customer on the books and weekly cut-off: the features as the live query would have given them that"
-            f" evening, and whether the customer left within {LABEL_DAYS} days. A cut-off comes in when its label is known."
+            f" evening, and whether the customer left within {LABEL_DAYS} days. A cut-off is added once its label is known."
         ),
         **groups.MODEL.spec("ducklake", "training_set"),
         metadata=table_metadata("churn_training_set"),
@@ -76,7 +76,7 @@ def training_set_asset(manifest_path: Path) -> dg.AssetsDefinition:
             NOT_WORSE_CHECK,
             asset="churn_model",
             blocking=True,
-            description="ROC AUC on the test is not beyond noise below the champion's (the heuristic's, where there is none).",
+            description="ROC AUC on the test is not below the champion's (the heuristic's, if there is none) by more than noise.",
         ),
         dg.AssetCheckSpec(
             CALIBRATED_CHECK,
@@ -130,8 +130,8 @@ def churn_model(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[W
 @dg.asset(
     deps=["churn_model"],
     description=(
-        "The model that serves: the challenger that passed the gate takes the place of the one before. A failed check leaves"
-        " the champion where it is; `churn model` promotes and rolls back by hand."
+        "The model that serves. A challenger that passed the gate replaces the champion; after a failed check the champion"
+        " stays. `churn model` promotes and rolls back by hand."
     ),
     **groups.MODEL.spec("ducklake", "onnx"),
     metadata=table_metadata("churn_champion"),

@@ -28,7 +28,7 @@ _NO_MODEL = Verdict(True, "no model serves yet")
     deps=["churn_champion", "dyn_churn_predictions", "churn_training_set"],
     description=(
         "How far today's customers and their scores have moved from those that the champion was trained and tested on, and, as"
-        " labels become known, whether as many left as it had said. It warns; it changes nothing."
+        " labels become known, whether as many left as it predicted. It warns; it changes nothing."
     ),
     **groups.MODEL.spec("ducklake", "onnx"),
     freshness_policy=scheduled(DRIFT_SECONDS),
@@ -47,14 +47,14 @@ _NO_MODEL = Verdict(True, "no model serves yet")
             PROBABILITIES_CHECK,
             asset="model_drift",
             description=(
-                "The expected calibration error at the cut-offs after the model's test is not beyond noise above what the gate"
-                f" allows. It takes {MIN_LEAVERS} leavers."
+                "The expected calibration error at the cut-offs after the model's test is not above what the gate allows by more"
+                f" than noise. It takes {MIN_LEAVERS} leavers."
             ),
         ),
     ],
 )
 def model_drift(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
-    """Compare the champion with the customers of now and with what became of those of before."""
+    """Compare the champion with today's customers, and with what became of earlier ones."""
     champion = registry.champion(warehouse)
     if champion is None:
         return dg.MaterializeResult(

@@ -1,4 +1,4 @@
-"""Stage 5: emails that are ready leave, where the settings let them. The rules are in `churn_assets.retention.outbox`."""
+"""Stage 5: ready emails leave, if the settings let them. The rules are in `churn_assets.retention.outbox`."""
 
 from dataclasses import asdict
 from typing import Any
@@ -28,7 +28,7 @@ from churn_assets.warehouse.protocol import Warehouse, row_count
         dg.AssetCheckSpec(
             "no_email_is_in_doubt",
             asset="email_outbox",
-            description="Of every email it is known whether it was sent; if not, `churn outbox list` shows it.",
+            description="It is known of every email whether it was sent. `churn outbox list` shows the others.",
         )
     ],
     pool="outbox",
@@ -36,7 +36,7 @@ from churn_assets.warehouse.protocol import Warehouse, row_count
 def email_outbox(
     context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse], settings: dg.ResourceParam[Settings]
 ) -> dg.MaterializeResult:
-    """Approve and send what may be."""
+    """Approve emails if that is automatic, and send the approved ones."""
     approved = approval.approve_if_automatic(warehouse, settings, utc_now())
     metadata: dict[str, Any] = {"approved_automatically": approved}
     if settings.smtp_url is not None:

@@ -10,12 +10,12 @@ _TYPES = {bool: "bool", int: "int", float: "float"}
 
 
 def rounded(numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """The same values, floats with four digits that count."""
+    """The same values, floats with four significant digits."""
     return {name: _short(value) for name, value in numbers.items()}
 
 
 def table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> dg.TableMetadataValue:
-    """Rows as a table with these columns; floats are rounded, and what is no number is text."""
+    """Rows as a table with these columns; floats are rounded, and everything but numbers becomes text."""
     records = [{name: _cell(row.get(name)) for name in columns} for row in rows]
     return dg.MetadataValue.table(
         [dg.TableRecord(record) for record in records],
@@ -24,7 +24,7 @@ def table(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> dg.Table
 
 
 def failing(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[str, dg.TableMetadataValue]:
-    """The first rows that break a check, under the name that all checks give them; nothing where none does."""
+    """The first rows that break a check, under the name that all checks give them; empty if there are none."""
     return {"failing_rows": table(rows[:FAILING_ROWS], columns)} if rows else {}
 
 

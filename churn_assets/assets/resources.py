@@ -1,6 +1,6 @@
 """The resources of the graph as Dagster's UI shows them: named, described and with their configuration, never a secret.
 
-Here too: what Dagster adds to a warehouse's connection, its Snowflake resource and on whose behalf a statement is run.
+Here too: what Dagster adds to a connection to Snowflake: its Snowflake resource, and a tag that names the run of a statement.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from churn_assets.wiring import make_email_run, open_warehouse, place_of
 if TYPE_CHECKING:
     from churn_assets.warehouse.snowflake_connection import Connections
 
-# What dagster-snowflake's resource calls otherwise than the connector, and what else it knows.
+# Parameters that dagster-snowflake's resource names differently from the connector, and all that it knows.
 _CALLED = {"private_key_file": "private_key_path", "private_key_file_pwd": "private_key_password"}
 _KNOWN = {"account", "user", "role", "warehouse", "database", "schema", "password", "authenticator", "paramstyle"}
 _KNOWN |= {"login_timeout", "network_timeout", *_CALLED}
@@ -30,7 +30,7 @@ R = TypeVar("R", bound=dg.ConfigurableResource[Any])
 
 
 class _SettingsResource(dg.ConfigurableResource[Settings]):
-    """What a user has set by environment variable or in `.env`, else the default. Secrets are hidden."""
+    """What a user has set by environment variable or in `.env`, otherwise the default. Secrets are hidden."""
 
 
 _FIELDS: dict[str, Any] = {
@@ -50,7 +50,7 @@ class WarehouseResource(dg.ConfigurableResource[Warehouse]):
 
     target: str = Field(description="CHURN_TARGET: local or snowflake.")
     place: str = Field(description="Where the tables are.")
-    tables_in: str = Field(description="What stands before the name of a table.")
+    tables_in: str = Field(description="The prefix of a table's name.")
 
 
 class EmailRunResource(dg.ConfigurableResource[EmailRun]):
@@ -65,8 +65,8 @@ class EmailRunResource(dg.ConfigurableResource[EmailRun]):
 def resources_of(settings: Settings) -> dict[str, dg.ConfigurableResource[Any]]:
     """The graph's resources by the names that assets and sensors ask for: `settings`, `warehouse` and `email_run`.
 
-    One warehouse serves all runs and sensors of a process, so that its connection stays open. The email run is made where a run
-    needs it: a slip of marketing's in the prompts must not stop anything but emails.
+    One warehouse serves all runs and sensors of a process, so that its connection stays open. The email run is made only where
+    Dagster needs it, so that a mistake in marketing's file stops nothing but emails.
     """
     place = place_of(settings)
     warehouse = open_warehouse(settings, tag=query_tag, connect=connections)
@@ -93,8 +93,8 @@ def resources_of(settings: Settings) -> dict[str, dg.ConfigurableResource[Any]]:
 def _giving(resource: type[R], give: Callable[[], object]) -> type[R]:
     """The resource, giving assets what `give` returns.
 
-    Dagster makes copies of a resource from its configuration alone, so a copy has nothing but that and its class. What is given
-    holds secrets and open connections, which must not be configuration: it belongs to the class.
+    Dagster copies a resource from its configuration alone, so a copy has nothing but that and its class. What is given holds
+    secrets and open connections, which must not be configuration. So it belongs to the class.
     """
     members: dict[str, Any] = {"__module__": __name__, "__qualname__": resource.__name__, "__doc__": resource.__doc__}
     members["create_resource"] = lambda _self, _context: give()
@@ -110,7 +110,7 @@ def _shown(value: object) -> str:
 
 def connections(settings: Settings) -> Connections:
     """What opens a connection through dagster-snowflake's resource each time it is called."""
-    # Seconds of imports, which nobody without an account should pay.
+    # The imports take seconds, which nobody without an account should pay.
     from dagster_snowflake import SnowflakeResource  # noqa: PLC0415
 
     from churn_assets.warehouse.snowflake_connection import connection_parameters  # noqa: PLC0415
@@ -123,14 +123,14 @@ def connections(settings: Settings) -> Connections:
 
 
 def query_tag() -> str:
-    """JSON: the run, and the assets or checks of its step under way; only the app's name outside of a step."""
+    """JSON: the run, and the assets or checks of its current step; only the app's name outside of a step."""
     try:
         context = dg.OpExecutionContext.get()
     except dg.DagsterInvariantViolationError:  # there is no way to ask first
         return json.dumps({"app": "churn_assets"})
     assets = sorted(key.to_user_string() for key in context.selected_asset_keys)
     checks = sorted(f"{key.asset_key.to_user_string()}: {key.name}" for key in context.selected_asset_check_keys)
-    # Snowflake keeps 2,000 characters; a step has few assets, and where it has some their checks are known.
+    # Snowflake keeps 2,000 characters. A step has few assets, and the names of its assets imply their checks.
     return json.dumps(
         {"app": "churn_assets", "run_id": context.run_id, **({"assets": assets} if assets else {"checks": checks})}
     )

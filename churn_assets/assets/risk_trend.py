@@ -1,4 +1,4 @@
-"""The trend of risk, as a table and a plot. What is counted is `churn_assets.serving.risk_trend`."""
+"""The trend of risk, as a table and a plot. `churn_assets.serving.risk_trend` counts."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -20,7 +20,7 @@ _TABLE = "risk_by_segment"
 @dg.asset(
     name=_TABLE,
     deps=["dyn_churn_predictions", "dim_customers"],
-    description="How many customers of each segment were at risk, at a time after the other: the dashboard's trend.",
+    description="How many customers of each segment were at risk, over time: the dashboard's trend.",
     **replace(groups.SERVING, owner=groups.DATA_SCIENCE).spec("ducklake", "table"),
     metadata=table_metadata(_TABLE),
     freshness_policy=scheduled(TREND_SECONDS),

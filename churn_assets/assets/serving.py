@@ -1,4 +1,4 @@
-"""Stage 6: what people look things up in. What a search does is in `churn_assets.search`."""
+"""Stage 6: the index that people search in. The work itself is in `churn_assets.search`."""
 
 import dagster as dg
 
@@ -12,13 +12,13 @@ from churn_assets.wiring import open_log_index, place_of
 
 
 def log_search_index_asset(settings: Settings) -> dg.AssetsDefinition:
-    """`log_search_index`; nothing is due of it where the warehouse's own search keeps itself up to date."""
+    """`log_search_index`; without a freshness policy if the warehouse's own search keeps itself up to date."""
     freshness = scheduled(SEARCH_POSITION_SECONDS) if place_of(settings).kind == "ducklake" else None
 
     @dg.asset(
         deps=["app_activity_logs", "support_cases", "dim_customers"],
         description=(
-            "The errors of the app and the support cases, to be searched in words; each run adds what has changed in the"
+            "An index for searching the errors of the app and the support cases in words. Each run adds what has changed in the"
             " ledgers since the last one. On Snowflake the search service keeps itself up to date."
         ),
         **groups.SERVING.spec("tantivy", "search"),

@@ -1,7 +1,7 @@
 """Who may be written to, and the claims that take a customer from the queue.
 
-Here belong the rules by which a customer gets an intervention or none: the queue's order, the 7-day rule, the control group,
-the limits of a day, and who is taken out again. What is done with a claim is `emails`.
+Here belong the rules that decide who gets an intervention: the queue's order, the 7-day rule, the control group, the limits of
+a day, and which claims are cancelled. `emails` completes the claims.
 """
 
 import uuid
@@ -17,8 +17,8 @@ from churn_assets.rules import ALERT_HOURS, EMAIL_PAUSE_DAYS, EMAILS_PER_RUN
 from churn_assets.warehouse.protocol import Transaction, Warehouse
 from churn_assets.warehouse.values import as_table, flat, one_row, places
 
-# Waiting, still at risk, not suppressed, and no intervention within the pause or on this day. The parameters are the time now
-# (UTC), the time that the pause reaches back to and the day.
+# Waiting, still at risk, not suppressed, and no intervention within the pause or on this day. The parameters are the current
+# time (UTC), the time at which the pause begins, and the day.
 _ELIGIBLE = f"""
     FROM retention_queue AS queue
     INNER JOIN dyn_churn_predictions AS predictions
@@ -35,7 +35,7 @@ _ELIGIBLE = f"""
 
 @dataclass(frozen=True)
 class Claims:
-    """Customers newly claimed, those of them in the control group, and who was dropped from the queue."""
+    """How many customers were claimed, how many of them are in the control group, and how many others left the queue."""
 
     claimed: int = 0
     control: int = 0
@@ -44,7 +44,7 @@ class Claims:
 
 @dataclass(frozen=True)
 class Claim:
-    """A text that is owed. `failed_attempts` counts runs whose writer gave none."""
+    """A claimed customer to whom a text is owed. `failed_attempts` counts the runs whose writer gave none."""
 
     intervention_id: str
     customer_id: str
@@ -57,7 +57,7 @@ class Claim:
 def is_anybody_waiting(warehouse: Warehouse) -> bool:
     """Whether a customer waits in the queue, or a text is owed.
 
-    The question is the same each time, so that Snowflake answers it without its warehouse as long as nothing was written.
+    The query is always the same, so that Snowflake answers it without a running warehouse as long as nothing was written.
     """
     return bool(
         warehouse.query(
@@ -68,7 +68,7 @@ def is_anybody_waiting(warehouse: Warehouse) -> bool:
 
 
 def eligible_count(warehouse: Warehouse, now: datetime) -> int:
-    """How many waiting customers could get an email at `now` (UTC), if a day had no limits."""
+    """How many waiting customers could get an email at `now` (UTC) if a day had no limits."""
     return warehouse.query(f"SELECT count(*) AS eligible {_ELIGIBLE}", _eligible_at(now))["eligible"][0].as_py()
 
 
@@ -79,12 +79,12 @@ def has_room(warehouse: Warehouse, day: date, emails_per_day: int) -> bool:
 
 
 def claim(tx: Transaction, day: date, now: datetime, emails_per_day: int, control_share: float) -> Claims:
-    """Take who may be written to from the queue, highest score first, each with a line in the intervention log.
+    """Take the customers who may be written to from the queue, highest score first, and log an intervention for each.
 
-    The control group is taken like everybody else, and logged as such.
+    Customers in the control group are taken like all others, and logged as CONTROL.
     """
     dropped = drop_from_queue(tx, now)
-    fill_queue(tx, now)  # after it, so that who is dropped with an old alert and is HIGH waits again at once
+    fill_queue(tx, now)  # after the drop: a HIGH customer whose alert was too old waits again at once
     taken_today, owed = tx.rows(_TAKEN, [day])[0]
     taken = tx.rows(
         "SELECT queue.customer_id, queue.source, predictions.reason_codes,"
@@ -100,7 +100,7 @@ def claim(tx: Transaction, day: date, now: datetime, emails_per_day: int, contro
         intervention_id(customer, day): "CONTROL" if is_in_control_group(customer, control_share) else "CLAIMED"
         for customer in customers
     }
-    # Updating the queue's rows makes two runs that take the same customer conflict; one of them starts over.
+    # Two runs that take the same customer conflict, because both update its row in the queue; one of them starts over.
     tx.execute(
         "UPDATE retention_queue SET left_at = ?, left_reason = 'intervention' WHERE left_at IS NULL"
         f" AND customer_id IN ({one_row(customers)})",
@@ -130,9 +130,10 @@ def claim(tx: Transaction, day: date, now: datetime, emails_per_day: int, contro
 
 
 def give_up_claims(tx: Transaction, now: datetime) -> int:
-    """Cancel the claims of who left, is no longer at risk or may not be written to now; how many. All of them wait again.
+    """Cancel the claims of customers who left, are no longer at risk or may not be written to now; returns how many.
 
-    The queue's own rules then drop who left or is no longer at risk, so a customer who comes back into HIGH is not forgotten.
+    All of them join the queue again. The queue's own rules then drop those who left or are no longer at risk, so that a
+    customer who comes back into HIGH is not forgotten.
     """
     gone: dict[str, str] = dict(
         tx.rows(
@@ -174,7 +175,7 @@ def oldest_due_day(warehouse: Warehouse, now: datetime) -> date | None:
 
 
 def latest_text(warehouse: Warehouse) -> tuple[datetime, date] | None:
-    """When the latest text became ready (UTC), and the day that it belongs to."""
+    """When the latest text became ready (UTC), and the day that it counts for."""
     rows = warehouse.query(
         "SELECT moves.moved_at, log.partition_day FROM intervention_moves AS moves INNER JOIN agent_intervention_log AS log"
         " ON moves.intervention_id = log.intervention_id WHERE moves.status_to = 'READY'"

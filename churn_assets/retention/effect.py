@@ -1,15 +1,15 @@
 """Whether the retention emails keep customers: churn with and without them, and how sure that is.
 
-Here belong what counts as having left, the estimate with its interval, and what may be concluded. Who is in the control group
-is `control`; how it looks in Dagster is `churn_assets.assets.effect`.
+Here belong what counts as having left, the estimate with its interval, and what may be concluded. `control` assigns the
+control group; `churn_assets.assets.effect` shows the effect in Dagster.
 
-The estimate is by intention to treat: a customer whose first intervention is CONTROL is in the control group, every other one
-counts as treated, also where the email was rejected, was cancelled or failed. Those are not customers like the others (who
-leaves has the email cancelled, for one), so leaving them out would compare groups that differ by more than the email. The
-price is that the effect is that of being chosen for an email, and smaller than that of reading one.
+The estimate is by intention to treat. A customer whose first intervention is CONTROL is in the control group. Every other
+customer counts as treated, even if the email was rejected, cancelled or failed. Such customers differ from the rest: an email
+is cancelled because its customer leaves, for example. Without them, the groups would differ by more than the email. The price:
+the estimate is the effect of being chosen for an email, which is smaller than the effect of reading one.
 
-An interval holds for one look at a time fixed beforehand. Who looks every day until it leaves out zero finds an effect more
-often than in 5 of 100 cases where there is none.
+An interval holds for one look at a time fixed beforehand. Looking every day until the interval excludes zero finds an effect
+that does not exist in more than 5 of 100 cases.
 """
 
 import math
@@ -31,12 +31,12 @@ _Z_POWER = NormalDist().inv_cdf(POWER)
 
 
 def outcomes_in_sql(schema: str = "") -> str:
-    """A query with one row per customer with an intervention, of the first one: customer_id, is_control, created_at (UTC) and
-    has_left: all accounts are closed, the last one after the intervention and within EFFECT_DAYS.
+    """A query with one row per customer with an intervention: customer_id, and of the first one is_control, created_at (UTC) and
+    has_left. A customer has left if all accounts are closed, the last one after the intervention and within EFFECT_DAYS.
 
-    Accounts opened later say nothing about that: who left and came back had left. Not among the rows are customers who had
-    left already, and those without a known account, of whom it cannot be said. Neither has to do with the group, so they are
-    missing from both alike. Tables are those of `schema`, given as `database.schema.`; both warehouses take the SQL.
+    Accounts opened later do not count: a customer who left and came back had left. The query omits customers who had left
+    before, and customers without a known account. Neither depends on the group, so both groups miss them alike. `schema` is
+    the prefix of the tables, as `database.schema.`. The SQL runs on both warehouses.
     """
     return f"""
     SELECT
@@ -76,35 +76,35 @@ def outcomes_in_sql(schema: str = "") -> str:
 
 @dataclass(frozen=True)
 class Group:
-    """Customers of one group and how many of them left; shares are 0 to 1, None where there is no customer."""
+    """Customers of one group and how many of them left. Shares are 0 to 1, and None for an empty group."""
 
     customers: int
     left: int
     churn: float | None
     interval: Interval | None
-    """Of the churn: Wilson's, 95 %."""
+    """Wilson's 95 % interval of the churn."""
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What the emails do, from 0 to 1: differences of churn within EFFECT_DAYS. None is: not known yet."""
+    """The effect of the emails on churn within EFFECT_DAYS. Shares are 0 to 1; None means not known yet."""
 
     treated: Group
     control: Group
     difference: float | None
-    """Churn of the control group less that of the treated; positive means that emails keep customers."""
+    """Churn of the control group minus churn of the treated; positive means that emails keep customers."""
     interval: Interval | None
-    """Of the difference, 95 %."""
+    """The 95 % interval of the difference."""
     relative_reduction: float | None
-    """The difference as a part of the control group's churn; None also where nobody of the control group left."""
+    """The difference as a share of the control group's churn; also None if nobody in the control group left."""
     still_needed: int | None
-    """Further customers, both groups together, that would tell the present difference from zero; None where it is 0."""
+    """How many more customers, in both groups together, would tell the present difference from zero; None if it is 0."""
     maturing: int = 0
-    """Customers whose intervention is too young to count; they are among the first of those still needed."""
+    """Customers whose intervention is too recent to count. They are the first of those still needed."""
 
     @property
     def is_told_from_zero(self) -> bool:
-        """Whether the interval of the difference leaves out zero."""
+        """Whether the interval of the difference excludes zero."""
         return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
 
     @property
@@ -152,8 +152,8 @@ def estimate(treated: int, treated_left: int, control: int, control_left: int) -
             difference + math.hypot(control_up, treated_down),
         ),
         relative_reduction=difference / without.churn if without.churn else None,
-        # Variances as the interval has them, so that nothing is needed only where the interval leaves out zero, also where a
-        # group is small or nobody or everybody left: GY Zou, A Donner, Construction of confidence intervals about effect
+        # The variances are those of the interval, so that still_needed is 0 only if the interval excludes zero, even if a group
+        # is small or if nobody or everybody left: GY Zou, A Donner, Construction of confidence intervals about effect
         # measures: a general approach, Statistics in Medicine 27 (2008) 1693-1702.
         still_needed=further_customers(
             difference,
@@ -175,9 +175,9 @@ def further_customers(
     treated: int = 0,
     share: float = CONTROL_SHARE,
 ) -> int:
-    """How many customers, both groups together, must come to those there are to tell a difference (not 0) from zero.
+    """How many more customers, in both groups together, it takes to tell a `difference` (not 0) from zero.
 
-    The variances are those of one customer, churn * (1 - churn). Of the further customers `share` are in the control group.
+    The variances are those of one customer, churn * (1 - churn). `share` of the further customers are in the control group.
     With n_c and n_t customers at the end, the power is POWER where control_variance / n_c + treated_variance / n_t =
     (difference / (z_0.975 + z_0.8))^2: S Chow, J Shao, H Wang, Sample Size Calculations in Clinical Research, 2nd ed. (2008),
     4.2, the test for equality of two proportions.

@@ -1,12 +1,12 @@
 """One email to each waiting customer, once: claim, write, check, log.
 
 A run claims customers in one transaction, which takes them from the queue and gives each a line in the intervention log.
-Only then are texts asked for; each answer is kept on disk as soon as it is there and stored with what became of it. A run
-that dies leaves claims, which the next run of that day completes, without paying again for answers that had come; the
-7-day rule counts claims, so nobody is written to twice.
+Only then does it ask for texts. It keeps each answer on disk as soon as it arrives, and then stores it with its outcome. A run
+that dies leaves claims. The next run of that day completes them, without paying again for answers that had arrived. The 7-day
+rule counts claims, so nobody is written to twice.
 
-Here belongs what one run does and whether one is due. Who may be claimed is `claims`; writers, text checks and statuses are
-modules of their own; what happens to a text that is ready is `outbox`.
+Here belongs what one run does and whether one is due. `claims` decides who may be claimed, `writing` gives and checks texts, and
+`outbox` lets ready texts leave.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +42,7 @@ _ATTEMPTS = 2  # texts that a writer may give for one customer; the second knows
 
 @dataclass(frozen=True)
 class Limits:
-    """What one day (UTC) may cost. Tokens are looked at before each call, so the last calls at once may go beyond."""
+    """What one day (UTC) may cost. Tokens are counted before each call, so the last concurrent calls may exceed the limit."""
 
     emails_per_day: int
     tokens_per_day: int
@@ -50,10 +50,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class EmailRun:
-    """Who writes, by what rules and within what limits.
+    """Who writes the emails, by what rules and within what limits.
 
-    `template` writes where `writer` gives nothing that passes. `check` says in words what is wrong with a text. `folder` is
-    this machine's, for what a run keeps beside the warehouse. `concurrency` is how many texts are asked for at once.
+    `template` writes if `writer` gives no text that passes. `check` says in words what is wrong with a text. `folder` is on this
+    machine and has what a run keeps outside of the warehouse. `concurrency` is how many texts are asked for at once.
     """
 
     writer: Writer
@@ -67,10 +67,10 @@ class EmailRun:
 
 @dataclass(frozen=True)
 class EmailRunResult:
-    """What one run of one day did: numbers of customers, tokens that were paid for, and why it stopped early if it did.
+    """What one run of one day did: numbers of customers, tokens paid for, and why it stopped early, if it did.
 
     `claimed` includes `control`. `written` includes `by_template`, the texts that the template wrote in the writer's place.
-    `failed` is owed still, because the writer gave none; `unasked` because the run stopped before.
+    Two numbers count texts that are still owed: `failed`, where the writer gave none, and `unasked`, where the run stopped first.
     """
 
     claimed: int = 0
@@ -86,8 +86,9 @@ class EmailRunResult:
 
 
 def next_day(warehouse: Warehouse, limits: Limits, now: datetime) -> date | None:
-    """The day that a run is due for at `now` (UTC): the oldest with a text that may be asked for, else today if anybody waits
-    who may be written to; None while nobody does or the day's limits are reached.
+    """The day that a run is due for at `now` (UTC); None if no run is due or the limits of today are reached.
+
+    It is the oldest day with a text that may be asked for, otherwise today if a customer waits who may be written to.
     """
     if not is_anybody_waiting(warehouse) or _tokens_spent(warehouse, now) >= limits.tokens_per_day:
         return None
@@ -100,9 +101,9 @@ def next_day(warehouse: Warehouse, limits: Limits, now: datetime) -> date | None
 def write_emails(
     warehouse: Warehouse, email_run: EmailRun, day: date, now: datetime, report: Callable[[str], None] = lambda _: None
 ) -> EmailRunResult:
-    """Complete the claims of `day` and, if it is the day of `now` (UTC), claim and write more: 50 texts a run at most.
+    """Complete the claims of `day` and, if it is the day of `now` (UTC), claim and write more: at most 50 texts a run.
 
-    A past day gets no new customers, so running it again changes nothing. `report` is told of progress in words.
+    A past day gets no new customers, so running it again changes nothing. `report` is called with the progress in words.
     """
     with turn_to_write(email_run.folder):
         cancelled = warehouse.transact(lambda tx: give_up_claims(tx, now))
@@ -131,9 +132,9 @@ def write_emails(
 def emails_with_complaints(
     warehouse: Warehouse, check: Callable[[str, EmailRequest], list[str]], day: date
 ) -> dict[str, list[str]]:
-    """By intervention of `day`: what is wrong with a text that has yet to leave; there must be nothing.
+    """By intervention of `day`: what is wrong with a text that has yet to leave. There must be nothing.
 
-    It is read anew, so a name that was corrected or an offer that was withdrawn since is found too.
+    The customer and the offers are read anew, so it also finds a name that was corrected or an offer that was withdrawn since.
     """
     rows = warehouse.query(
         "SELECT log.intervention_id, coalesce(log.generated_email, '') AS text, coalesce(customers.full_name, '') AS full_name,"
@@ -151,8 +152,8 @@ def emails_with_complaints(
 
 @dataclass(frozen=True)
 class _Draft:
-    """What became of asking for one text. Without a text, `error` says why the writer gave none, and it is owed still; with
-    neither, nobody could write one that passes.
+    """The outcome of asking for one text. Without a text, `error` says why the writer gave none, and the text is still owed.
+    With neither, nobody could write a text that passes.
     """
 
     claim: Claim
@@ -183,18 +184,18 @@ class _Calls:
         self._lock = Lock()
 
     def are_over(self) -> str | None:
-        """Why the writer may not be asked any more, if so."""
+        """Why the writer may not be asked again; None if it may."""
         limit = self._email_run.limits.tokens_per_day
         if self._tokens_before + self.tokens >= limit:
             return f"the day's {limit:,} tokens are used; go on tomorrow or raise CHURN_TOKENS_PER_DAY"
         if self._failures_in_a_row >= WRITER_IS_DOWN_AFTER:
-            return f"the writer failed {WRITER_IS_DOWN_AFTER} times in a row; is it there?"
+            return f"the writer failed {WRITER_IS_DOWN_AFTER} times in a row; is it running?"
         return None
 
     def draft(self, owed: Claim, known: Sequence[Answer]) -> _Draft | None:
-        """A text that passes the checks, or why there is none; None where the writer may not be asked.
+        """A text that passes the checks, or why there is none; None if the writer may not be asked.
 
-        `known` are answers that an earlier run has paid for.
+        `known` are answers that an earlier run paid for.
         """
         request = EmailRequest(owed.full_name, owed.segment, owed.reasons)
         answers: list[Answer] = []
@@ -236,7 +237,7 @@ class _Calls:
         return answer
 
     def _in_its_place(self, draft: _Draft) -> _Draft:
-        """What the template writes where the writer gave nothing that passes; without a text where that does not pass."""
+        """The draft with the template's text in place of the writer's; without a text if that does not pass either."""
         request = EmailRequest(draft.claim.full_name, draft.claim.segment, draft.claim.reasons)
         text = self._email_run.template.write(request).text
         found = self._email_run.check(text, request)
@@ -253,7 +254,7 @@ class _Calls:
 def _write_owed(
     warehouse: Warehouse, calls: _Calls, owed: Sequence[Claim], now: datetime, report: Callable[[str], None]
 ) -> dict[str, int]:
-    """Ask for all texts, a few at once, and store each with what else has come meanwhile; numbers by what became of them."""
+    """Ask for all texts, a few at once, and store them as they arrive; returns counts by outcome."""
     counts = {"READY": 0, "CANCELLED": 0, "by_template": 0, "failed": 0, "unasked": 0}
     known = calls.journal.answers({claim.intervention_id for claim in owed})
     with ThreadPoolExecutor(calls.concurrency, "writer") as pool:
@@ -270,7 +271,7 @@ def _write_owed(
                 stored = warehouse.transact(lambda tx, drafts=drafts: _store(tx, drafts, now))
                 for outcome, count in stored.items():
                     counts[outcome] += count
-            if errors:  # not the writer's way to fail, so a fault of ours: the claims stay for a mended run
+            if errors:  # no WriterError, so a defect of ours: the claims stay until it is repaired
                 pool.shutdown(cancel_futures=True)
                 raise errors[0]
             report(f"{counts['READY']} of {len(owed)} texts written, {counts['failed']} failed")
@@ -309,7 +310,7 @@ _FAILURE = {
 
 
 def _store(tx: Transaction, drafts: Sequence[_Draft], now: datetime) -> dict[str, int]:
-    """Store what became of claims, of those that are still owed; numbers by what it was."""
+    """Store the outcomes of claims that are still owed; returns counts by outcome."""
     owed = {id_ for (id_,) in tx.rows("SELECT intervention_id FROM agent_intervention_log WHERE status = 'CLAIMED'")}
     suppressed = {customer for (customer,) in tx.rows(SUPPRESSED, [now])}
     drafts = [draft for draft in drafts if draft.claim.intervention_id in owed]
@@ -341,7 +342,7 @@ def _store(tx: Transaction, drafts: Sequence[_Draft], now: datetime) -> dict[str
 
 
 def _note(tx: Transaction, lines: Sequence[Sequence[object]], columns: Mapping[str, str]) -> None:
-    """Write these columns of interventions; the first is the id."""
+    """Update these columns of interventions; the first column is the id."""
     if lines:
         id_, *others = columns
         tx.execute(

@@ -1,7 +1,8 @@
-"""Answers that were paid for, kept on this machine until the warehouse has what became of them.
+"""Answers that were paid for, kept on this machine until the warehouse has stored their outcome.
 
-A run that dies between a language model's answer and the commit that stores it would otherwise pay for it again. Here belongs
-the file only; the warehouse decides what is still owed. One run at a time uses it on a machine (`turn_to_write`).
+If a run dies between a language model's answer and the commit that stores it, the next run finds the answer here and does not
+pay again. Here belongs the file only; the warehouse decides which texts are still owed. One run at a time uses the file
+(`turn_to_write`).
 """
 
 import json
@@ -37,7 +38,7 @@ class AnswerJournal:
             os.fsync(file.fileno())
 
     def answers(self, owed: Collection[str]) -> dict[str, list[Answer]]:
-        """The answers to what is owed, in the order in which they came. All others are forgotten."""
+        """The answers for these interventions, in the order in which they came. All others are deleted from the file."""
         found: dict[str, list[Answer]] = {}
         lines = self._file.read_text().splitlines() if self._file.exists() else []
         kept: list[str] = []
@@ -45,7 +46,7 @@ class AnswerJournal:
             try:
                 entry = json.loads(line)
             except json.JSONDecodeError:
-                continue  # the last line of a machine that lost power
+                continue  # the last line, cut off by a loss of power
             intervention_id = entry.pop("intervention_id")
             if intervention_id in owed:
                 kept.append(line)

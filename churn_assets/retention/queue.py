@@ -1,6 +1,6 @@
-"""Who waits for a retention email: customers who have come into the class HIGH, or whose live metrics came to CRITICAL.
+"""The queue for a retention email: customers who moved into the class HIGH, or whose live metrics moved to CRITICAL.
 
-Here belong the ways from the streams into the queue and out of it without an email. Claiming and writing is `emails`.
+Here belongs how the streams fill the queue, and how customers leave it without an email. `claims` takes them for an email.
 """
 
 import uuid
@@ -15,13 +15,13 @@ from churn_assets.warehouse.values import flat, one_row, places
 STREAM = "stream_high_risk_customers"
 ALERT_STREAM = "churn_metrics_stream"
 
-# Rows of a stream that are in a state now and were not before; a row that changed within the state is none.
+# Rows of a stream that moved into a state. A row that changed within the state does not count.
 _CAME_INTO = (
     "came.change_action = 'INSERT' AND came.{state} AND NOT EXISTS (SELECT 1 FROM {changes} AS was"
     " WHERE was.customer_id = came.customer_id AND was.change_action = 'DELETE' AND was.{state})"
 )
 _WAITS = "SELECT customer_id FROM retention_queue WHERE left_at IS NULL"
-# Who left the queue for an intervention, and did not wait again since.
+# Customers who left the queue for an intervention and have not joined it since.
 _HAD_A_TURN = (
     "SELECT customer_id FROM retention_queue GROUP BY customer_id"
     " HAVING max(CASE WHEN left_reason = 'intervention' THEN left_at END) = max(left_at)"
@@ -29,11 +29,11 @@ _HAD_A_TURN = (
 
 
 def fill_queue(tx: Transaction, now: datetime) -> int:
-    """Queue each transition into HIGH since the last call, and whoever is HIGH without having had a turn; how many joined.
+    """Queue each transition into HIGH since the last call, and each HIGH customer who had no turn; returns how many joined.
 
-    The second rule is for those whose transition was seen long ago: they waited because of an alert that has expired since, or
-    were dropped or given up at a moment when they were not HIGH. So whoever is HIGH waits, or left the queue for an intervention.
-    The stream's position and the queue's rows change in the one transaction `tx`. Who waits already does not wait twice.
+    The second rule is for customers whose transition was seen long ago: they waited because of an alert that has since expired,
+    or were dropped or given up while they were not HIGH. So every HIGH customer waits, or left the queue for an intervention.
+    The stream's position and the queue's rows change in the one transaction `tx`. Nobody waits twice.
     """
     changes = tx.consume_stream(STREAM)
     came_into = _CAME_INTO.format(changes=changes, state="risk_class = 'HIGH'")
@@ -53,9 +53,9 @@ def fill_queue(tx: Transaction, now: datetime) -> int:
 
 
 def raise_alerts(tx: Transaction, now: datetime) -> int:
-    """Log each transition of live metrics to CRITICAL since the last call and queue its customer; how many there were.
+    """Log each transition of live metrics to CRITICAL since the last call and queue its customer; returns the number of alerts.
 
-    Only customers on the books can be written to, so others are logged with no score of the model and not queued.
+    Only customers on the books can be written to. Others are logged without a model score, and not queued.
     """
     changes = tx.consume_stream(ALERT_STREAM)
     came_into = _CAME_INTO.format(changes=changes, state="risk_status = 'CRITICAL'")
@@ -108,10 +108,10 @@ def alert_id(customer_id: str, at: datetime) -> str:
 
 
 def drop_from_queue(tx: Transaction, now: datetime) -> int:
-    """Take out who left the bank or is no longer at risk; how many. The reason stays with the row.
+    """Take out customers who left the bank or are no longer at risk; returns how many. The row keeps the reason.
 
-    The live metrics look back ten minutes only, so an alert stands until it is a day old. Who is HIGH at that time is queued
-    again by the next `fill_queue`, as a prediction.
+    The live metrics look back ten minutes only, so an alert stands until it is a day old. The next `fill_queue` queues a
+    customer who is HIGH at that time again, as a prediction.
     """
     reasons: dict[str, tuple[str, list[datetime]]] = {
         "left the bank": ("customer_id NOT IN (SELECT customer_id FROM dyn_churn_predictions)", []),

@@ -1,8 +1,9 @@
-"""What runs within Snowflake's procedures: GENERATE_RETENTION_EMAILS and PROCESS_ALERTS, which its own
-tasks call, and GENERATE_RETENTION_EMAIL for one text.
+"""The code of Snowflake's procedures. Tasks call GENERATE_RETENTION_EMAILS and PROCESS_ALERTS; GENERATE_RETENTION_EMAIL gives one
+text.
 
-By documentation only: it has not met a live account. The rules are those of `queue`, `claims`, `emails` and `writing`, as where
-Dagster drives; here belongs only what a procedure has in the place of a run of Dagster. `operations.procedures` registers them.
+Written from the documentation, never run on a live account. The rules are in `queue`, `claims`, `emails` and `writing`, the same
+as where Dagster drives. Here belongs only what a procedure does in place of a Dagster run. `operations.procedures` registers the
+procedures.
 https://docs.snowflake.com/en/developer-guide/stored-procedure/python/procedure-python-overview
 """
 
@@ -29,17 +30,18 @@ from churn_assets.settings import load_settings
 from churn_assets.warehouse.protocol import Warehouse
 from churn_assets.warehouse.snowflake import SessionWarehouse
 
-# What these modules import that is not Python's own, as PyPI names it; the connector gives Arrow only where pandas is, too.
+# The packages outside of Python's library that these modules import, by their PyPI names. The connector gives Arrow only if
+# pandas is installed too.
 PACKAGES = ("pandas", "pyarrow", "pydantic-settings", "pyyaml", "snowflake-snowpark-python")
-SECONDS = 20 * 60.0  # after which no further run begins; the task is stopped after 30 minutes
+SECONDS = 20 * 60.0  # no run begins later; Snowflake stops the task after 30 minutes
 
 
 def generate_retention_emails(
     session: Session, *, model: str, emails_per_day: int, tokens_per_day: int, marketing: str
 ) -> str:
-    """Empty the stream into the queue, then write to all who may be written to now; what each run did, as JSON.
+    """Empty the stream into the queue, then write to all customers who may be written to now; returns each run's result, as JSON.
 
-    Cortex's `model` writes, and `marketing` is the content of the file with marketing's words.
+    Cortex's `model` writes. `marketing` is the content of marketing's file.
     """
     warehouse = _warehouse(session)
     prompts = prompts_of(marketing.encode())
@@ -47,7 +49,7 @@ def generate_retention_emails(
         writer=CortexWriter(warehouse, model, prompts),
         template=TemplateWriter(prompts),
         check=partial(complaints_about, prompts=prompts),
-        # It ends with the procedure, so an answer that Cortex gave to one that was stopped is paid for again.
+        # The folder ends with the procedure, so the answers of a procedure that was stopped are paid for again.
         folder=Path(tempfile.gettempdir()) / "churn_assets",
         limits=Limits(emails_per_day, tokens_per_day),
         concurrency=1,
@@ -58,10 +60,10 @@ def generate_retention_emails(
 def generate_retention_email(
     session: Session, full_name: str, segment: str, reason_codes: str | None, *, model: str, marketing: str
 ) -> str:
-    """The text of one email, for whoever calls the procedure by hand or from another task. Nothing is claimed or stored.
+    """The text of one email, for calls by hand or from another task. Nothing is claimed or stored.
 
-    Cortex's `model` is asked once. Where it gives nothing that passes the checks, the template writes. '' where that does not
-    pass either, as for a name that nobody can be greeted by.
+    Cortex's `model` is asked once. If it gives no text that passes the checks, the template writes. '' if that does not pass
+    either.
     """
     prompts = prompts_of(marketing.encode())
     request = EmailRequest(full_name, segment, reason_codes or "")
@@ -74,12 +76,12 @@ def generate_retention_email(
 
 
 def process_alerts(session: Session) -> str:
-    """Empty the stream of live metrics into alerts and the queue; how many alerts there were."""
+    """Empty the stream of live metrics into alerts and the queue; returns the number of alerts."""
     return str(_warehouse(session).transact(lambda tx: raise_alerts(tx, utc_now())))
 
 
 def _runs(warehouse: Warehouse, email_run: EmailRun) -> Iterator[EmailRunResult]:
-    # The stream calls the task as long as it has data, so it is emptied also where nobody may be written to.
+    # The task runs as long as the stream has data, so the stream is emptied even if nobody may be written to.
     warehouse.transact(lambda tx: fill_queue(tx, utc_now()))
     ends = time.monotonic() + SECONDS
     while time.monotonic() < ends and (day := next_day(warehouse, email_run.limits, utc_now())):

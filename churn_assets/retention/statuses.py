@@ -1,13 +1,13 @@
 """The life of an intervention as one small state machine.
 
-Here belong the statuses, the moves between them and the one function that makes a move. Who decides on a move is elsewhere.
+Here belong the statuses, the moves between them and the one function that makes a move. Other modules decide on the moves.
 
     CONTROL                                   in the control group: logged, never written to
     CLAIMED -> READY                          a run has taken the customer; the text is written and checked
     READY -> APPROVED or REJECTED             by a person, or automatically
     APPROVED -> EXPORTED                      handed to another system
-    APPROVED -> SENDING -> SENT or FAILED     FAILED: the server refused this one for good
-    SENDING -> APPROVED                       the server was not reached, so surely not sent
+    APPROVED -> SENDING -> SENT or FAILED     FAILED: the server refused this email for good
+    SENDING -> APPROVED                       the server was not reached, so nothing was sent
     SENDING -> UNCERTAIN                      the sender died: sent or not, nobody knows
     UNCERTAIN -> SENT or APPROVED             a person has found out
     CLAIMED, READY or APPROVED -> CANCELLED   the customer left, withdrew consent or was suppressed
@@ -46,17 +46,17 @@ MOVES: dict[Status, tuple[Status, ...]] = {
 
 
 class StatusError(ChurnError):
-    """A move that no intervention in its status can make; the message names both."""
+    """A move that the status of an intervention does not allow; the message names both statuses."""
 
 
 def begin(tx: Transaction, statuses: Mapping[str, Status], now: datetime) -> None:
-    """Note the first status of new interventions, by id."""
+    """Log the first status of new interventions, given by id."""
     moves = [[id_, None, status, now, "run", None] for id_, status in statuses.items()]
     tx.execute(f"INSERT INTO intervention_moves VALUES {places(moves)}", flat(moves))
 
 
 def move(tx: Transaction, ids: Sequence[str], to: Status, now: datetime, by: str, note: str | None = None) -> None:
-    """Move interventions to a status, with a line for each in `intervention_moves`. All of them, or `StatusError`.
+    """Move interventions to a status, and log each move in `intervention_moves`: all of them, or none and `StatusError`.
 
     `by` says who decided: a person, `run` or `auto`. Two transactions that move the same intervention conflict.
     """

@@ -1,7 +1,7 @@
 """Who may not be written to: customers on the list of suppressions, and those who refused emails.
 
-Here belong the list and the question who is on it. Consent itself is a field of the customer; that a customer has left the
-bank is looked up where an email is about to leave (`outbox`).
+Here belong the list and the query for who is on it. Consent is a field of the customer. `outbox` checks whether a customer
+has left the bank, right before an email leaves.
 """
 
 from datetime import date, datetime
@@ -11,8 +11,8 @@ from churn_assets.retention.queue import queue_again
 from churn_assets.retention.statuses import move
 from churn_assets.warehouse.protocol import Transaction, Warehouse
 
-# The ids of all customers who may not be written to. The parameter is the time now (UTC). Made for NOT IN (...): no NULL.
-# Consent that was never asked for (NULL) is no refusal.
+# The ids of all customers who may not be written to, never NULL, so that NOT IN (...) works. The parameter is the current time
+# (UTC). Consent that was never asked for (NULL) is not a refusal.
 SUPPRESSED = """
     SELECT customer_id FROM suppressions
     WHERE lifted_at IS NULL AND (suppressed_until IS NULL OR CAST(suppressed_until AS TIMESTAMP) > ?)
@@ -22,17 +22,17 @@ SUPPRESSED = """
 
 
 class SuppressionError(ChurnError):
-    """A suppression that cannot be; the message says why."""
+    """A suppression that is not possible; the message says why."""
 
 
 def suppress(
     warehouse: Warehouse, customer_id: str, until: date | None, now: datetime, note: str | None, by: str
 ) -> int:
-    """Let nobody write to a customer until a day (exclusive, UTC), or for ever; how many emails this cancelled.
+    """Stop all emails to a customer until a day (exclusive, UTC), or for ever; returns how many emails this cancelled.
 
-    What waits to be approved or to leave is cancelled in the same transaction, and the customer waits again: who is still at
-    risk when the suppression ends is written to anew. Suppressions add up: the longest one holds,
-    so that a shorter one later takes nothing back. `SuppressionError` for an unknown customer or a day that is not ahead.
+    Emails that wait to be approved or to leave are cancelled in the same transaction, and the customer joins the queue again: a
+    customer who is still at risk when the suppression ends gets a new email. The longest suppression holds; a shorter one that
+    follows does not shorten it. `SuppressionError` for an unknown customer or a day that is not in the future.
     """
     if until is not None and until <= now.date():
         raise SuppressionError(f"a suppression until {until} would be over already; choose a later day (UTC)")
@@ -43,7 +43,7 @@ def suppress(
             "INSERT INTO suppressions (customer_id, suppressed_at, suppressed_until, note) VALUES (?, ?, ?, ?)",
             [customer_id, now, until, note],
         )
-        # A claim has no text yet: the run that owes it looks at the list itself.
+        # A claim has no text yet; the run that writes it checks the list.
         waiting = tx.rows(
             "SELECT intervention_id FROM agent_intervention_log WHERE customer_id = ? AND status IN ('READY', 'APPROVED')",
             [customer_id],
@@ -56,9 +56,9 @@ def suppress(
 
 
 def lift(warehouse: Warehouse, customer_id: str, now: datetime) -> bool:
-    """Take a customer off the list at `now` (UTC); whether they were on it. A refusal of emails is not touched.
+    """Take a customer off the list at `now` (UTC); returns whether they were on it. A refusal of emails stays.
 
-    What was cancelled stays cancelled. `SuppressionError` for an unknown customer.
+    Cancelled emails stay cancelled. `SuppressionError` for an unknown customer.
     """
 
     def work(tx: Transaction) -> bool:
@@ -78,4 +78,4 @@ def lift(warehouse: Warehouse, customer_id: str, now: datetime) -> bool:
 
 def _must_be_known(tx: Transaction, customer_id: str) -> None:
     if not tx.rows("SELECT customer_id FROM dim_customers WHERE customer_id = ?", [customer_id]):
-        raise SuppressionError(f"there is no customer {customer_id}; ids stand in dim_customers")
+        raise SuppressionError(f"there is no customer {customer_id}; the ids are in dim_customers")

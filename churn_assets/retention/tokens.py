@@ -1,6 +1,6 @@
 """What the emails cost in tokens of language models, by day and model.
 
-Here belongs the count of what was used. What may be used on a day is `emails.Limits`.
+Here belongs the count of used tokens. `emails.Limits` holds the limit of a day.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Tokens:
 
 
 def tokens_by_day(warehouse: Warehouse, since: date) -> list[Tokens]:
-    """The tokens of each day from `since` on and model, in order; days and models without any are missing."""
+    """The tokens by day and model from `since` on, in that order. Days and models without tokens are missing."""
     rows = warehouse.query(
         "SELECT log.partition_day AS usage_day, coalesce(log.model, 'unknown') AS model, count(*) AS emails,"
         " cast(sum(log.prompt_tokens + log.completion_tokens) AS bigint) AS tokens FROM agent_intervention_log AS log"

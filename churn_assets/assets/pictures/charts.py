@@ -1,7 +1,7 @@
 """Small charts for an asset's metadata. Here belongs the drawing, not what is drawn.
 
-Lines and bars are SVG by hand: every refresh leaves one in Dagster's event log, so it has to be about a kilobyte, and a
-run must not pay a second for importing a plotting library. Numbers of single materializations are plotted by Dagster itself.
+Lines and bars are SVG written by hand. Every refresh leaves a chart in Dagster's event log, so it must be about a kilobyte, and a
+run must not pay a second for importing a plotting library. Dagster itself plots the numbers of single materializations.
 """
 
 import base64
@@ -15,7 +15,7 @@ _WIDTH, _HEIGHT, _LEFT = 640, 90, 70
 
 
 def line_charts(series: Mapping[str, Sequence[float | None]], caption: str) -> dg.MarkdownMetadataValue:
-    """One chart below the other, each named and with its largest value; None is a gap, a lone value a dot."""
+    """Charts one below the other, each with its name and its largest value. None is a gap, a single value a dot."""
     parts: list[str] = []
     for number, (name, values) in enumerate(series.items()):
         top = number * (_HEIGHT + 30) + 20
@@ -29,7 +29,7 @@ def line_charts(series: Mapping[str, Sequence[float | None]], caption: str) -> d
 
 
 def bar_charts(series: Mapping[str, Sequence[int]], labels: Sequence[str], caption: str) -> dg.MarkdownMetadataValue:
-    """One chart of counts below the other, each named and with its largest count; a label below each bar."""
+    """Charts of counts one below the other, each with its name and its largest count, and a label below each bar."""
     parts: list[str] = []
     step = (_WIDTH - _LEFT) / len(labels)
     for number, (name, counts) in enumerate(series.items()):
@@ -57,7 +57,7 @@ def png_of(figure: Any) -> bytes:
 
 
 def picture(png: bytes, caption: str, words: str) -> dg.MarkdownMetadataValue:
-    """A picture that a plotting library has drawn, and what is to be read below it."""
+    """A picture that a plotting library has drawn, with words below it."""
     return dg.MetadataValue.md(f"![{caption}](data:image/png;base64,{base64.b64encode(png).decode()})\n\n{words}")
 
 

@@ -13,7 +13,7 @@ _COLOURS = ("#4f43dd", "#e0893a", "#2f9e6e", "#888888", "#b0409a", "#c9b037")
 
 
 def cost_by_day(days: Sequence[date], tokens: Sequence[Tokens], credits: Sequence[Credits]) -> dg.MarkdownMetadataValue:
-    """A bar for each day, of what it went into; credits below tokens, where there are any."""
+    """A bar for each day, in parts by model or service; credits below tokens, if there are any."""
     words = f"{sum(used.tokens for used in tokens):,} tokens"
     if credits:
         words += f" and {sum(used.credits for used in credits):,.2f} credits"

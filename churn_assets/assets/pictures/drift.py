@@ -15,7 +15,7 @@ _THEN, _NOW, _MOVED = "#888888", "#4f43dd", "#cc3333"
 
 
 def drift_plot(found: Drift) -> dg.MarkdownMetadataValue:
-    """The shares of each feature and of the score, then and now, what moved in red; and who left beside what was expected."""
+    """The shares of each feature and of the score, then and now, red where they moved; and who left beside the expectation."""
     shifts = {**found.features, **({SCORE: found.score} if found.score else {})}
     findings = [found.features_are_stable, found.scores_are_stable, found.probabilities_hold]
     words = "\n".join(f"- {verdict.finding}" for verdict in findings)

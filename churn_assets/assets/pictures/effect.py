@@ -16,8 +16,9 @@ _WITHOUT, _WITH = "#888888", "#4f43dd"
 
 
 def effect_plot(found: Effect, by_month: Mapping[date, Effect]) -> dg.MarkdownMetadataValue:
-    """Churn of both groups and their difference with 95 % intervals: of all customers and, from two months with enough
-    customers in each group on, by the month of the intervention. The words below say what may be concluded.
+    """Churn of both groups and their difference, with 95 % intervals, and the conclusion in words below.
+
+    All customers come first, then the months of the intervention, if two or more have enough customers in each group.
     """
     if found.control.interval is None and found.treated.interval is None:
         return dg.MetadataValue.md(found.conclusion)
@@ -59,7 +60,7 @@ def _draw(axes: Any, points: list[tuple[float | None, Interval | None]], colour:
     axes.errorbar(
         [place for place, *_ in known],
         [100 * share for _, share, _, _ in known],
-        # A bound that rounding has put on the wrong side of its share would be refused.
+        # Matplotlib refuses a bound that rounding has put on the wrong side of its share.
         [
             [max(0.0, 100 * (share - low)) for _, share, low, _ in known],
             [max(0.0, 100 * (high - share)) for _, share, _, high in known],

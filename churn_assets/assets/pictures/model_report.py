@@ -21,7 +21,7 @@ _LINES = {
     "logistic": {"color": "#555555", "linewidth": 1.5},
     "heuristic": {"color": "#aaaaaa", "linewidth": 1.5, "linestyle": "dashed"},
 }
-_POINTS = 400  # of a curve: more than one for each pixel cannot be seen
+_POINTS = 400  # of a curve: more than one for each pixel would not show
 _BARS = 40  # of the distribution
 
 
@@ -32,7 +32,7 @@ def report(trained: Trained) -> dg.MarkdownMetadataValue:
 
 
 def _why_the_model_serves(trained: Trained) -> list[str]:
-    """A paragraph where the logistic regression is above the model, so that nobody takes the wrong one for what serves."""
+    """A paragraph if the logistic regression is above the model, so that nobody takes it for the model that serves."""
     ours, theirs = (trained.evaluations[way].roc_auc.value for way in ("model", "logistic"))
     if ours >= theirs:
         return []
@@ -44,7 +44,7 @@ def _why_the_model_serves(trained: Trained) -> list[str]:
         f"On these rows the logistic regression is above the model: ROC AUC {theirs:.3f} against {ours:.3f}. The difference is"
         f" {gain.value:+.3f} ({low:+.3f} to {high:+.3f}), {chance}. The regression is only a yardstick and never serves: the"
         " model is a forest because on a larger bank it is ahead (docs/model.md), and because a score's reasons are read from"
-        " its trees. Whether the model may serve, the check against the champion decides."
+        " its trees. The check against the champion decides whether the model may serve."
     ]
 
 
@@ -67,7 +67,7 @@ def _table(evaluations: Mapping[str, Evaluation]) -> str:
 
 def _text(measure: Measure, digits: int) -> str:
     low, high = measure.interval
-    if not math.isfinite(low + high):  # with few leavers, some of the drawn customers have none among them
+    if not math.isfinite(low + high):  # with few leavers, some samples of customers have none
         return f"{measure.value:.{digits}f} (too few for an interval)"
     return f"{measure.value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
@@ -106,7 +106,7 @@ def _png(trained: Trained) -> bytes:
         _draw_distribution(distribution, test)
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
-    # A palette makes a third of the size, and every training leaves a picture in Dagster's event log.
+    # A palette cuts the size to a third, and every training leaves a picture in Dagster's event log.
     stored = BytesIO()
     Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3]).quantize(256, dither=Image.Dither.NONE).save(
         stored, "png"
@@ -118,7 +118,7 @@ def _draw_roc(axes: Any, test: pd.DataFrame, evaluations: Mapping[str, Evaluatio
     for way in ways(test):
         taken, found = _from_the_highest(test, way)
         stayed = taken - found
-        kept = _spread(found + stayed * found[-1] / stayed[-1])  # along the curve, which may rise first and run then
+        kept = _spread(found + stayed * found[-1] / stayed[-1])  # evenly along the curve, also where it is steep
         label = f"{way}: {_text(evaluations[way].roc_auc, 3)}"
         axes.plot(100 * stayed[kept] / stayed[-1], 100 * found[kept] / found[-1], label=label, **_LINES[way])
     axes.plot([0, 100], [0, 100], color=_CHANCE, linewidth=1, label="by chance: 0.5")
@@ -159,14 +159,14 @@ def _draw_precision(axes: Any, test: pd.DataFrame, evaluations: Mapping[str, Eva
 
 
 def _draw_calibration(axes: Any, test: pd.DataFrame) -> None:
-    """On logarithmic scales, as most probabilities lie far below the few that matter."""
+    """On logarithmic scales, because most probabilities lie far below the few that matter."""
     probability = test["model"].to_numpy(np.float64)
     binned = test.assign(has_left=test["has_left"].astype(float)).groupby(bins(probability))
     means, shares = binned["model"].mean().to_numpy(np.float64), binned["has_left"].mean().to_numpy(np.float64)
-    # A customer's rows are no independent evidence, so each customer of a bin counts as one.
+    # The rows of one customer are not independent evidence, so each customer of a bin counts once.
     low, high = _wilson(shares, binned["customer_id"].nunique().to_numpy().astype(np.float64))
     lowest, highest = _log_range(np.concatenate([means, shares, high]))
-    # What is zero has no place on a logarithmic scale; it stands at the edge, hollow.
+    # Zero has no place on a logarithmic scale, so it is drawn at the edge, hollow.
     zero = (means == 0) | (shares == 0)
     means, drawn, low = (np.maximum(values, lowest) for values in (means, shares, low))
     axes.plot([100 * lowest, 100 * highest], [100 * lowest, 100 * highest], color=_CHANCE, linewidth=1, label="ideal")
@@ -189,13 +189,13 @@ def _draw_calibration(axes: Any, test: pd.DataFrame) -> None:
 
 
 def _draw_gains(axes: Any, test: pd.DataFrame) -> None:
-    """On a logarithmic scale, as nobody writes to a large part of the customers."""
+    """On a logarithmic scale, because nobody writes to a large part of the customers."""
     one_run = LIFT_AT * test["cut_off"].nunique() / len(test)
     lowest = min(0.001, one_run / 2)
     grid = np.geomspace(lowest, 1, _POINTS)
     for way in ways(test):
         taken, found = _from_the_highest(test, way)
-        # Straight between two scores: of equal scores, no one comes first.
+        # Straight between two scores, because equal scores have no order.
         axes.plot(100 * grid, 100 * np.interp(grid, taken / taken[-1], found / found[-1]), label=way, **_LINES[way])
     axes.plot(100 * grid, 100 * grid, color=_CHANCE, linewidth=1, label="by chance")
     if one_run < 1:
@@ -241,7 +241,7 @@ def _draw_distribution(axes: Any, test: pd.DataFrame) -> None:
 
 
 def _from_the_highest(test: pd.DataFrame, way: str) -> tuple[Floats, Floats]:
-    """How many rows are taken and leavers found, from nobody to all, where those with the highest score come first."""
+    """How many rows are taken and how many leavers found, from none to all, with the highest scores first."""
     _, place = np.unique(-test[way].to_numpy(np.float64), return_inverse=True)  # equal scores come together
     taken, found = np.bincount(place), np.bincount(place, test["has_left"].to_numpy(np.float64))
     return np.cumsum([0.0, *taken]), np.cumsum([0.0, *found])
@@ -256,12 +256,12 @@ def _wilson(shares: Floats, sizes: Floats) -> tuple[Floats, Floats]:
 
 
 def _spread(rising: Floats) -> Any:
-    """The places of _POINTS values at even distances, the first and the last among them."""
+    """The places of _POINTS values at even distances, including the first and the last."""
     return np.unique(np.searchsorted(rising, np.linspace(rising[0], rising[-1], _POINTS)))
 
 
 def _log_range(shares: Floats) -> tuple[float, float]:
-    """Where a logarithmic scale begins and ends so that all are well inside; zeros, if any, shall stand off at its begin."""
+    """The ends of a logarithmic scale with room around all values, and with more room at the low end if there are zeros."""
     seen = shares[shares > 0]
     if not len(seen):
         return 0.001, 1.0

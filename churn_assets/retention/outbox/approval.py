@@ -1,6 +1,6 @@
 """What people decide about written emails: list, show, approve, reject, and settle a doubt.
 
-Nothing else may move an intervention to APPROVED or REJECTED. How emails leave is `exporting` and `sending`.
+Only this module approves and rejects. `exporting` and `sending` let approved emails leave.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Transaction, Warehouse
 from churn_assets.warehouse.values import one_row
 
-AUTO = "auto"  # who approves where CHURN_APPROVAL says so
+AUTO = "auto"  # approves where CHURN_APPROVAL=auto
 UNSETTLED: tuple[Status, ...] = ("READY", "APPROVED", "SENDING", "UNCERTAIN")
 
 
@@ -43,7 +43,7 @@ class Move:
 
 
 def masked(email: str | None) -> str:
-    """An address of which only the first letter and the domain are told: a***@bank.example; nothing where there is none."""
+    """The address with only its first letter and domain, as a***@bank.example; empty if there is no address."""
     if not email:
         return ""
     name, at, domain = email.rpartition("@")
@@ -51,12 +51,12 @@ def masked(email: str | None) -> str:
 
 
 def waiting(warehouse: Warehouse, statuses: Sequence[Status] = UNSETTLED) -> list[Entry]:
-    """The emails in these statuses, oldest first; without any named, those that still wait for somebody."""
+    """The emails in these statuses, oldest first; by default all that are not settled yet."""
     return _entries(warehouse, f"log.status IN ({one_row(statuses)})", list(statuses))
 
 
 def shown(warehouse: Warehouse, intervention_id: str) -> tuple[Entry, str | None, list[Move]]:
-    """One intervention with its full text, None where it has none, and its moves in order. `StatusError` if unknown."""
+    """One intervention, its full text (None if it has none) and its moves in order. `StatusError` if unknown."""
     entries = _entries(warehouse, "log.intervention_id = ?", [intervention_id])
     if not entries:
         raise StatusError(f"there is no intervention {intervention_id}; `churn outbox list` shows what there is")
@@ -72,12 +72,12 @@ def shown(warehouse: Warehouse, intervention_id: str) -> tuple[Entry, str | None
 
 
 def approve(warehouse: Warehouse, ids: Sequence[str], by: str, now: datetime) -> None:
-    """Let READY emails leave: all of them, or none and `StatusError`. `now` is UTC."""
+    """Approve READY emails: all of them, or none and `StatusError`. `now` is UTC."""
     warehouse.transact(lambda tx: _move_from("READY", tx, ids, "APPROVED", now, by))
 
 
 def approve_all(warehouse: Warehouse, by: str, now: datetime) -> int:
-    """Let every READY email leave; how many. `now` is UTC."""
+    """Approve every READY email; returns how many. `now` is UTC."""
 
     def work(tx: Transaction) -> int:
         ids = [id_ for (id_,) in tx.rows("SELECT intervention_id FROM agent_intervention_log WHERE status = 'READY'")]
@@ -88,17 +88,17 @@ def approve_all(warehouse: Warehouse, by: str, now: datetime) -> int:
 
 
 def approve_if_automatic(warehouse: Warehouse, settings: Settings, now: datetime) -> int:
-    """Approve every READY email where the settings leave that to nobody; how many. `now` is UTC."""
+    """Approve every READY email if CHURN_APPROVAL is `auto`; returns how many. `now` is UTC."""
     return approve_all(warehouse, AUTO, now) if settings.approval == "auto" else 0
 
 
 def reject(warehouse: Warehouse, ids: Sequence[str], by: str, now: datetime, note: str | None = None) -> None:
-    """Never let READY emails leave: all of them, or none and `StatusError`. `now` is UTC; `note` says why."""
+    """Reject READY emails, which never leave: all of them, or none and `StatusError`. `now` is UTC; `note` says why."""
     warehouse.transact(lambda tx: _move_from("READY", tx, ids, "REJECTED", now, by, note))
 
 
 def resolve(warehouse: Warehouse, intervention_id: str, was_sent: bool, by: str, now: datetime) -> None:
-    """End the doubt about an UNCERTAIN email: it was sent, or it waits to leave again. Otherwise `StatusError`."""
+    """Settle an UNCERTAIN email: it was sent, or it waits to leave again. `StatusError` for any other email."""
     to, note = ("SENT", "found to be sent") if was_sent else ("APPROVED", "found not to be sent")
     warehouse.transact(lambda tx: _move_from("UNCERTAIN", tx, [intervention_id], to, now, by, note))
 
@@ -121,7 +121,7 @@ def _entries(warehouse: Warehouse, condition: str, parameters: list[str]) -> lis
 def _move_from(
     status: Status, tx: Transaction, ids: Sequence[str], to: Status, now: datetime, by: str, note: str | None = None
 ) -> None:
-    """Move from this one status only: a person who approves must not end what a sender is in the middle of."""
+    """Move from this one status only, so that a person who approves cannot interfere with a sender at work."""
     unique = list(dict.fromkeys(ids))
     for id_, found in tx.rows(
         f"SELECT intervention_id, status FROM agent_intervention_log WHERE intervention_id IN ({one_row(unique)})",

@@ -19,12 +19,12 @@ from churn_assets.warehouse.protocol import Transaction, Warehouse
 
 EXPORTED_COLUMNS = ("intervention_id", "customer_id", "email", "full_name", "text", "approved_at")
 _UNFINISHED = "unfinished: "  # begins the note of an export whose file has no name yet; paths are absolute
-_FORMULA = re.compile(r"[=+\-@\t\r\n]")  # what makes a spreadsheet run a cell
+_FORMULA = re.compile(r"[=+\-@\t\r\n]")  # a first character that makes a spreadsheet run a cell
 
 
 @dataclass(frozen=True)
 class Export:
-    """How many emails went which way in an `export`; without any to export there is no file."""
+    """How many emails an `export` wrote and how many it cancelled. If there is none to write, it makes no file."""
 
     exported: int
     cancelled: int
@@ -35,9 +35,9 @@ def export(
 ) -> Export:
     """Write every approved email to a new CSV file (UTF-8, EXPORTED_COLUMNS, times UTC), and mark it as EXPORTED.
 
-    Exports that were interrupted are finished first, and `say` is told. Who may no longer be written to is cancelled instead. In
-    cells that a spreadsheet would run a ' comes first. `folder` is that of the emails. `OutboxError` where the file exists, its
-    folder does not, or another process takes from the outbox.
+    Interrupted exports are finished first and reported to `say`. Emails to customers who may no longer be written to are
+    cancelled. A cell that a spreadsheet would run starts with a '. `folder` is the folder of the emails. `OutboxError` if the
+    file exists, its folder does not, or another process is sending or exporting.
     """
     file = file.absolute()
     with alone(folder):

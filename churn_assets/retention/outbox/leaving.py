@@ -1,8 +1,8 @@
-"""Which approved emails may leave, and the lock of whoever takes them out.
+"""Which approved emails may leave, and the outbox's lock.
 
 Here belongs what `exporting` and `sending` share. Both mark an email before it leaves, so that a crash never causes a second
-delivery that nobody notices. One process at a time takes from the outbox: a lock in the folder of the emails keeps the
-others of this machine out.
+delivery that nobody notices. Only one process of this machine takes emails from the outbox at a time: it holds a lock in the
+folder of the emails.
 """
 
 from contextlib import AbstractContextManager
@@ -17,12 +17,12 @@ from churn_assets.retention.suppressions import SUPPRESSED
 from churn_assets.warehouse.protocol import Transaction
 from churn_assets.warehouse.turns import turn
 
-# When each was approved, for the last time.
+# When each email was last approved.
 APPROVALS = """
     SELECT intervention_id, MAX(moved_at) AS approved_at FROM intervention_moves WHERE status_to = 'APPROVED'
     GROUP BY intervention_id
 """
-# What is approved, each with why it may not leave. The parameter is the time now (UTC).
+# The approved emails, each with the reason why it may not leave, if any. The parameter is the current time (UTC).
 LEAVING = f"""
     SELECT
         log.intervention_id,
@@ -45,12 +45,12 @@ LEAVING = f"""
         ON log.customer_id = with_account.customer_id
     WHERE log.status = 'APPROVED'
 """
-# Who was put back waits behind the others, so that one that a server is always too busy for holds up nobody.
+# An email that the server deferred goes to the end, so that one that is always deferred does not hold up the others.
 IN_TURN = " ORDER BY approvals.approved_at, log.intervention_id"
 
 
 class OutboxError(ChurnError):
-    """Nothing can leave this way now; the message says why and what to do."""
+    """Emails cannot leave now; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ class Leaving:
 
 
 def alone(folder: Path) -> AbstractContextManager[None]:
-    """Hold the outbox's lock in the folder of the emails; `OutboxError` where another process of this machine does."""
+    """Hold the outbox's lock in the folder of the emails; `OutboxError` if another process of this machine holds it."""
     taken = OutboxError("another process is sending or exporting now; try again when it has ended")
     return turn(folder / "outbox.lock", taken)
 
 
 def all_leaving(tx: Transaction, by: str, now: datetime) -> tuple[list[Leaving], int]:
-    """Every approved email that may leave, and how many may not and were cancelled."""
+    """Every approved email that may leave, and how many others were cancelled."""
     approved = [Leaving(*row) for row in tx.rows(LEAVING + IN_TURN, [now])]
     cancel(tx, approved, by, now)
     leaving = [email for email in approved if not email.obstacle]
@@ -81,7 +81,7 @@ def all_leaving(tx: Transaction, by: str, now: datetime) -> tuple[list[Leaving],
 
 
 def cancel(tx: Transaction, approved: list[Leaving], by: str, now: datetime) -> None:
-    """Cancel those that have an obstacle, with a note that names it. `now` is UTC."""
+    """Cancel the emails that have an obstacle, with a note that names it. `now` is UTC."""
     for obstacle in sorted({email.obstacle for email in approved if email.obstacle}):
         ids = [email.intervention_id for email in approved if email.obstacle == obstacle]
         move(tx, ids, "CANCELLED", now, by, f"the customer {obstacle}")

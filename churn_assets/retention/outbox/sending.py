@@ -1,7 +1,7 @@
-"""Approved emails over SMTP, each sent at most once. The mail server's protocol is `smtp`.
+"""Send approved emails over SMTP, each at most once. `smtp` has the protocol.
 
 `send` marks an email as SENDING, hands it over and marks it as SENT. A process that dies in between leaves it SENDING; the next
-`send` makes that UNCERTAIN, which only a person can end (`approval.resolve`).
+`send` makes that UNCERTAIN, which only a person can settle (`approval.resolve`).
 """
 
 from collections import Counter
@@ -20,10 +20,10 @@ from churn_assets.warehouse.protocol import Transaction, Warehouse
 
 @dataclass(frozen=True)
 class Sending:
-    """How many emails went which way in a `send`, and how many are still approved.
+    """How many emails a `send` moved to each status, and how many are still approved (`waiting`).
 
-    `uncertain` counts those that an earlier sender left, too. `stopped` says why it did not go on, `quiet_until` (UTC) when it
-    may.
+    `uncertain` includes the emails that an earlier sender left. `stopped` says why sending stopped early. `quiet_until` (UTC) is
+    when it may go on.
     """
 
     sent: int
@@ -38,11 +38,11 @@ class Sending:
 def send(
     warehouse: Warehouse, smtp: Smtp, folder: Path, quiet: QuietHours | None, by: str, clock: Callable[[], datetime]
 ) -> Sending:
-    """Send the approved emails over SMTP, one after the other, in the order of their approval. `clock` is UTC.
+    """Send the approved emails over SMTP, one after the other, in the order of their approval. `clock` gives UTC.
 
-    Who may no longer be written to is cancelled instead. An email that the server refuses for good is FAILED. The first one that
-    the server does not want now stays approved, and sending stops there, as it does in the quiet hours and where an email becomes
-    UNCERTAIN. `folder` is that of the emails. `OutboxError` where another process takes from the outbox.
+    Emails to customers who may no longer be written to are cancelled. An email that the server refuses for good is FAILED. An
+    email that the server defers stays approved, and sending stops. It also stops in the quiet hours and after an email becomes
+    UNCERTAIN. `folder` is the folder of the emails. `OutboxError` if another process is sending or exporting.
     """
     with alone(folder), Line(smtp) as line:
         moved: Counter[Status] = Counter()
@@ -109,7 +109,7 @@ def _conclude(warehouse: Warehouse, email: Leaving, outcome: Outcome, by: str, n
 
 
 def _doubt_who_was_left(warehouse: Warehouse, by: str, now: datetime) -> int:
-    """Move to UNCERTAIN what is SENDING while nobody sends; how many."""
+    """Move the emails that are SENDING while nobody sends to UNCERTAIN; returns how many."""
 
     def work(tx: Transaction) -> int:
         ids = [id_ for (id_,) in tx.rows("SELECT intervention_id FROM agent_intervention_log WHERE status = 'SENDING'")]

@@ -1,6 +1,6 @@
 """How one email is handed to a mail server: the server, the message, and what the server's answer means.
 
-Here belongs the protocol. Who is written to, when, and what is remembered of it is `outbox`.
+Here belongs the protocol. `sending` decides who is written to and when, and stores the outcome.
 """
 
 import re
@@ -29,10 +29,10 @@ _SCHEMES: dict[str, tuple[Security, int]] = {
     "smtp+starttls": ("starttls", 587),
     "smtps": ("tls", 465),
 }
-# What HTML takes as an address, ASCII only; whatever it lets through cannot end a header or a command.
+# What HTML accepts as an email address, ASCII only. No match can end a header or a command.
 _ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]+@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*")
 _MAX_ADDRESS_CHARACTERS = 254  # RFC 5321
-# Python would write a header of one long word as an encoded word, which no server takes for an address.
+# Otherwise Python encodes a header that is one long word, and no server reads that as an address.
 _WITHOUT_FOLDING = SMTP.clone(max_line_length=998)
 
 
@@ -50,9 +50,9 @@ class Smtp:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one email, as the status that it has to get; `note` says why it was not sent.
+    """The outcome of one email, as the status that it gets next; `note` says why it was not sent.
 
-    `is_last` where the next email would meet the same.
+    `is_last` means that the next email would meet the same problem.
     """
 
     status: Literal["SENT", "FAILED", "APPROVED", "UNCERTAIN"]
@@ -61,7 +61,7 @@ class Outcome:
 
 
 def smtp_of(settings: Settings) -> Smtp:
-    """The server and sender that are set; `SettingsError` says what to set. Passwords are in no message."""
+    """The server and sender of the settings; `SettingsError` says what to set. No message contains a password."""
     if settings.smtp_url is None or not settings.email_from:
         raise SettingsError("no email is sent until CHURN_SMTP_URL and CHURN_EMAIL_FROM are set; see .env.example")
     name, address = parseaddr(settings.email_from)
@@ -78,7 +78,7 @@ def smtp_of(settings: Settings) -> Smtp:
         url = urlsplit(settings.smtp_url.get_secret_value())
         port = url.port
     except ValueError:
-        raise wrong_url from None  # its message may hold the password
+        raise wrong_url from None  # its message may contain the password
     user, password = unquote(url.username or ""), unquote(url.password or "")
     is_whole = not (url.path.strip("/") or url.query or url.fragment)
     if url.scheme not in _SCHEMES or not url.hostname or not is_whole or bool(user) != bool(password):
@@ -90,14 +90,14 @@ def smtp_of(settings: Settings) -> Smtp:
 
 
 def is_address(text: str | None) -> bool:
-    """Whether a server can be asked to write to this: an ASCII address without a name or comments."""
+    """Whether a server can deliver to this text: an ASCII address without a name or comments."""
     return bool(text) and len(text) <= _MAX_ADDRESS_CHARACTERS and _ADDRESS.fullmatch(text) is not None
 
 
 def message(smtp: Smtp, intervention_id: str, to: str, text: str, now: datetime) -> bytes:
-    """The email of an intervention as it goes over the line. `now` is UTC.
+    """The email of an intervention, as the server gets it. `now` is UTC.
 
-    The same intervention has the same Message-ID always, so that a receiver can drop a repeat.
+    An intervention always has the same Message-ID, so that a receiver can drop a repeat.
     """
     email = EmailMessage(policy=SMTP)
     email["From"] = smtp.sender
@@ -107,12 +107,12 @@ def message(smtp: Smtp, intervention_id: str, to: str, text: str, now: datetime)
     email["Message-ID"] = f"<{intervention_id}@{smtp.sender.domain}>"
     email["Auto-Submitted"] = "auto-generated"
     email["List-Unsubscribe"] = f"<mailto:{smtp.sender.addr_spec}?subject=unsubscribe>"
-    email.set_content(text, cte="quoted-printable")  # ASCII on the line, whatever the server can do
+    email.set_content(text, cte="quoted-printable")  # ASCII only, which every server takes
     return email.as_bytes(policy=_WITHOUT_FOLDING)
 
 
 class Line:
-    """The line to a server; it is opened when it is needed, and again where the server has hung up between two emails."""
+    """A connection to a server. It opens when it is needed, and again if the server has hung up between two emails."""
 
     def __init__(self, smtp: Smtp) -> None:
         self._smtp = smtp
@@ -129,7 +129,7 @@ class Line:
                 self._connection.quit()
 
     def open(self) -> str | None:
-        """Make sure that the server listens; otherwise why it does not."""
+        """Make sure that the server listens; returns why it does not, or None."""
         try:
             if self._connection is None or not _listens(self._connection):
                 self._connection = _connect(self._smtp)
@@ -138,7 +138,7 @@ class Line:
         return None
 
     def deliver(self, to: str, content: bytes) -> Outcome:
-        """Hand over one message; the line must be open. Raises nothing that the server or the network does."""
+        """Hand over one message; the line must be open. Errors of the server and the network become an `Outcome`."""
         assert self._connection is not None
         try:
             refusal = _envelope(self._connection, self._smtp.sender.addr_spec, to)
@@ -148,7 +148,7 @@ class Line:
             return refusal
         try:
             return _answer(*self._connection.data(content))
-        except smtplib.SMTPDataError as error:  # no part of the message was on the line yet
+        except smtplib.SMTPDataError as error:  # no part of the message was sent yet
             return _refusal(error.smtp_code, error.smtp_error, "the message was refused")
         except OSError as error:
             return Outcome("UNCERTAIN", f"no answer to the message: {_one_line(error)}", is_last=True)
@@ -162,7 +162,9 @@ def _connect(smtp: Smtp) -> smtplib.SMTP:
         connection = smtplib.SMTP(smtp.host, smtp.port, timeout=TIMEOUT_SECONDS)
     try:
         if smtp.security == "starttls":
-            connection.starttls(context=context)  # fails where the server has none: nothing goes unencrypted instead
+            connection.starttls(
+                context=context
+            )  # fails if the server does not offer it, so nothing is sent unencrypted
         if smtp.user:
             connection.login(smtp.user, smtp.password)
     except BaseException:
@@ -173,17 +175,17 @@ def _connect(smtp: Smtp) -> smtplib.SMTP:
 
 def _listens(connection: smtplib.SMTP) -> bool:
     try:
-        return connection.rset()[0] == 250  # which also ends what a refusal has left half done
+        return connection.rset()[0] == 250  # it also ends the transaction that a refusal has left half done
     except OSError:
         return False
 
 
 def _envelope(connection: smtplib.SMTP, sender: str, to: str) -> Outcome | None:
-    """Tell the server whom a message is from and for; what becomes of the message where it takes one of them not."""
+    """Tell the server the sender and the recipient; returns the outcome if it refuses one of them."""
     connection.ehlo_or_helo_if_needed()
     code, answer = connection.mail(sender)
     if code != 250:
-        # Not this email's fault, and every other one has the same sender.
+        # Every other email has the same sender.
         return Outcome("APPROVED", f"the sender was refused: {code} {_text(answer)}", is_last=True)
     code, answer = connection.rcpt(to)
     return None if code in (250, 251) else _refusal(code, answer, "the recipient was refused")
@@ -195,14 +197,14 @@ def _answer(code: int, answer: bytes) -> Outcome:
         return Outcome("SENT")
     if 400 <= code < 600:
         return _refusal(code, answer, "the message was refused")
-    return Outcome("UNCERTAIN", f"an answer to the message that is none: {code} {_text(answer)}", is_last=True)
+    return Outcome("UNCERTAIN", f"not a valid answer to the message: {code} {_text(answer)}", is_last=True)
 
 
 def _refusal(code: int, answer: bytes | str, what: str) -> Outcome:
     note = f"{what}: {code} {_text(answer)}"
     if 500 <= code < 600:
         return Outcome("FAILED", note)
-    return Outcome("APPROVED", note, is_last=True)  # a server that is busy now is so for the next email too
+    return Outcome("APPROVED", note, is_last=True)  # a server that is busy now is busy for the next email too
 
 
 def _text(answer: bytes | str) -> str:

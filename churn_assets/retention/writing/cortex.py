@@ -1,6 +1,6 @@
 """The writer that asks Snowflake's Cortex, so that name and reasons stay in the account.
 
-By documentation only: it has not met a live account.
+Written from the documentation, never run on a live account.
 https://docs.snowflake.com/en/sql-reference/functions/ai_complete-single-string
 """
 
@@ -12,8 +12,8 @@ from churn_assets.retention.writing.prompts import MAX_ANSWER_TOKENS, TEMPERATUR
 from churn_assets.retention.writing.writer import Answer, EmailRequest, WriterError
 from churn_assets.warehouse.protocol import Warehouse, WarehouseError
 
-# Without return_error_details an error is NULL; show_details gives the tokens that were used. It takes one prompt, not
-# messages of several roles.
+# Without return_error_details an error is NULL. show_details adds the number of tokens. The prompt is one text, not messages
+# with roles.
 AI_COMPLETE = f"""
     SELECT AI_COMPLETE(
         model => ?,
@@ -40,14 +40,14 @@ class _Completion(BaseModel):
 
 
 class _Result(BaseModel):
-    """`value` is the answer with its details, as an object or as JSON, or a bare text where there are no details."""
+    """`value` is the answer with its details, as an object or as JSON, or a bare text if there are no details."""
 
     value: Json[_Completion] | _Completion | str | None = None
     error: str | None = None
 
 
 class CortexWriter:
-    """Asks for one email a statement."""
+    """Asks for one email with each statement."""
 
     name = "cortex"
 
@@ -67,7 +67,7 @@ class CortexWriter:
         try:
             found = self._warehouse.query(AI_COMPLETE, [self._model, f"{messages.system}\n\n{messages.user}"])
         except WarehouseError as error:
-            # Not Snowflake's own words: they may repeat the statement, and with it the prompt.
+            # Without Snowflake's own message: it may repeat the statement, and with it the prompt.
             raise WriterError(
                 f"Snowflake refused AI_COMPLETE (error {error.number}, query {error.query_id}); look it up in the query history,"
                 " and check the grants USE AI FUNCTIONS ON ACCOUNT and SNOWFLAKE.CORTEX_USER"
@@ -79,7 +79,9 @@ class CortexWriter:
             # The connector gives an object as JSON.
             result = _Result.model_validate_json(cell or "")
         except ValidationError:
-            raise WriterError("AI_COMPLETE answered in a form that is not documented; see cortex_writer.py") from None
+            raise WriterError(
+                "AI_COMPLETE answered in an undocumented form; see churn_assets/retention/writing/cortex.py"
+            ) from None
         if result.error:
             reason = " ".join(result.error.split())[:200]
             raise WriterError(f"Cortex could not write with {self._model}: {reason}; check CHURN_WRITER_MODEL")
@@ -88,9 +90,9 @@ class CortexWriter:
         else:
             text, usage = (result.value or "").strip(), _Usage()
         if not text:
-            raise WriterError("Cortex gave an empty text; try again or choose another model by CHURN_WRITER_MODEL")
+            raise WriterError("Cortex gave an empty text; try again or choose another model with CHURN_WRITER_MODEL")
         if usage.completion_tokens >= MAX_ANSWER_TOKENS:
             raise WriterError(
-                f"Cortex did not come to an end within {MAX_ANSWER_TOKENS} tokens; choose another model by CHURN_WRITER_MODEL"
+                f"Cortex did not come to an end within {MAX_ANSWER_TOKENS} tokens; choose another model with CHURN_WRITER_MODEL"
             )
         return Answer(text, self._model, usage.prompt_tokens, usage.completion_tokens)

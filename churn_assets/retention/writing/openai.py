@@ -1,7 +1,6 @@
 """The writer that asks a server which speaks OpenAI's protocol: Ollama, vLLM, OpenAI itself.
 
-Here belongs what a writer is of such a server. The call is `language_model`'s; what is asked is in `prompts`, whether the
-answer may go out in `text_checks`.
+`language_model` makes the call, `prompts` has the messages, and `text_checks` decides whether an answer may be sent.
 """
 
 from collections.abc import Sequence
@@ -12,14 +11,14 @@ from churn_assets.retention.writing.writer import Answer, EmailRequest, WriterEr
 
 
 class OpenAIWriter:
-    """Asks for one email a call, from any number of threads."""
+    """Asks for one email with each call. Any number of threads may use it at once."""
 
     name = "openai"
 
     def __init__(
         self, base_url: str, api_key: str, model: str, prompts: Prompts, timeout: float, max_retries: int
     ) -> None:
-        """`timeout` is in seconds and holds for each of the `max_retries` + 1 tries; `SettingsError` for what cannot be."""
+        """`timeout` is in seconds and holds for each of the `max_retries` + 1 tries; `SettingsError` for invalid values."""
         self._model = LanguageModel(
             base_url, api_key, model, setting="CHURN_WRITER_MODEL", timeout=timeout, max_retries=max_retries
         )

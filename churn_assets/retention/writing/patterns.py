@@ -1,7 +1,7 @@
-"""What must not stand in an email or in a name, as patterns, and the form of a text in which they find it.
+"""Patterns for what must not be in an email or a name, and the form of a text that they search.
 
-Here belong the patterns alone. Whether a name can be greeted is decided in `addressee`, whether a text may go out in
-`text_checks`. Repetitions before something that may not follow are bounded, so that no text takes long.
+Here belong the patterns only. `addressee` decides whether a name can be greeted, `text_checks` whether a text may be sent. A
+repetition is bounded if something has to follow it, so that no text takes long to search.
 """
 
 import re
@@ -12,7 +12,7 @@ _KEYBOARD = str.maketrans("‘’ʼ“”„‐‑‒–—", "'''\"\"\"-----")
 
 WEB_OR_EMAIL_ADDRESS = re.compile(
     r"\bhttps?:\S+|\bwww\.\S+|\S{1,64}@\S+"
-    # A bare domain. `Dr.Smith` is none: the end is of one case.
+    # A bare domain. `Dr.Smith` is not one: the ending of a domain is in one case.
     r"|\b[\w-]{2,63}\.(?:[a-z]{2,24}|[A-Z]{2,24})\b(?:/\S*)?|\b\w\.[a-z]{2,24}/\S*"
 )
 TELEPHONE_NUMBER = re.compile(r"(?<!\w)\+?\(?\d[\d ().\-/]{5,20}\d")
@@ -72,12 +72,12 @@ MIXED_ALPHABETS = re.compile(r"\b\w*(?:[A-Za-z][\u0370-\u052f]|[\u0370-\u052f][A
 
 
 def visible(text: str) -> str:
-    """The text without characters that nobody sees (zero-width, soft hyphen, direction), in Unicode's form NFKC."""
+    """The text without invisible characters (zero-width, soft hyphen, direction), in Unicode's form NFKC."""
     return unicodedata.normalize("NFKC", "".join(char for char in text if unicodedata.category(char) != "Cf"))
 
 
 def plain(text: str) -> str:
-    """The text as the patterns want it: visible, with a keyboard's quotes, dashes and line ends, without accents."""
+    """The text as the patterns search it: visible, with a keyboard's quotes, dashes and line ends, without accents."""
     lines = visible(text).replace("\r\n", "\n").translate(_KEYBOARD)
     decomposed = unicodedata.normalize("NFD", lines)
     # Without accents on letters of the Latin alphabet, so that "chúrn" is found; other scripts need their marks.

@@ -1,7 +1,7 @@
 """What marketing lets the emails say: `marketing/retention_email.yaml`, read, validated and made into prompts.
 
-Here belong the file's form, its version and the messages for a language model. Who sends them are the writers; whether
-a text may go out is decided in `text_checks`.
+Here belong the file's form, its version and the messages for a language model. The writers send the messages; `text_checks`
+decides whether a text may be sent.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from churn_assets.rules import MAX_EMAIL_SENTENCES, RISK_RULES
 
 PROMPTS_FILE = PROJECT_FILES / "marketing" / "retention_email.yaml"
 TEMPERATURE = 0.3  # some variety, few inventions
-MAX_ANSWER_TOKENS = 300  # an email of the greatest length has about 250
+MAX_ANSWER_TOKENS = 300  # the longest email has about 250
 
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
@@ -117,12 +117,12 @@ class Prompts:
         return self.wording.openings.get(request.segment, self.wording.openings["default"])
 
     def offers(self, request: EmailRequest) -> list[Offer]:
-        """What this customer may be offered, the most worth mentioning first, the general offer last."""
+        """The offers for this customer, the most relevant first, the general offer last."""
         reasons = _reasons(request)
         return [offer for offer in self.wording.offers if offer.reason in reasons] + [self.wording.general_offer]
 
     def messages(self, request: EmailRequest, complaints: Sequence[str] = ()) -> Messages:
-        """The rules, and the request with the customer as data; `complaints` about the text before follow it."""
+        """The rules, and the request with the customer as data; `complaints` about the previous text come last."""
         texts = self.wording.prompt
         parts = [_filled(texts.user, {"customer": _customer_as_data(request)})]
         if complaints:
@@ -158,11 +158,11 @@ def load_prompts(path: Path = PROMPTS_FILE) -> Prompts:
 
 
 def prompts_of(content: bytes, path: Path = PROMPTS_FILE) -> Prompts:
-    """The same for the content of the file, where it is not at hand; `path` is what `PromptsError` calls it."""
+    """The wording in the content of the file, for code that cannot read the file. `PromptsError` names the file by `path`."""
     try:
         wording = Wording.model_validate(yaml.safe_load(content))
     except yaml.YAMLError as error:
-        place = getattr(error, "problem_mark", None)  # absent where the bytes are no text
+        place = getattr(error, "problem_mark", None)  # absent if the bytes are not text
         line = f" at line {place.line + 1}" if place else ""
         raise PromptsError(f"{path} is not valid YAML{line}; check quotation marks and indentation") from error
     except ValidationError as error:
@@ -176,7 +176,7 @@ def _problem(problem: Mapping[str, Any]) -> str:
         case "missing":
             return f"{key}: add it"
         case "extra_forbidden":
-            return f"{key}: remove it, nobody reads it"
+            return f"{key}: remove it, nothing reads it"
         case "model_type" | "model_attributes_type" if not key:
             return "it has no keys; restore it from the repository"
         case "string_type":

@@ -1,6 +1,6 @@
 """The writer that works offline and free of charge: marketing's own sentences, by segment and reason.
 
-It also writes in another writer's place where that one fails, so its text must pass the checks for every customer.
+It also writes in place of another writer that fails, so its text must pass the checks for every customer.
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ _LONGEST_NAME = "A" * MAX_NAME_CHARACTERS
 
 
 class TemplateWriter:
-    """Writes the same text for the same request: greeting, opening, the offer most worth mentioning, what to do."""
+    """Writes the same text for the same request: greeting, opening, the most relevant offer, closing."""
 
     name = "template"
 
     def __init__(self, prompts: Prompts) -> None:
-        """`PromptsError` where one of its texts would not pass the checks: better now than for one customer in ten."""
+        """`PromptsError` if one of its texts does not pass the checks: better now than for one customer in ten."""
         self._prompts = prompts
         segments, reasons = prompts.wording.openings, ("", *(rule.reason for rule in RISK_RULES))
         for segment, reason in product(segments, reasons):

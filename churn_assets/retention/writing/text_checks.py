@@ -1,8 +1,8 @@
-"""Whether a text may go out as a retention email, whoever wrote it.
+"""Whether a text may be sent as a retention email, whoever wrote it.
 
-Here belong the checks of a text and nothing that mends it: a text with a complaint is written again or replaced. The
-rule for promises is that marketing's file says all that may be promised: a sum, a number, an address or a word such as
-"free" passes only where it stands in an offer to this very customer, in the opening, the closing or the signature.
+Here belong the checks of a text, and nothing that repairs it: a text with a complaint is written again or replaced. Marketing's
+file says all that may be promised: a sum, a number, an address or a word such as "free" passes only if it is in an offer to this
+customer, in the opening, the closing or the signature.
 """
 
 import re
@@ -18,19 +18,19 @@ from churn_assets.retention.writing.writer import EmailRequest
 from churn_assets.rules import MAX_EMAIL_CHARACTERS, MAX_EMAIL_SENTENCES
 
 _READ_CHARACTERS = 10 * MAX_EMAIL_CHARACTERS  # a longer text is refused unread
-_FOUND_CHARACTERS = 40  # of what was found, in a complaint
+_FOUND_CHARACTERS = 40  # of a finding, in a complaint
 
 
 @dataclass(frozen=True)
 class _Rule:
-    """Whatever matches is complained of, unless marketing approved of these very words."""
+    """Each match is a complaint, unless marketing approved these very words."""
 
     pattern: Pattern[str]
     complaint: str
     may_be_approved: bool = False
 
 
-# In this order: what one rule has found is hidden from the next, so that "1000 EUR" is a sum and not a number as well.
+# In this order: a rule hides its findings from the next, so that "1000 EUR" is a sum and not a number as well.
 _RULES = (
     _Rule(patterns.SUBJECT_LINE, "there is a subject line"),
     _Rule(patterns.HTML, "there is HTML"),
@@ -44,7 +44,7 @@ _RULES = (
     _Rule(patterns.NUMBER, "there is a number that no offer has", may_be_approved=True),
     _Rule(patterns.PROMISE, "it promises what no offer has", may_be_approved=True),
 )
-# Looked for outside the customer's name, which may well be Risk.
+# Searched for outside the customer's name, which may well be Risk.
 _RULES_OUTSIDE_THE_NAME = (
     _Rule(patterns.GIVEAWAY, "there is a word that must not be used"),
     _Rule(patterns.OBSERVATION, "it says that the customer was observed"),
@@ -61,7 +61,7 @@ _ABBREVIATION = re.compile(
 
 
 def complaints_about(text: str, request: EmailRequest, prompts: Prompts) -> list[str]:
-    """What keeps the text from going out to this customer, each in one plain sentence; nothing where it may go out.
+    """The reasons not to send the text to this customer, each in one plain sentence; empty if it may be sent.
 
     A complaint can be logged and shown to a language model: it quotes at most a few words of the text.
     """
@@ -74,7 +74,7 @@ def complaints_about(text: str, request: EmailRequest, prompts: Prompts) -> list
     approved = plain(prompts.approved_text(request))
     wrong_greeting, rest = _without_greeting(readable, name)
     wrong_sign_off, body = _without_signature(rest, prompts.wording.signature)
-    # A wrong greeting or sign-off is complained of already, and no sentence.
+    # A wrong greeting or sign-off is a complaint already, and does not count as a sentence.
     prose = re.sub(rf"\A{_GREETING}[^\n]*\n", "", body) if wrong_greeting else body
     prose = re.sub(r"\n\n[^.!?]{1,80}\Z", "", prose) if wrong_sign_off else prose
     outside_the_name = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", " ", body, flags=re.IGNORECASE)
@@ -138,7 +138,7 @@ def _wrong_count_of_sentences(prose: str) -> str | None:
 
 
 def _sentences(prose: str) -> int:
-    """How many sentences; each item of a list is one at least, and so is each paragraph."""
+    """The number of sentences. Each item of a list and each paragraph counts as at least one."""
     blocks = re.split(rf"\n\n|^{_BULLET}", prose, flags=re.MULTILINE)
     return sum(_sentences_of_paragraph(block) for block in blocks if re.search(r"\w", block))
 

@@ -1,6 +1,6 @@
-"""What a writer of retention emails is. Writers see a name, a segment and reasons, never an address, an id or a score.
+"""The protocol of all writers of retention emails. A writer sees a name, a segment and reasons, never an address, id or score.
 
-Here belongs the protocol that all writers keep; each writer is a module of its own.
+Each writer is in a module of its own.
 """
 
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class EmailRequest:
-    """What a writer may know of a customer; `reasons` are the rules that hold, in words, separated by semicolons."""
+    """What a writer may know about a customer. `reasons` are the risk rules that apply, in words, separated by semicolons."""
 
     full_name: str
     segment: str
@@ -36,7 +36,7 @@ class Writer(Protocol):
 
     @property
     def name(self) -> str:
-        """Its name, as it stands in the intervention log: template, openai or cortex."""
+        """The writer's name in the intervention log: template, openai or cortex."""
         ...
 
     @property
@@ -45,8 +45,8 @@ class Writer(Protocol):
         ...
 
     def write(self, request: EmailRequest, complaints: Sequence[str] = ()) -> Answer:
-        """A text of a greeting, at most three sentences and the sign-off; `WriterError` where there is none.
+        """A text of a greeting, at most three sentences and the sign-off; `WriterError` if there is none.
 
-        `complaints` say what was wrong with the text before this one.
+        `complaints` say what was wrong with the previous text.
         """
         ...
