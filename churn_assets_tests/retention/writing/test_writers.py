@@ -521,9 +521,9 @@ def test_cortex_gets_model_and_prompt_as_parameters_and_never_within_the_stateme
         ),
         (cortex(None), "gave an empty text"),
         (cortex("  "), "gave an empty text"),
-        (cortex({"choices": []}), "not documented"),
-        (FakeSnowflake("nonsense"), "not documented"),
-        (FakeSnowflake(None), "not documented"),
+        (cortex({"choices": []}), "undocumented form"),
+        (FakeSnowflake("nonsense"), "undocumented form"),
+        (FakeSnowflake(None), "undocumented form"),
         (cortex({**DETAILS, "usage": {"completion_tokens": 300}}), "did not come to an end within 300 tokens"),
         (
             FakeSnowflake(WarehouseError("SELECT Zoë", number=2140, query_id="01b")),
