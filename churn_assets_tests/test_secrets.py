@@ -38,6 +38,7 @@ REFUSED = {
     "SNOWFLAKE_PRIVATE_KEY_PATH": ["-----BEGIN PRIVATE KEY-----\ns3cret\n-----END PRIVATE KEY-----", "PRIVATE KEY"],
     "KAFKA_BOOTSTRAP_SERVERS": ["ann:s3cret@kafka:9092", "s3cret@kafka:9092"],
     "CHURN_TOPICS": ["a b", "https://ann:s3cret@kafka/a"],
+    "CHURN_DASHBOARD_URL": ["https://ann:s3cret@dashboard/"],
     "CHURN_QUIET_HOURS": ["always"],
     "CHURN_TIME_ZONE": ["Mars"],
 }

@@ -72,7 +72,7 @@ def _foreign_key_check(ledger: str, key: str, parent: str) -> dg.AssetChecksDefi
             warehouse.query(
                 f"SELECT child.{key}, count(*) AS row_count FROM {ledger} AS child LEFT JOIN {parent} AS parent"
                 f" ON child.{key} = parent.{key} WHERE parent.{key} IS NULL GROUP BY child.{key}"
-                f" ORDER BY row_count DESC, child.{key} LIMIT {FAILING_ROWS}"
+                f" ORDER BY row_count DESC NULLS LAST, child.{key} LIMIT {FAILING_ROWS}"
             )
             if row["orphans"]
             else None
