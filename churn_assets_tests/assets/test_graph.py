@@ -3,8 +3,10 @@
 import base64
 import json
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import dagster as dg
@@ -127,7 +129,7 @@ def test_an_ingest_run_observes_how_far_each_topic_is_stored(graph: Graph, live_
 
     (event,) = [e for e in result.all_events if e.event_type_value == "ASSET_OBSERVATION"]
     observation = event.asset_observation_data.asset_observation
-    shown = observation.metadata
+    shown: Mapping[str, Any] = observation.metadata
     assert observation.asset_key == dg.AssetKey("bank_transactions")
     assert (shown["lag_messages"].value, shown["messages_stored"].value) == (0, 600)
     assert shown["messages_per_second"].value > 0
