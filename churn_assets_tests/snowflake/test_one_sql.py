@@ -268,7 +268,9 @@ def _events_to_emails(settings: Settings, trained: Trained, folder: Path) -> Non
         # What a check asks only when it fails: for the rows that fail it.
         lake.transact(lambda tx: tx.execute("INSERT INTO dim_customers SELECT * FROM dim_customers"))
         assert not graph.run("check_ledgers").success
-        for test in dynamic_tables._data_tests(json.loads(manifest_path(settings).read_text()), "dyn_churn_predictions"):
+        for test in dynamic_tables._data_tests(
+            json.loads(manifest_path(settings).read_text()), "dyn_churn_predictions"
+        ):
             dynamic_tables._failing_rows(lake, test)
     file = folder / "cases.csv"
     file.write_text("case_id,customer_id,open_timestamp,category\nK1,C1,2026-03-01,FEES\nK2,,2026-03-01,FEES\n")
