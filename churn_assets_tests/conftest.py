@@ -3,6 +3,7 @@
 import os
 import pickle
 import shutil
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -31,6 +32,8 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     for name in os.environ:
         if name.startswith(("CHURN_", "KAFKA_", "DAGSTER_", "SNOWFLAKE_")):
             monkeypatch.delenv(name)
+    # Streamlit's AppTest puts its script there and leaves it; a process started later would run that.
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     monkeypatch.chdir(tmp_path)  # where there is no .env
     monkeypatch.setenv("CHURN_HOME", str(tmp_path / "home"))
 
