@@ -10,10 +10,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from churn_assets.assets import model_drift as drift_module
 from churn_assets.assets.model_drift import FEATURES_CHECK, PROBABILITIES_CHECK, SCORES_CHECK, model_drift
 from churn_assets.assets.pictures.drift import drift_plot
 from churn_assets.clock import utc_now
-from churn_assets.model import registry, training
+from churn_assets.model import metrics, registry, training
 from churn_assets.model.artefact import ArtefactError
 from churn_assets.model.drift import drift
 from churn_assets.model.gate import judge
@@ -41,7 +42,16 @@ NOW = at(FIRST + 20 * WEEK)
 
 @pytest.fixture(scope="module")
 def trained() -> Trained:
-    return training.train(pd.concat([at(FIRST + week * WEEK) for week in range(WEEKS)]))
+    with pytest.MonkeyPatch.context() as patch:  # intervals and importances take most of the time; nothing here reads them
+        patch.setattr(training, "IMPORTANCE_REPEATS", 1)
+        patch.setattr(metrics, "RESAMPLES", 20)
+        return training.train(pd.concat([at(FIRST + week * WEEK) for week in range(WEEKS)]))
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the plot, which takes most of a measurement: for tests that look at the numbers."""
+    monkeypatch.setattr(drift_module, "drift_plot", lambda found: dg.MarkdownMetadataValue("a plot"))
 
 
 @pytest.fixture
@@ -79,6 +89,12 @@ def failed(result: dg.ExecuteInProcessResult) -> dict[str, str | None]:
     return {found.check_name: found.description for found in evaluations if not found.passed}
 
 
+def is_small_png(markdown: str) -> bool:
+    """Whether the picture in it is a PNG that the event log can keep."""
+    picture = base64.b64decode(markdown.partition("base64,")[2].partition(")")[0])
+    return picture.startswith(b"\x89PNG") and len(picture) < 100_000
+
+
 def test_as_long_as_no_model_serves_there_is_nothing_to_compare(lake: LakeWarehouse, settings: Settings):
     result = measure(lake, settings)
 
@@ -98,8 +114,10 @@ def test_a_champion_that_fits_passes_and_shows_its_numbers(bank: LakeWarehouse, 
         assert 0 <= found[f"stability_index_{name}"] < 0.25
     assert found["roc_auc_low"] < found["roc_auc"] < found["roc_auc_high"]
     assert found["observed_share"] == pytest.approx(found["expected_share"], abs=0.05)
+    assert is_small_png(found["plot"])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_only_cut_offs_after_the_test_are_asked_about(bank: LakeWarehouse, settings: Settings, trained: Trained):
     assert trained.model.card["training"]["test"]["cut_offs"][1] == f"{FIRST + (WEEKS - 1) * WEEK}"
 
@@ -108,6 +126,7 @@ def test_only_cut_offs_after_the_test_are_asked_about(bank: LakeWarehouse, setti
     assert (found["matured_cut_offs"], found["matured_rows"]) == (1, 300)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_features_that_moved_make_a_warning_that_names_them_and_stops_nothing(bank: LakeWarehouse, settings: Settings):
     bank.transact(lambda tx: tx.execute("UPDATE dyn_customer_features SET wire_out_30d = 3 * wire_out_30d"))
 
@@ -119,12 +138,14 @@ def test_features_that_moved_make_a_warning_that_names_them_and_stops_nothing(ba
     assert metadata(result)["stability_index_wire_out_30d"] > 0.25
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_scores_that_moved_make_a_warning(bank: LakeWarehouse, settings: Settings):
     bank.transact(lambda tx: tx.execute("UPDATE dyn_churn_predictions SET model_score = sqrt(model_score)"))
 
     assert list(failed(measure(bank, settings))) == [SCORES_CHECK]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_scores_of_an_earlier_champion_are_not_compared(bank: LakeWarehouse, settings: Settings):
     bank.transact(lambda tx: tx.execute("UPDATE dyn_churn_predictions SET model_score = 1, model_version = 0"))
 
@@ -134,6 +155,7 @@ def test_scores_of_an_earlier_champion_are_not_compared(bank: LakeWarehouse, set
     assert metadata(result)["stability_index_score"] is None
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_customers_who_leave_against_expectation_make_a_warning(bank: LakeWarehouse, settings: Settings):
     bank.transact(lambda tx: tx.execute("UPDATE churn_training_set SET has_left = error_count_30d < 4"))
 
@@ -148,16 +170,15 @@ def test_a_damaged_model_is_named_with_what_to_do(bank: LakeWarehouse, settings:
         measure(bank, settings)
 
 
-@pytest.mark.parametrize("matured", [0, 300], ids=["no label yet", "with labels"])
-@pytest.mark.parametrize("scored", [False, True], ids=["no score yet", "with scores"])
-def test_a_plot_is_a_small_png_however_little_is_known(trained: Trained, scored: bool, matured: int):
-    live = NOW.assign(score=score(trained.model, NOW) if scored else np.nan)
+@pytest.mark.parametrize(("scored", "matured"), [(False, 0), (True, 0), (False, 300)])
+def test_a_plot_is_a_small_png_however_little_is_known_and_however_much_moved(
+    trained: Trained, scored: bool, matured: int
+):
+    live = NOW.assign(score=score(trained.model, NOW) if scored else np.nan, wire_out_30d=3 * NOW["wire_out_30d"])
 
     found = drift_plot(drift(trained.model, live, at(FIRST + WEEKS * WEEK)[:matured])).value
 
-    picture = base64.b64decode(found.partition("base64,")[2].partition(")")[0])
-    assert picture.startswith(b"\x89PNG")
-    assert len(picture) < 100_000
+    assert is_small_png(found)
 
 
 def test_of_an_empty_bank_there_are_words_and_no_empty_picture(trained: Trained):
@@ -166,20 +187,13 @@ def test_of_an_empty_bank_there_are_words_and_no_empty_picture(trained: Trained)
     assert drift_plot(drift(trained.model, nobody, nobody)).value.startswith("- nothing to compare yet")
 
 
-def test_drift_is_measured_once_a_day(graph: Graph, live_bank):
+@pytest.mark.usefixtures("live_bank", "undrawn")
+def test_drift_is_measured_once_a_day_and_again_as_soon_as_another_champion_serves(graph: Graph, trained: Trained):
     assert graph.run("refresh_dynamic_tables").success
     assert graph.tick("drift_sensor").run_requests
-
     assert graph.run("measure_drift").success
-
     assert graph.tick("drift_sensor").skip_message == "measure_drift ran a short while ago"
 
-
-def test_drift_is_measured_again_as_soon_as_another_champion_serves(
-    graph: Graph, settings: Settings, trained: Trained, live_bank
-):
-    assert graph.run("refresh_dynamic_tables").success
-    assert graph.run("measure_drift").success
     version = registry.register(graph.lake, trained.model, judge(trained, None), utc_now())
     registry.promote(graph.lake, version, utc_now(), "a test", "", force=True)
     assert not graph.tick("drift_sensor").run_requests, "no prediction is of it yet"
