@@ -4,7 +4,9 @@ from typing import Any
 
 import dagster as dg
 import numpy as np
+import pytest
 
+from churn_assets.assets import model as model_asset
 from churn_assets.model import registry
 from churn_assets.model.training_set import read
 from churn_assets_tests.assets.conftest import Graph
@@ -13,6 +15,7 @@ from churn_assets_tests.model.customers import FEW, fill, training_rows
 TRAIN = "train_churn_model"
 
 
+@pytest.mark.usefixtures("quick_training")
 def test_a_training_makes_a_champion_and_shows_what_it_found(graph: Graph):
     fill(graph.lake, training_rows())
     (request,) = graph.tick("training_sensor").run_requests or []
@@ -42,7 +45,9 @@ def test_a_training_makes_a_champion_and_shows_what_it_found(graph: Graph):
     assert not graph.tick("training_sensor").run_requests
 
 
-def test_a_failed_gate_stops_the_promotion_and_the_champion_goes_on(graph: Graph):
+@pytest.mark.usefixtures("quick_training")
+def test_a_failed_gate_stops_the_promotion_and_the_champion_goes_on(graph: Graph, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(model_asset, "report", lambda trained: dg.MarkdownMetadataValue("a report"))  # drawn above
     fill(graph.lake, training_rows())
     assert graph.run(TRAIN).success
     rows = read(graph.lake)

@@ -42,7 +42,9 @@ NOW = at(FIRST + 20 * WEEK)
 
 @pytest.fixture(scope="module")
 def trained() -> Trained:
-    with pytest.MonkeyPatch.context() as patch:  # intervals and importances take most of the time; nothing here reads them
+    with (
+        pytest.MonkeyPatch.context() as patch
+    ):  # intervals and importances take most of the time; nothing here reads them
         patch.setattr(training, "IMPORTANCE_REPEATS", 1)
         patch.setattr(metrics, "RESAMPLES", 20)
         return training.train(pd.concat([at(FIRST + week * WEEK) for week in range(WEEKS)]))

@@ -1,5 +1,8 @@
 """The graph, ticked and run as the daemon would, in the states that automation has to deal with."""
 
+import shutil
+from pathlib import Path
+
 import dagster as dg
 import pytest
 
@@ -7,8 +10,11 @@ from churn_assets.clock import utc_now
 from churn_assets.ingestion import kafka
 from churn_assets.ingestion.kafka import Cluster, Watermarks
 from churn_assets.rules import EVENTS_TOPIC
+from churn_assets.settings import load_settings
 from churn_assets.simulator.live import LiveBank
+from churn_assets.wiring import open_lake
 from churn_assets_tests.assets.conftest import Graph, graph, live_bank, seeded_home
+from churn_assets_tests.once import made_once
 
 __all__ = ["graph", "live_bank", "seeded_home"]
 
@@ -39,11 +45,23 @@ def graph_with_lost_messages(graph: Graph, live_bank: LiveBank, monkeypatch: pyt
     return graph
 
 
+@pytest.fixture(scope="session")
+def scored_home(seeded_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The seeded home whose dynamic tables are fresh. Copy it, do not use it."""
+
+    def make(home: Path) -> None:
+        shutil.copytree(seeded_home, home)
+        lake, now = open_lake(load_settings(CHURN_HOME=home).lake_path), utc_now()
+        lake.refresh([table.name for table in lake.dynamic_tables(now)], now)
+
+    return made_once(tmp_path_factory, "scored", make)
+
+
 @pytest.fixture
-def graph_with_a_ready_email(graph: Graph, live_bank: LiveBank) -> Graph:
+def graph_with_a_ready_email(graph: Graph, scored_home: Path) -> Graph:
     """The first emails are written, and nobody has approved them."""
-    assert graph.run("ingest_events").success
-    assert graph.run("refresh_dynamic_tables").success
+    assert "_connection" not in vars(graph.lake), "it is put in place before anybody has opened it"
+    shutil.copytree(scored_home, graph.settings.home, dirs_exist_ok=True)
     request = dg.RunRequest(partition_key=utc_now().date().isoformat())
     assert graph.run("write_retention_emails", request).success
     assert graph.lake.query("SELECT 1 FROM agent_intervention_log WHERE status = 'READY'").num_rows

@@ -162,6 +162,7 @@ def trained_once(
     return registry.register(lake, found.trained.model, found.gate, now), found.gate
 
 
+@pytest.mark.usefixtures("quick_training")
 def test_a_failed_gate_leaves_the_champion_serving(lake: LakeWarehouse, settings: Settings, times: Iterator[datetime]):
     fill(lake, training_rows(customers=2_000))
     first, _ = trained_once(lake, settings, next(times))
@@ -180,6 +181,7 @@ def test_a_failed_gate_leaves_the_champion_serving(lake: LakeWarehouse, settings
     assert places(lake) == {2: "challenger", 1: "champion"}
 
 
+@pytest.mark.usefixtures("quick_training")
 def test_a_champion_whose_file_is_gone_does_not_stop_the_next_training(
     lake: LakeWarehouse, settings: Settings, times: Iterator[datetime]
 ):
@@ -194,6 +196,7 @@ def test_a_champion_whose_file_is_gone_does_not_stop_the_next_training(
     assert any("the champion cannot be used" in line and "churn model rollback" in line for line in said)
 
 
+@pytest.mark.usefixtures("quick_training")
 def test_training_is_due_when_there_is_something_new_to_learn(
     lake: LakeWarehouse, settings: Settings, times: Iterator[datetime]
 ):
