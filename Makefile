@@ -40,7 +40,7 @@ test: $(SYNCED)  ## Run the tests; for one part: make test ARGS=churn_assets_tes
 test-quick: $(SYNCED)  ## Run the tests that take a minute in all, without dbt, Dagster and training; ARGS as above
 	$(PYTEST) -n 2 --dist loadfile -m "not (heavy or ui or slow or kafka or emulator or snowflake or wheel)" $(ARGS)
 
-test-slow: $(SYNCED)  ## Run the slow tests: killed processes, many random histories
+test-slow: $(SYNCED)  ## Run the slower tests: a whole demo, the warm launcher, killed processes, many random histories
 	$(PYTEST) -n 2 --dist worksteal -m slow $(ARGS)
 
 check: $(SYNCED)  ## Run the whole graph on a small bank and fail on any failed asset check

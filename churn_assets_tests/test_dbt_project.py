@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from churn_assets.dynamic_tables.tables import DynamicTableError, Refresh
 from churn_assets.ingestion.events import LEDGERS
 from churn_assets.operations import dbt
+from churn_assets.operations.lake import refresh_new
 from churn_assets.rules import FEATURE_WINDOW_DAYS, HIGH_FROM, MEDIUM_FROM, MONEY_OUT_CODES, RISK_RULES, dbt_vars
 from churn_assets.settings import Settings, load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
@@ -419,7 +420,7 @@ def test_a_deployment_keeps_what_is_unchanged_and_declares_anew_what_changed(
     assert positions(lake) == {**before, "dyn_customer_features": None, "dyn_churn_predictions": None}
     assert lake.query("FROM dyn_churn_predictions").to_pylist() == predictions
     assert lake.query("FROM dyn_customer_features").to_pylist() == []
-    assert [(result.name, result.action) for result in lake.refresh_new(lake)] == [
+    assert [(result.name, result.action) for result in refresh_new(lake)] == [
         ("dyn_customer_features", "INITIAL"),
         ("dyn_churn_predictions", "INITIAL"),
     ]

@@ -20,7 +20,7 @@ from churn_assets.wiring import open_lake
 from churn_assets_tests.ports import free_port
 from dagster_warm.launcher import PROCESS_TAG
 
-pytestmark = pytest.mark.heavy
+pytestmark = pytest.mark.slow
 
 CHURN = [sys.executable, "-m", "churn_assets.cli"]
 PATIENCE_SECONDS = 300.0  # many first runs share two cores with other tests
@@ -96,7 +96,7 @@ def committed(state: dict[str, Any]) -> int:
     return sum(offset["committed"] for offset in state["offsets"])
 
 
-def test_events_become_emails_by_runs_that_the_daemon_launches(tmp_path, monkeypatch):
+def test_events_become_emails_by_runs_that_the_daemon_launches_and_a_second_start_goes_on(tmp_path, monkeypatch):
     home = tmp_path / "home"
     monkeypatch.setenv("DAGSTER_HOME", str(home / "dagster"))
     for name in ("OPENAI_API_KEY", "SNOWFLAKE_PASSWORD", "SNOWFLAKE_TOKEN"):
@@ -104,7 +104,7 @@ def test_events_become_emails_by_runs_that_the_daemon_launches(tmp_path, monkeyp
 
     demo = Demo(home)
     try:
-        demo.wait_until(lambda s: s["emails"]["total"] > 0 and committed(s) > 0)
+        state = demo.wait_until(lambda s: s["emails"]["total"] > 0 and committed(s) > 0)
         running = demo.processes()
         assert demo.stop() == 0, demo.output()
         said = demo.output()
@@ -126,17 +126,6 @@ def test_events_become_emails_by_runs_that_the_daemon_launches(tmp_path, monkeyp
     assert requested["write_retention_emails"] == "emails_sensor"
     if sys.platform == "linux":
         assert [run.run_id for run in runs if PROCESS_TAG not in run.tags] == [], "started without the warm process"
-
-
-@pytest.mark.slow
-def test_a_second_start_goes_on_where_the_first_stopped(tmp_path):
-    home = tmp_path / "home"
-    demo = Demo(home)
-    try:
-        state = demo.wait_until(lambda s: s["emails"]["total"] > 0 and committed(s) > 0)
-        assert demo.stop() == 0, demo.output()
-    finally:
-        demo.kill()
 
     demo = Demo(home)
     try:

@@ -300,7 +300,7 @@ SEED_AND_DIE = """
 import os, sys
 from pathlib import Path
 from churn_assets.simulator import seeding
-from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.wiring import open_lake
 from churn_assets_tests.cli.test_app import BANK, NOW
 
 chunks, place = int(sys.argv[2]), sys.argv[3]

@@ -21,7 +21,7 @@ from churn_assets_tests.dagster_warm.conftest import (
 from dagster_warm import launcher
 from dagster_warm.launcher import PROCESS_TAG
 
-pytestmark = [pytest.mark.heavy, pytest.mark.skipif(sys.platform != "linux", reason="warm processes need Linux")]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="warm processes need Linux")]
 
 
 def test_runs_are_forked_from_one_process_that_loaded_the_definitions_once(running_project: Project):
@@ -36,7 +36,6 @@ def test_runs_are_forked_from_one_process_that_loaded_the_definitions_once(runni
     assert project.loads == loads
 
 
-@pytest.mark.slow
 def test_an_executor_that_starts_processes_works_in_a_fork(running_project: Project):
     project = running_project
     run = project.finished(project.launch("in_processes"))
@@ -55,7 +54,6 @@ def test_a_canceled_run_ends_as_canceled_and_leaves_nothing_behind(running_proje
     assert not project.instance.run_launcher.terminate(run.run_id)
 
 
-@pytest.mark.slow
 def test_a_canceled_run_that_does_not_end_is_killed(project: Project, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(launcher, "KILL_SECONDS", 1.0)
     run = project.sleeping(stubborn=True)
@@ -101,7 +99,6 @@ def test_broken_code_falls_back_says_why_and_is_forked_again_once_mended(running
     assert "default launcher" not in project.log(mended)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
@@ -128,7 +125,6 @@ def test_what_a_fork_would_break_is_not_forked(
     assert reason in project.log(run)
 
 
-@pytest.mark.slow
 def test_runs_end_where_the_warm_process_was_killed(project: Project):
     run = project.sleeping()
     pid, child, _ = project.said_by(run)
@@ -140,7 +136,6 @@ def test_runs_end_where_the_warm_process_was_killed(project: Project):
     os.kill(child, signal.SIGKILL)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("launcher_config", [{"drain_seconds": 1}])
 def test_nothing_is_left_of_a_launching_process_that_was_killed(project: Project):
     script = (
@@ -161,7 +156,6 @@ def test_nothing_is_left_of_a_launching_process_that_was_killed(project: Project
     assert project.finished(run).status == DagsterRunStatus.FAILURE
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("launcher_config", [{"replace_after_runs": 2}])
 def test_a_warm_process_replaces_itself_after_many_runs(project: Project):
     loads = []
@@ -171,7 +165,6 @@ def test_a_warm_process_replaces_itself_after_many_runs(project: Project):
     assert loads[-1] - loads[0] == 2
 
 
-@pytest.mark.slow
 def test_many_runs_in_a_row_leave_no_process_open_file_or_memory_behind(project: Project):
     def launched(count: int) -> int:
         runs = [project.finished(project.launch("noting")) for _ in range(count)]
@@ -189,7 +182,6 @@ def test_many_runs_in_a_row_leave_no_process_open_file_or_memory_behind(project:
     assert own_memory(warm) < memory + 4096
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("launcher_config", [{"load_timeout_seconds": 2}])
 def test_definitions_that_never_finish_loading_fall_back(project: Project):
     project.code.write_text(f"{project.code.read_text()}\nif 'api' not in sys.argv: time.sleep(600)\n")

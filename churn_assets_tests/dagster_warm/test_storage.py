@@ -37,6 +37,7 @@ def home(folder: Path, monkeypatch) -> str:
     return str(folder)
 
 
+@pytest.mark.slow
 def test_processes_that_open_a_storage_that_is_not_there_yet_write_to_it_at_once(tmp_path, monkeypatch):
     of = home(tmp_path, monkeypatch)
     names = [f"asset_{number}" for number in range(4)]

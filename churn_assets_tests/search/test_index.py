@@ -199,7 +199,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from churn_assets.search.index import LogIndex
-from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.wiring import open_lake
 index = LogIndex(Path(sys.argv[1]), open_lake(Path(sys.argv[2])))
 print("ready", flush=True)
 while True:
