@@ -25,7 +25,7 @@ def test_maintenance_runs_only_where_something_was_written_and_else_is_recorded_
     (recorded,) = tick.asset_events
     latest = graph.instance.get_latest_materialization_event(dg.AssetKey("table_maintenance"))
     assert recorded.metadata == latest.asset_materialization.metadata
-    assert "nothing was written since" in recorded.description
+    assert "nothing was written since" in str(recorded.description)
 
 
 def test_the_search_index_is_asked_for_when_the_ledgers_have_what_it_has_not_and_follows_them(graph: Graph, live_bank):
