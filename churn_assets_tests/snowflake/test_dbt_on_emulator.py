@@ -169,7 +169,7 @@ def test_a_transfer_reaches_the_predictions_their_stream_and_the_history_of_refr
     assert rows(cursor, changed) == [("C1", "LOW", "DELETE"), ("C1", "MEDIUM", "INSERT")]
     assert rows(cursor, "SELECT SYSTEM$STREAM_HAS_DATA('CHURN.MAIN.STREAM_HIGH_RISK_CUSTOMERS')") == [(True,)]
     past = rows(cursor, PAST_REFRESHES.replace("?", f"'{began}'"))
-    assert [(name, action, came, went) for name, action, _, _, came, _, went, *_ in past] == [
+    assert [(name, action, came, went) for name, action, _, _, _, came, _, went, *_ in past] == [
         ("customer_day", "INCREMENTAL", 1, 0),
         ("dyn_customer_features", "INCREMENTAL", 1, 1),
         ("dyn_churn_predictions", "INCREMENTAL", 1, 1),

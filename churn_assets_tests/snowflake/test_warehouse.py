@@ -217,7 +217,7 @@ def test_a_commit_whose_answer_is_lost_is_not_repeated(warehouse: SnowflakeWareh
     emulator.fail("^COMMIT", errno=390114)
     runs: list[int] = []
 
-    with pytest.raises(SnowflakeError, match="what was stored is found"):
+    with pytest.raises(SnowflakeError, match="what was already stored is found"):
         warehouse.transact(lambda tx: (runs.append(1), suppress(tx, "C1")))
 
     assert len(runs) == 1
