@@ -31,7 +31,6 @@ def main(address: str = "http://127.0.0.1:3000", dashboard: str = "http://127.0.
         assert table is not None
         page.mouse.click(table["x"] + 16, table["y"] + 52)
         page.get_by_text("Transactions").first.wait_for()
-        page.emulate_media(color_scheme="dark")
         page.wait_for_timeout(3_000)
         page.screenshot(path=str(HERE / "dashboard-customer.png"))
 
