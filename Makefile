@@ -37,7 +37,7 @@ dashboard: $(SYNCED)  ## Show the dashboard of CHURN_HOME on http://127.0.0.1:85
 test: $(SYNCED)  ## Run the tests; for one part: make test ARGS=churn_assets_tests/retention
 	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-quick: $(SYNCED)  ## Run the tests that take a minute in all, without dbt, Dagster and training; ARGS as above
+test-quick: $(SYNCED)  ## Run what needs no dbt, Dagster or training: of one part within a minute, with ARGS as above
 	$(PYTEST) -n 2 --dist loadfile -m "not (heavy or ui or slow or kafka or emulator or snowflake or wheel)" $(ARGS)
 
 test-slow: $(SYNCED)  ## Run the slower tests: a whole demo, the warm launcher, killed processes, many random histories
