@@ -27,9 +27,9 @@ from time import perf_counter
 
 import numpy as np
 
+from churn_assets.configuration import rules
 from churn_assets.retention.control import is_in_control_group
 from churn_assets.retention.effect import Effect, estimate
-from churn_assets.rules import EFFECT_DAYS, EMAIL_PAUSE_DAYS, EMAILS_PER_RUN
 from churn_assets.simulator import behaviour, ledgers
 from churn_assets.simulator.bank import Bank
 from churn_assets.simulator.behaviour import DAY, NEVER
@@ -115,23 +115,23 @@ def _year(bank: Bank, alarms: list[Ints], effect: float) -> Year:
     is_control = _control_group()
     left_at = leaves_at.copy()
     first: Instants = np.full(CUSTOMERS, NEVER)
-    last: Instants = np.full(CUSTOMERS, np.datetime64(FIRST_DAY, "us") - EMAIL_PAUSE_DAYS * DAY)
+    last: Instants = np.full(CUSTOMERS, np.datetime64(FIRST_DAY, "us") - rules().emails.pause_days * DAY)
     waiting: Ints = np.zeros(0, np.int64)
     for day, alarmed in zip(_days(), alarms, strict=True):
         now = day.astype("M8[us]") + EMAIL_TIME
-        new = alarmed[(joined_at[alarmed] < now) & (last[alarmed] + EMAIL_PAUSE_DAYS * DAY <= now)]
+        new = alarmed[(joined_at[alarmed] < now) & (last[alarmed] + rules().emails.pause_days * DAY <= now)]
         waiting = np.concatenate([waiting, new[~np.isin(new, waiting)]])
         waiting = waiting[left_at[waiting] > now]
-        chosen, waiting = waiting[:EMAILS_PER_RUN], waiting[EMAILS_PER_RUN:]
+        chosen, waiting = waiting[: rules().emails.per_run], waiting[rules().emails.per_run :]
         first[chosen] = np.minimum(first[chosen], now)
         last[chosen] = now
         emailed = chosen[~is_control[chosen]]
         sent_at = np.full(len(emailed), now)
         kept = cancelled_departures(bank.seed, number[emailed], left_at[emailed], sent_at, effect)
         left_at[emailed[kept]] = NEVER
-    counts = first + EFFECT_DAYS * DAY <= np.datetime64(bank.ends_at, "us")
-    has_left = counts & (left_at <= first + EFFECT_DAYS * DAY)
-    would_leave = counts & (leaves_at <= first + EFFECT_DAYS * DAY)
+    counts = first + rules().emails.effect_days * DAY <= np.datetime64(bank.ends_at, "us")
+    has_left = counts & (left_at <= first + rules().emails.effect_days * DAY)
+    would_leave = counts & (leaves_at <= first + rules().emails.effect_days * DAY)
     treated, control = counts & ~is_control, counts & is_control
     return Year(
         effect=effect,
@@ -146,7 +146,7 @@ def _year(bank: Bank, alarms: list[Ints], effect: float) -> Year:
 def _control_group() -> Bools:
     """Who of the bank's customers gets no email; customers of all banks have the same ids."""
     ids = ledgers.Ids(Bank(CUSTOMERS, 0, FIRST_DAY, DAYS).people).customers.to_pylist()
-    return np.array([is_in_control_group(customer_id) for customer_id in ids])
+    return np.array([is_in_control_group(customer_id, rules().emails.control_share) for customer_id in ids])
 
 
 def _days() -> Iterator[np.datetime64]:

@@ -2,6 +2,7 @@
 
     make benchmark-ingest                 # everything, about ten minutes
     make benchmark-ingest ARGS="ours limits"
+    make benchmark-ingest ARGS="mapping"  # ten columns of a mapping, from JSON and from Avro, beside the contract
 
 Each figure is the best of `--rounds` fresh processes that read the same topic of Apache Kafka on this machine; imports are
 not counted, connecting is. Compare ratios, not absolutes: machines differ, and so does one machine from hour to hour.
@@ -14,21 +15,26 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from io import BytesIO
 from pathlib import Path
 from time import perf_counter
 
 import dagster as dg
+import fastavro
 import pyarrow as pa
 from confluent_kafka import Consumer, TopicPartition
 
 from churn_assets.clock import utc_now
 from churn_assets.definitions import build_defs
-from churn_assets.ingestion import commit, kafka
+from churn_assets.ingestion import commit, kafka, schema_registry
 from churn_assets.ingestion.backlog import ingest, lags
 from churn_assets.ingestion.broker import embedded_broker
 from churn_assets.ingestion.decoding import decode
 from churn_assets.ingestion.kafka import Chunk, Cluster, OffsetRange, Partition
+from churn_assets.ingestion.mapping.compiling import Mappings
+from churn_assets.ingestion.mapping.file import parse
 from churn_assets.ingestion.publisher import Publisher
 from churn_assets.operations.lake import deploy
 from churn_assets.settings import load_settings
@@ -37,9 +43,11 @@ from churn_assets.simulator.producer import produce_at_once
 from churn_assets.simulator.seeding import new_bank
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets_tests.ingestion.apache_kafka import KafkaServer
+from churn_assets_tests.ingestion.schema_registry import framed, registry_server
 
 PARTITIONS = 4
 TOPIC = "events"
+CONTRACT_TOPIC, MAPPED_TOPIC, AVRO_TOPIC = "contract", "mapped", "avro"
 LEDGER_ROWS = (1_000_000, 10_000_000, 50_000_000)
 PEERS = {"seeds": 10_000, "dlt": 400_000, "pathway": 400_000}  # and how many events each is given
 SCRIPTS = {"seeds": "seeds_way.py", "dlt": "dlt_merge.py", "pathway": "pathway_dedup.py"}
@@ -48,7 +56,7 @@ SCRIPTS = {"seeds": "seeds_way.py", "dlt": "dlt_merge.py", "pathway": "pathway_d
 def main() -> None:
     """Parse the arguments, run the cases and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("groups", nargs="*", default=["tick", "limits", "ours", "peers", "growth"])
+    parser.add_argument("groups", nargs="*", default=["tick", "limits", "ours", "mapping", "peers", "growth"])
     parser.add_argument("--kafka", default=".tools/kafka", help="folder of Apache Kafka's jars")
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
@@ -61,9 +69,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="churn-benchmark-") as folder:
         if "tick" in options.groups:
             _print_tick(Path(folder) / "tick")
-        if {"limits", "ours", "peers"} & set(options.groups):
+        if {"limits", "ours", "mapping", "peers"} & set(options.groups):
             with KafkaServer(Path(options.kafka), Path(folder)) as server:
-                _print_speeds(server, options)
+                if {"limits", "ours", "peers"} & set(options.groups):
+                    _print_speeds(server, options)
+                if "mapping" in options.groups:
+                    _print_mapping(server, options)
         if "growth" in options.groups:
             _print_growth(Path(folder))
 
@@ -101,6 +112,135 @@ def _print_speeds(server: KafkaServer, options: argparse.Namespace) -> None:
             note(peer, lambda peer=peer, events=events: _peer(peer, server.bootstrap_servers, events))
 
 
+def _print_mapping(server: KafkaServer, options: argparse.Namespace) -> None:
+    """The same accounts as messages of the contract, and as those of a bank's own topics with ten mapped fields."""
+    schema = fastavro.parse_schema(AVRO_SCHEMA)
+
+    def in_avro(number: int) -> bytes:
+        stream = BytesIO()
+        fastavro.schemaless_writer(stream, schema, _in_avro(number))
+        return framed(1, stream.getvalue())
+
+    for topic, message in (
+        (CONTRACT_TOPIC, lambda number: json.dumps(_of_the_contract(number)).encode()),
+        (MAPPED_TOPIC, lambda number: json.dumps(_of_a_bank(number)).encode()),
+        (AVRO_TOPIC, in_avro),
+    ):
+        server.create_topic(topic, PARTITIONS)
+        publisher = Publisher(Cluster(server.bootstrap_servers), topic)
+        for number in range(options.events):
+            publisher.send(b"%d" % (number % 5000), message(number))
+            if number % 10_000 == 0:
+                publisher.poll()
+        publisher.flush()
+    # One after the other in each round, as the machine differs from minute to minute.
+    best = {topic: 0.0 for topic in (CONTRACT_TOPIC, MAPPED_TOPIC, AVRO_TOPIC)}
+    with registry_server() as registry:
+        registry.add(1, AVRO_SCHEMA)
+        os.environ["SCHEMA_REGISTRY_URL"] = registry.address
+        for _ in range(options.rounds):
+            for topic, fastest in best.items():
+                result = _fresh_process(f"topic {topic}", server.bootstrap_servers, options.events)
+                best[topic] = max(fastest, result["events"] / result["seconds"])
+    for topic, speed in best.items():
+        _say(f"{topic:36} {speed:>12,.0f} events/s {speed / best[CONTRACT_TOPIC]:>8.1%} of the contract")
+
+
+def _of_the_contract(number: int) -> dict[str, object]:
+    return {
+        "event_type": "ACCOUNT",
+        "payload": {
+            "account_id": f"A{number}",
+            "customer_id": f"C{number % 100_000}",
+            "product_code": ("CHECKING", "SAVINGS", "CREDIT_CARD")[number % 3],
+            "available_balance": number + 0.5,
+            "account_status": "OPEN",
+            "opened_at": f"2019-{1 + number % 12:02}-{1 + number % 28:02}T09:{number % 60:02}:00Z",
+            "closed_at": None,
+            "updated_at": f"2026-{1 + number % 9:02}-{1 + number % 28:02}T10:{number % 60:02}:00Z",
+        },
+    }
+
+
+def _of_a_bank(number: int) -> dict[str, object]:
+    return {
+        "kontonr": f"A{number}",
+        "kundennr": f"C{number % 100_000}",
+        "produkt": ("GIRO", "SPAR", "KK")[number % 3],
+        "saldo": f"{number},50",
+        "status": "A",
+        "eroeffnet": f"{1 + number % 28:02}.{1 + number % 12:02}.2019",
+        "geschlossen": None,
+        "geaendert": f"{1 + number % 28:02}.{1 + number % 9:02}.2026 10:{number % 60:02}",
+        "filiale": f"F{number % 90}",
+        "waehrung": "EUR",
+    }
+
+
+AVRO_SCHEMA = {
+    "type": "record",
+    "name": "Konto",
+    "fields": [
+        {"name": "kontonr", "type": "string"},
+        {"name": "kundennr", "type": "string"},
+        {"name": "produkt", "type": {"type": "enum", "name": "Produkt", "symbols": ["GIRO", "SPAR", "KK"]}},
+        {"name": "saldo", "type": {"type": "bytes", "logicalType": "decimal", "precision": 12, "scale": 2}},
+        {"name": "status", "type": "string"},
+        {"name": "eroeffnet", "type": {"type": "int", "logicalType": "date"}},
+        {"name": "geschlossen", "type": ["null", {"type": "int", "logicalType": "date"}]},
+        {"name": "geaendert", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+        {"name": "filiale", "type": "string"},
+        {"name": "waehrung", "type": ["null", "string"]},
+    ],
+}
+
+
+def _in_avro(number: int) -> dict[str, object]:
+    return _of_a_bank(number) | {
+        "saldo": Decimal(number) + Decimal("0.50"),
+        "eroeffnet": date(2019, 1 + number % 12, 1 + number % 28),
+        "geaendert": datetime(2026, 1 + number % 9, 1 + number % 28, 10, number % 60, tzinfo=UTC),
+    }
+
+
+MAPPING = """
+mappings:
+  - name: konten in Avro
+    ledger: dim_accounts
+    topics: avro
+    format: avro
+    skip: waehrung <> 'EUR'
+    columns:
+      account_id: kontonr
+      customer_id: kundennr
+      product_code: {sql: produkt, codes: produkte}
+      available_balance: saldo
+      account_status: {sql: status, codes: status}
+      opened_at: eroeffnet
+      closed_at: geschlossen
+      updated_at: geaendert
+  - name: konten
+    ledger: dim_accounts
+    topics: mapped
+    decimal: ","
+    timezone: Europe/Berlin
+    date_format: ["%d.%m.%Y %H:%M", "%d.%m.%Y"]
+    skip: waehrung <> 'EUR'
+    columns:
+      account_id: kontonr
+      customer_id: kundennr
+      product_code: {sql: produkt, codes: produkte}
+      available_balance: saldo
+      account_status: {sql: status, codes: status}
+      opened_at: {sql: eroeffnet, date_format: "%d.%m.%Y"}
+      closed_at: {sql: geschlossen, date_format: "%d.%m.%Y"}
+      updated_at: geaendert
+codes:
+  produkte: {values: {GIRO: CHECKING, SPAR: SAVINGS, KK: CREDIT_CARD}}
+  status: {values: {A: OPEN, Z: CLOSED}}
+"""
+
+
 def _fresh_process(case: str, servers: str, events: int) -> dict[str, float]:
     command = [sys.executable, __file__, "--case", case, "--servers", servers, "--events", str(events)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
@@ -124,11 +264,26 @@ def _run_case(case: str, servers: str, events: int) -> dict[str, float]:
         lake.deploy()
         if case in {"parse JSON only", "insert only"}:
             return _limit(case, lake, Cluster(servers))
-        kafka.INGEST_CHUNK_MESSAGES = int(case.rsplit(" ", 1)[1].replace(",", ""))
+        mappings = None
+        if case.startswith("topic "):
+            settings = load_settings(CHURN_HOME=home, KAFKA_BOOTSTRAP_SERVERS=servers, CHURN_TOPICS=case.split(" ")[1])
+            mappings = Mappings(parse(MAPPING.encode(), "the benchmark's"))
+        else:
+            kafka.INGEST_CHUNK_MESSAGES = int(case.rsplit(" ", 1)[1].replace(",", ""))
         begin = perf_counter()
         cluster = kafka.connect(settings)
         ranges = [lag.waiting for lag in lags(lake, cluster, settings.topics)]
-        stored = ingest(lake, cluster, ranges, on_gap="fail", group="bench", clock=utc_now, report=lambda _: None)
+        stored = ingest(
+            lake,
+            cluster,
+            ranges,
+            on_gap="fail",
+            group="bench",
+            clock=utc_now,
+            report=lambda _: None,
+            mappings=mappings,
+            registry=schema_registry.connect(settings),
+        )
         seconds = perf_counter() - begin
         rows = stored.rows.total() + stored.duplicates.total() + stored.rejected.total()
         assert rows == stored.messages == events, stored

@@ -103,7 +103,7 @@ def _fill(lake: LakeWarehouse, size: int) -> None:
             "app_activity_logs SELECT 'L' || n, 'C' || (hash(n + 1) % 100000), 'LOGIN', "
             f"{_time(size)}, CASE WHEN n % 9 = 0 THEN 'E1' END, 'IOS', {NO_ORIGIN}"
             f" FROM (SELECT unnest(range({start}, {min(start + step, size)}, 5)) AS n)",
-            f"support_cases SELECT 'K' || n, 'C' || (hash(n + 2) % {CUSTOMERS}), {_time(size)}, 'FEES', 0.4, {NO_ORIGIN}"
+            f"support_cases SELECT 'K' || n, 'C' || (hash(n + 2) % {CUSTOMERS}), {_time(size)}, 'FEES', 0.4, NULL, {NO_ORIGIN}"
             f" FROM (SELECT unnest(range({start}, {min(start + step, size)}, 100)) AS n)",
         )
 

@@ -3,8 +3,9 @@
     make benchmark-scoring                            # 100,000 customers, about two minutes
     make benchmark-scoring ARGS="--customers 300000 --rounds 3"
 
-First the functions, from a DataFrame to probabilities: `score`, scikit-learn, ONNX Runtime and, where they are installed,
-tl2cgen and treelite, which compile the forest with gcc. Then the whole refresh of the predictions over features that lie in the
+First the functions, from a DataFrame to probabilities, of a forest: `score`, scikit-learn, ONNX Runtime and, where they are
+installed, tl2cgen and treelite, which compile the forest with gcc. Then `score` and the exact Shapley values of every family,
+on one thread. Then the whole refresh of the predictions over features that lie in the
 lake: after a promotion, when everybody is scored anew, and after the features of some have changed. The peer does that with
 pandas, scikit-learn on one thread in batches of 1,000 rows, and one transaction; a second one gives scikit-learn all rows at
 once. They hold their model in memory, do not look which one serves and give no reasons. Where some have changed the peer scores
@@ -35,12 +36,13 @@ import pandas as pd
 import pyarrow as pa
 
 from churn_assets.clock import utc_now
-from churn_assets.model import registry, serving, training, training_set
+from churn_assets.configuration import rules
+from churn_assets.model import families, registry, serving, training, training_set
 from churn_assets.model.gate import Gate, Verdict
 from churn_assets.model.metrics import Measure
-from churn_assets.model.scoring import Floats, Model, matrix_of, score
+from churn_assets.model.scoring import Family, Floats, Model, matrix_of, score
 from churn_assets.operations.lake import deploy
-from churn_assets.rules import FEATURES, HIGH_FROM, MEDIUM_FROM, MODEL_HIGH_FROM, MODEL_MEDIUM_FROM
+from churn_assets.rules import FEATURES
 from churn_assets.settings import Settings, load_settings
 from churn_assets.simulator.seeding import new_bank, seed
 from churn_assets.warehouse.protocol import Transaction
@@ -61,10 +63,11 @@ Votes: TypeAlias = Callable[[Floats], Floats]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model, and the scikit-learn forest that it was made of."""
+    """A forest, the one of scikit-learn's that it was made of, and all families on the same rows."""
 
     model: Model
     forest: Any
+    families: Mapping[Family, Model]
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ def main() -> None:
         customers = _drawn(rows, options.customers, SEED)
         changes = [_drawn(rows, options.changed, SEED + number) for number in range(1, options.rounds + 1)]
         _print_functions(_ways(candidates[0], folder), customers, customers.head(options.changed), options.rounds)
+        _print_families(candidates[0].families, customers, customers.head(options.changed), options.rounds)
         for source in ("heuristic", "model"):
             settings = load_settings(CHURN_HOME=folder / source, CHURN_SCORE_SOURCE=source)
             _print_refreshes(settings, candidates, customers, changes)
@@ -108,8 +112,9 @@ def _training_rows(home: Path) -> pd.DataFrame:
 
 def _candidate(rows: pd.DataFrame, seed: int) -> Candidate:
     known, validation, _ = training.parts_of(rows).values()
-    forest = training.grow(matrix_of(known, FEATURES), known["has_left"].to_numpy(bool), seed)
-    return Candidate(training.fit(known, validation, FEATURES, seed), forest.set_params(n_jobs=1))
+    forest = families.fit("forest", matrix_of(known, FEATURES), known["has_left"].to_numpy(bool), seed)
+    models = {family: model for family, (model, _) in training.fit(known, validation, FEATURES, seed).items()}
+    return Candidate(models["forest"], forest, models)
 
 
 def _drawn(rows: pd.DataFrame, number: int, seed: int) -> pd.DataFrame:
@@ -146,6 +151,19 @@ def _print_functions(
     _say(f"no two probabilities for the same customer differ by more than {max(apart.values()):.0e}")
 
 
+def _print_families(models: Mapping[Family, Model], many: pd.DataFrame, few: pd.DataFrame, rounds: int) -> None:
+    _say(f"\n{'family':40}{len(many):>10,} scored   {len(few):>8,} with Shapley values")
+    for family, model in models.items():
+        scored, explained = float("inf"), float("inf")
+        for _ in range(rounds):
+            begin = perf_counter()
+            score(model, many)
+            middle = perf_counter()
+            model.contributions(matrix_of(few, FEATURES))
+            scored, explained = min(scored, middle - begin), min(explained, perf_counter() - middle)
+        _say(f"{family:40}{len(many) / scored:>12,.0f}/s {len(few) / explained:>16,.0f}/s")
+
+
 def _ways(candidate: Candidate, folder: Path) -> dict[str, Callable[[pd.DataFrame], Floats]]:
     model, forest = candidate.model, candidate.forest
     others: dict[str, Votes] = {
@@ -159,7 +177,7 @@ def _ways(candidate: Candidate, folder: Path) -> dict[str, Callable[[pd.DataFram
     return {
         "churn_assets": partial(score, model),
         **{
-            name: lambda frame, votes=votes: model.calibration(votes(matrix_of(frame, FEATURES)))
+            name: lambda frame, votes=votes: model.calibration("forest", votes(matrix_of(frame, FEATURES)))
             for name, votes in others.items()
         },
     }
@@ -177,9 +195,9 @@ def _in_batches(forest: Any, matrix: Floats) -> Floats:
 def _onnx(model: Model, threads: int) -> Votes:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    session: Any = onnxruntime.InferenceSession(model.forest, options, providers=["CPUExecutionProvider"])
-    outputs, entry = [session.get_outputs()[1].name], session.get_inputs()[0].name
-    return lambda matrix: session.run(outputs, {entry: matrix})[0][:, 1].astype(np.float64)
+    session: Any = onnxruntime.InferenceSession(model.learned, options, providers=["CPUExecutionProvider"])
+    outputs, entry = [session.get_outputs()[0].name], session.get_inputs()[0].name
+    return lambda matrix: session.run(outputs, {entry: matrix})[0][:, 0].astype(np.float64)
 
 
 def _compiled(forest: Any, folder: Path) -> dict[str, Votes]:
@@ -366,11 +384,11 @@ class _Bank:
     def _replace(self, table: str, features: pd.DataFrame, votes: Callable[[Any, Floats], Floats], which: str) -> None:
         candidate = self._candidates[self._champion]
         heuristic = training.heuristic(features)
-        model = candidate.model.calibration(votes(candidate.forest, matrix_of(features, FEATURES)))
+        model = candidate.model.calibration("forest", votes(candidate.forest, matrix_of(features, FEATURES)))
         score, high, medium = (
-            (model, MODEL_HIGH_FROM, MODEL_MEDIUM_FROM)
+            (model, rules().model.high_from, rules().model.medium_from)
             if self._source == "model"
-            else (heuristic, HIGH_FROM, MEDIUM_FROM)
+            else (heuristic, rules().risk.high_from, rules().risk.medium_from)
         )
         columns = {
             "customer_id": features["customer_id"],

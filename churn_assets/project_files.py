@@ -1,8 +1,9 @@
 """The paths of the project's files, in a checkout and in a wheel.
 
-`PROJECT_FILES` holds the files that are not Python: `sql/`, `dbt/`, `marketing/`, `dagster.yaml` and `workspace.yaml`. They lie
-beside the package in a checkout, and inside it in a wheel (`[tool.hatch.build.targets.wheel]` in pyproject.toml). `CODE_ROOT`
-is the folder that Python imports the package from: the checkout, or site-packages. Nothing is written below either of them.
+`PROJECT_FILES` holds the files that are not Python: `sql/`, `dbt/`, `marketing/`, `dagster.yaml`, `workspace.yaml` and
+`.env.example`. They lie beside the package in a checkout, and inside it in a wheel (`[tool.hatch.build.targets.wheel]` in
+pyproject.toml). `CODE_ROOT` is the folder that Python imports the package from: the checkout, or site-packages. Nothing is
+written below either of them.
 """
 
 from collections.abc import Iterable

@@ -1,31 +1,41 @@
-"""The settings of a user, from the environment or `.env`, and the paths of the state. The bank's rules are in `rules`.
+"""The settings of a user, from the environment, `.env` or `churn.toml`, and the paths of the state. Rules are in `rules`.
 
 Nothing is read from the environment at import: call `load_settings`.
 """
 
+import getpass
 import os
 import re
+from ipaddress import AddressValueError, IPv6Address
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 from zoneinfo import available_timezones
 
-from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from churn_assets.errors import ChurnError
-from churn_assets.rules import EVENTS_TOPIC, SCORES_TOPIC
-
-ENV_FILE = ".env"  # in the folder that a command runs in
+from churn_assets.configuration import (
+    CONFIG_VARIABLE,
+    ENV_ENCODING,
+    ENV_FILE,
+    SETTINGS,
+    SettingsError,
+    expanded,
+    settings_table,
+    variables,
+)
+from churn_assets.rules import EVENTS_TOPIC, SCORES_TOPIC, nearest
 
 OnGap: TypeAlias = Literal["fail", "skip"]
 
+MAPPING_FILE = "mapping.yaml"  # in the folder that a command runs in, unless CHURN_MAPPING names another
 DEFAULT_MODELS = {"openai": "llama3", "cortex": "llama3.1-8b"}  # of the writer, unless CHURN_WRITER_MODEL names one
 
 
 # The wrong values that a message may show. Longer ones, or those with an @, may be a key or an address with a password.
 _SHOWN_IN_MESSAGES = re.compile(r"[ -?A-~]{0,40}")
+_BROKER = re.compile(r"(\[(?P<ipv6>[^\[\]]+)\]|[^\s:,@/\[\]]+):(?P<port>\d{1,5})")
 _KAFKA_SECURITY = ("KAFKA_SECURITY_", "KAFKA_SASL_", "KAFKA_SSL_", "KAFKA_ENABLE_SSL_", "KAFKA_ENABLE_SASL_")
 
 
@@ -33,9 +43,19 @@ class Settings(BaseSettings):
     """The settings of a user, by environment variable or in `.env`. Immutable. Fields that may hold secrets are `SecretStr`."""
 
     model_config = SettingsConfigDict(
-        env_file=ENV_FILE, env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
+        env_file=ENV_FILE,
+        env_file_encoding=ENV_ENCODING,
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
     )
 
+    config: Path | None = Field(
+        None,
+        alias=CONFIG_VARIABLE,
+        description="The file of the bank's rules and settings; churn.toml in the folder of the command when unset.",
+    )
     home: Path = Field(Path(".churn"), alias="CHURN_HOME", description="Folder of all state.")
     target: Literal["local", "snowflake"] = Field("local", alias="CHURN_TARGET", description="Where the tables are.")
     driver: Literal["dagster", "native"] = Field(
@@ -73,12 +93,17 @@ class Settings(BaseSettings):
     kafka_bootstrap_servers: str | None = Field(
         None,
         alias="KAFKA_BOOTSTRAP_SERVERS",
-        description="Brokers as host:port, comma-separated; the embedded broker of `churn broker` when unset.",
+        description="Brokers as host:port or [IPv6]:port, comma-separated; the embedded broker of `churn broker` when unset.",
     )
     topics_setting: str = Field(
         f"{EVENTS_TOPIC},{SCORES_TOPIC}",
         alias="CHURN_TOPICS",
         description="Topics that events are read from, comma-separated; the simulator writes events to the first.",
+    )
+    mapping: Path | None = Field(
+        None,
+        alias="CHURN_MAPPING",
+        description="How your own topics and files become rows; mapping.yaml in the folder of the command if it is there.",
     )
     on_gap: OnGap = Field(
         "fail",
@@ -94,6 +119,20 @@ class Settings(BaseSettings):
     kafka_security: Annotated[dict[str, SecretStr], NoDecode] = Field(
         default_factory=dict[str, SecretStr],
         description="librdkafka properties from KAFKA_SECURITY_*, KAFKA_SASL_*, KAFKA_SSL_* and KAFKA_ENABLE_*.",
+    )
+
+    schema_registry_url: SecretStr | None = Field(
+        None,
+        alias="SCHEMA_REGISTRY_URL",
+        description="The Schema Registry of topics in Avro or Protobuf, optionally with user:password@.",
+    )
+    schema_registry_user_info: SecretStr | None = Field(
+        None, alias="SCHEMA_REGISTRY_BASIC_AUTH_USER_INFO", description="The registry's user:password."
+    )
+    schema_registry_ca: Path | None = Field(
+        None,
+        alias="SCHEMA_REGISTRY_SSL_CA_LOCATION",
+        description="A PEM file with the authority that the registry has.",
     )
 
     refresh: Literal["lag", "eager"] = Field(
@@ -175,6 +214,11 @@ class Settings(BaseSettings):
             raise ValueError("must be the path of a PEM file, not the key itself")
         return path
 
+    @field_validator("home", "mapping", "schema_registry_ca", "snowflake_private_key_path")
+    @classmethod
+    def _is_at_home(cls, path: Path | None) -> Path | None:
+        return None if path is None else Path(expanded(str(path)))
+
     @field_validator("quiet_hours")
     @classmethod
     def _is_a_span_of_hours(cls, hours: str) -> str:
@@ -199,9 +243,12 @@ class Settings(BaseSettings):
     @field_validator("kafka_bootstrap_servers")
     @classmethod
     def _names_host_and_port(cls, servers: str | None) -> str | None:
-        if servers is not None and not re.fullmatch(r"[^\s:,@]+:\d+(,[^\s:,@]+:\d+)*", servers):
-            raise ValueError("must be host:port, several of them comma-separated")
-        return servers
+        if servers is None:
+            return None
+        brokers = [broker.strip() for broker in servers.split(",")]
+        if not all(map(_is_broker, brokers)):
+            raise ValueError("must be host:port or [IPv6 address]:port, several of them comma-separated")
+        return ",".join(brokers)
 
     @field_validator("dashboard_url")
     @classmethod
@@ -214,6 +261,22 @@ class Settings(BaseSettings):
     def topics(self) -> tuple[str, ...]:
         """The topics that events are read from."""
         return tuple(self.topics_setting.split(","))
+
+    @property
+    def mapping_file(self) -> Path | None:
+        """The file that maps the bank's own topics and files, if there is one."""
+        return self.mapping or (Path(MAPPING_FILE) if Path(MAPPING_FILE).is_file() else None)
+
+    @property
+    def schema_registry(self) -> dict[str, SecretStr]:
+        """The properties of the Schema Registry's client that are set, under its names."""
+        ca = self.schema_registry_ca
+        properties = {
+            "url": self.schema_registry_url,
+            "basic.auth.user.info": self.schema_registry_user_info,
+            "ssl.ca.location": None if ca is None else SecretStr(str(ca)),
+        }
+        return {name: value for name, value in properties.items() if value is not None}
 
     @property
     def lake_path(self) -> Path:
@@ -251,16 +314,35 @@ class Settings(BaseSettings):
         return self.home.absolute() / "broker.json"
 
 
-class SettingsError(ChurnError):
-    """A setting is wrong; the message is one line with its name and what is allowed, without secrets."""
+_SECRETS = {
+    field.alias or name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)
+}
+
+
+def acting_user() -> str:
+    """The name of the person who runs this process, for the records of who did what; a container may know only the number."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # KeyError before Python 3.13
+        return f"user {os.getuid()}"
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """Read settings from the environment, `.env` and `overrides` (by variable name); `SettingsError` if one is wrong."""
+    """The settings from `overrides` (by variable name), the environment, `.env` and `churn.toml`, the first that has one.
+
+    `SettingsError` if one is wrong.
+    """
+    given = _variables()
+    path, table = _table()
+    from_file = {name: value for name, value in table.items() if name not in given}
     try:
-        return Settings(kafka_security=_kafka_security(), **overrides)
+        return Settings(kafka_security=_kafka_security(given), **from_file | overrides)
     except ValidationError as error:
-        problems = "; ".join(map(_problem, error.errors()))
+        problems = "; ".join(
+            f"in [{SETTINGS}] of {path}: {said}" if (from_file.keys() - overrides) & {*problem["loc"]} else said
+            for problem in error.errors()
+            for said in [_problem(problem)]
+        )
     # Raised outside of the handler, so that pydantic's error, which holds every raw value, is not chained and printed.
     raise SettingsError(f"wrong setting: {problems}; see .env.example")
 
@@ -270,22 +352,61 @@ def _problem(problem: ErrorDetails) -> str:
 
     The input of a model validator is a dict of all values, including secrets.
     """
-    secret = {
-        field.alias or name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)
-    }
     where, value = problem["loc"], problem["input"]
-    is_shown = isinstance(value, str) and secret.isdisjoint(where) and _SHOWN_IN_MESSAGES.fullmatch(value)
+    is_shown = isinstance(value, str) and _SECRETS.isdisjoint(where) and _SHOWN_IN_MESSAGES.fullmatch(value)
     said = f"{problem['msg']} (got {value!r})" if is_shown else problem["msg"]
     return ": ".join([*map(str, where), said])
 
 
-def _kafka_security() -> dict[str, SecretStr]:
-    """Kafka's security settings from the environment and `.env`, under librdkafka's names: KAFKA_SASL_USERNAME becomes
-    sasl.username. Other variables that begin with KAFKA_ belong to other programs.
+def _variables() -> dict[str, str]:
+    """What `.env` and the environment say to this project; `SettingsError` if that is no UTF-8."""
+    names = {field.alias for field in Settings.model_fields.values()}
+    found = {name: value for name, value in variables().items() if name in names or name.startswith(_KAFKA_SECURITY)}
+    for name, value in found.items():
+        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+            raise SettingsError(f"wrong setting: {name} is not UTF-8; write it in UTF-8")
+    return found
+
+
+def _table() -> tuple[Path, dict[str, Any]]:
+    """The section `[settings]` of `churn.toml`, and its file; `SettingsError` for what may not stand there."""
+    path, table = settings_table()
+    aliases = {field.alias for field in Settings.model_fields.values() if field.alias}
+    known = sorted(aliases - _SECRETS - {CONFIG_VARIABLE})
+    for name in table:
+        if name in _SECRETS or name.startswith(_KAFKA_SECURITY):
+            raise SettingsError(
+                f"{path}: {SETTINGS}.{name} may hold a secret; set it in .env or the environment instead"
+            )
+        if name not in known:
+            raise SettingsError(
+                f"{path}: {SETTINGS}.{name}: nothing reads it{nearest(name, known)}; the names are those of .env.example"
+            )
+    return path, table
+
+
+def _kafka_security(variables: dict[str, str]) -> dict[str, SecretStr]:
+    """Kafka's security settings under librdkafka's names: KAFKA_SASL_USERNAME becomes sasl.username.
+
+    Other variables that begin with KAFKA_ belong to other programs.
     """
-    variables = dotenv_values(ENV_FILE) | dict(os.environ)
-    return {
-        name.removeprefix("KAFKA_").lower().replace("_", "."): SecretStr(value)
-        for name, value in variables.items()
-        if value and name.startswith(_KAFKA_SECURITY)
-    }
+    found: dict[str, SecretStr] = {}
+    for name, value in variables.items():
+        if name.startswith(_KAFKA_SECURITY):
+            try:
+                found[name.removeprefix("KAFKA_").lower().replace("_", ".")] = SecretStr(
+                    expanded(value) if name.endswith("_LOCATION") else value
+                )
+            except ValueError as error:
+                raise SettingsError(f"wrong setting: {name}: {error}") from None
+    return found
+
+
+def _is_broker(text: str) -> bool:
+    found = _BROKER.fullmatch(text)
+    if found is None or not 0 < int(found["port"]) < 65536:
+        return False
+    try:
+        return not found["ipv6"] or bool(IPv6Address(found["ipv6"]))
+    except AddressValueError:
+        return False

@@ -1,19 +1,22 @@
 """Fixtures that more than one part of the tests reads. Each test has a home of its own."""
 
+import gc
 import os
 import pickle
+import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from churn_assets.clock import utc_now
+from churn_assets.configuration import CONFIG_FILE, rules
 from churn_assets.ingestion.broker import embedded_broker
 from churn_assets.ingestion.kafka import Cluster
-from churn_assets.model import metrics, training
+from churn_assets.model import families, metrics, training
 from churn_assets.model.training import Trained, train
 from churn_assets.operations.lake import deploy
 from churn_assets.retention.emails import write_emails
@@ -26,6 +29,8 @@ from churn_assets_tests.model.customers import training_rows
 from churn_assets_tests.once import made_once, worker_count
 from churn_assets_tests.retention.email_runs import email_run_of
 
+gc.disable()  # until all tests are collected: it would walk again and again over what imports leave behind
+
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -34,8 +39,20 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
             monkeypatch.delenv(name)
     # Streamlit's AppTest puts its script there and leaves it; a process started later would run that.
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
-    monkeypatch.chdir(tmp_path)  # where there is no .env
+    monkeypatch.chdir(tmp_path)  # where there is no .env and no churn.toml
     monkeypatch.setenv("CHURN_HOME", str(tmp_path / "home"))
+    rules.cache_clear()
+
+
+@pytest.fixture
+def with_rules(tmp_path: Path) -> Callable[[str], None]:
+    """Makes this text the `churn.toml` of the test and of the processes that it starts."""
+
+    def write(text: str) -> None:
+        (tmp_path / CONFIG_FILE).write_text(text)
+        rules.cache_clear()
+
+    return write
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -85,8 +102,16 @@ def lake(settings: Settings) -> LakeWarehouse:
 
 @pytest.fixture
 def broker(settings: Settings) -> Iterator[Cluster]:
-    """The embedded broker of this test's home."""
-    with embedded_broker(settings.broker_file) as cluster:
+    """The embedded broker of this test's home, and producers that send at once.
+
+    A producer that counts its messages, so that none is doubled, asks a broker for its number. Its first question is often too
+    early for a broker that has just begun, and it repeats it after half a second.
+    """
+    with embedded_broker(settings.broker_file) as cluster, pytest.MonkeyPatch.context() as patch:
+        producer = Cluster.producer
+        patch.setattr(
+            Cluster, "producer", lambda self, **properties: producer(self, **properties | {"enable_idempotence": False})
+        )
         yield cluster
 
 
@@ -133,7 +158,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 @pytest.fixture
 def quick_training(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings in a third of the time, where how well they learn does not matter."""
-    monkeypatch.setattr(training, "TREES", 25)
+    monkeypatch.setattr(families, "TREES", 20)
+    monkeypatch.setattr(families, "STAGES", 20)
     monkeypatch.setattr(training, "IMPORTANCE_REPEATS", 1)
     monkeypatch.setattr(metrics, "RESAMPLES", 20)
 
@@ -146,12 +172,33 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Function]) -> None:
     """Mark as `heavy` what needs a lake that dbt has deployed, or a trained model; files may say so of themselves.
 
-    The longest test comes first: as the last one it would leave the other core idle. With `--kafka`, what needs no broker
-    is left out: `make test` has run it.
+    Files with such tests come first: a long one as the last would leave the other core idle. With `--kafka`, what needs no
+    broker is left out: `make test` has run it.
     """
     if config.getoption("--kafka"):
         items[:] = [item for item in items if "stream" in item.fixturenames or item.get_closest_marker("kafka")]
     for item in items:
         if {"deployed_home", "trained"} & set(item.fixturenames):
             item.add_marker("heavy")
-    items.sort(key=lambda item: item.path.name != "test_end_to_end.py")
+    heavy = {item.path for item in items if item.get_closest_marker("heavy")}
+    items.sort(key=lambda item: _FIRST.get(item.path.name, len(_FIRST) + (item.path not in heavy)))
+
+
+# While one worker deploys the lake that nearly all others copy, the other one has what needs none.
+_FIRST = {"test_end_to_end.py": 0, "test_compose.py": 0, "test_agent.py": 1, "test_training.py": 2}
+_WHOLE_FILE = re.compile(r"^pytestmark = \[?pytest\.mark\.(\w+)", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Pass over a file whose mark leaves all its tests out: together these files import for seconds."""
+    if collection_path.suffix != ".py" or not (mark := _WHOLE_FILE.search(collection_path.read_text())):
+        return None
+    return f"not {mark[1]} " in f"{config.option.markexpr} " or None
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector pass over what imports and collection left: going through it again and again costs a tenth."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+    gc.enable()

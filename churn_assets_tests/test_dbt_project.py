@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from churn_assets.dynamic_tables.tables import DynamicTableError, Refresh
 from churn_assets.ingestion.events import LEDGERS
 from churn_assets.operations import dbt
+from churn_assets.operations.doctor import examine
 from churn_assets.operations.lake import refresh_new
-from churn_assets.rules import FEATURE_WINDOW_DAYS, HIGH_FROM, MEDIUM_FROM, MONEY_OUT_CODES, RISK_RULES, dbt_vars
+from churn_assets.rules import Rules, dbt_vars
 from churn_assets.settings import Settings, load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.protocol import Transaction
@@ -94,13 +95,14 @@ class Bank:
 
     def features(self, customer: str, now: datetime = NOW) -> dict[str, Any] | None:
         """The customer's features at `now`, without the id, from all that was written; None without a row."""
+        return self.all_features(now).get(customer)
+
+    def all_features(self, now: datetime = NOW) -> dict[str, dict[str, Any]]:
+        """The same, of every customer who has any, by id."""
         self.store()
         for name in ("customer_day", "dyn_customer_features"):
             self.lake.refresh([name], now)
-        found = self.lake.query(
-            "SELECT * EXCLUDE customer_id FROM dyn_customer_features WHERE customer_id = ?", [customer]
-        )
-        return found.to_pylist()[0] if found.num_rows else None
+        return {row.pop("customer_id"): row for row in self.lake.query("FROM dyn_customer_features").to_pylist()}
 
     def store(self) -> None:
         written, self._rows = self._rows, {}
@@ -161,28 +163,35 @@ def test_a_customer_who_does_nothing_has_neutral_features(bank: Bank) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    ("postings", "spend", "wires"),
-    [
-        *(([(code, 100.0)], 100, 100 if code == "WIRE_OUT" else 0) for code in MONEY_OUT_CODES),
-        ([("DEPOSIT", 500.0), ("POS", 20.0)], 20, 0),
-        ([("POS", 50.0), ("REVERSAL", 30.0)], 20, 0),
-        ([("POS", 50.0), ("POS", -30.0)], 20, 0),
-        ([("WIRE_OUT", 80.0), ("POS", 20.0)], 100, 80),
-        ([("WIRE_OUT", 80.0), ("REVERSAL", 80.0)], 0, 80),
-        ([("POS", 0.1)] * 10, 1, 0),
-    ],
-)
-def test_spend_is_money_out_less_what_was_taken_back(
-    bank: Bank, postings: list[tuple[str, float]], spend: float, wires: float
-) -> None:
-    customer = bank.customer("ACTIVE")
-    for code, amount in postings:
-        bank.posting(f"{customer}-0", code, amount)
-    features = bank.features(customer)
-    assert features is not None
-    assert (features["total_spend_30d"], features["wire_out_30d"]) == (spend, wires)
-    assert features["txn_count_30d"] == len(postings)
+# What was posted, by code and amount, and the spend and the money wired out that come of it.
+POSTINGS: list[tuple[list[tuple[str, float]], float, float]] = [
+    *(
+        ([(code, 100.0)], 100, 100 if code == "WIRE_OUT" else 0)
+        for code in (*Rules().codes.money_out, *Rules().codes.wire_out)
+    ),
+    ([("DEPOSIT", 500.0), ("POS", 20.0)], 20, 0),
+    ([("POS", 50.0), ("REVERSAL", 30.0)], 20, 0),
+    ([("POS", 50.0), ("POS", -30.0)], 20, 0),
+    ([("WIRE_OUT", 80.0), ("POS", 20.0)], 100, 80),
+    ([("WIRE_OUT", 80.0), ("REVERSAL", 80.0)], 0, 80),
+    ([("POS", 0.1)] * 10, 1, 0),
+]
+
+
+def test_spend_is_money_out_less_what_was_taken_back(bank: Bank) -> None:
+    customers = [bank.customer("ACTIVE") for _ in POSTINGS]
+    for customer, (postings, _, _) in zip(customers, POSTINGS, strict=True):
+        for code, amount in postings:
+            bank.posting(f"{customer}-0", code, amount)
+
+    features = bank.all_features()
+
+    found = [
+        (postings, features[customer]["total_spend_30d"], features[customer]["wire_out_30d"])
+        for customer, (postings, _, _) in zip(customers, POSTINGS, strict=True)
+    ]
+    assert found == POSTINGS
+    assert [features[customer]["txn_count_30d"] for customer in customers] == [len(one) for one, _, _ in POSTINGS]
 
 
 def test_active_days_are_distinct_days_with_a_posting_or_an_action_but_not_a_case(bank: Bank) -> None:
@@ -201,7 +210,7 @@ def test_the_window_is_thirty_days_that_end_with_the_day_of_the_refresh(bank: Ba
     customer = bank.customer("ACTIVE")
     midnight = datetime.combine(NOW.date(), datetime.min.time())
     instant = timedelta(microseconds=1)
-    first = midnight - (FEATURE_WINDOW_DAYS - 1) * DAY
+    first = midnight - (Rules().features.window_days - 1) * DAY
     for number, at in enumerate((first - instant, first, midnight + DAY - instant, midnight + DAY)):
         bank.posting(f"{customer}-0", "POS", 10**number, at)
         bank.log(customer, at, error="E")
@@ -217,12 +226,13 @@ def test_the_window_is_thirty_days_that_end_with_the_day_of_the_refresh(bank: Ba
     assert window(midnight + DAY) == [1100, 2, 2, 0.25]
 
 
-@pytest.mark.parametrize(
-    ("accounts", "has_features"),
-    [(["ACTIVE"], True), (["CLOSED", "ACTIVE"], True), (["FROZEN"], True), (["CLOSED"], False), ([], False)],
-)
-def test_only_a_customer_with_an_open_account_has_features(bank: Bank, accounts: list[str], has_features: bool) -> None:
-    assert (bank.features(bank.customer(*accounts)) is not None) == has_features
+def test_only_a_customer_with_an_open_account_has_features(bank: Bank) -> None:
+    of_open = [bank.customer(*accounts) for accounts in (["ACTIVE"], ["CLOSED", "ACTIVE"], ["FROZEN"])]
+    of_closed = [bank.customer(*accounts) for accounts in (["CLOSED"], [])]
+
+    features = bank.all_features()
+
+    assert {customer for customer in of_open + of_closed if customer in features} == set(of_open)
 
 
 def test_a_customer_who_closes_the_last_account_leaves_the_features(bank: Bank) -> None:
@@ -294,13 +304,13 @@ def score(features: dict[str, float]) -> tuple[float, str, str | None]:
     """Score, class and reasons by the rules in `settings`, computed exactly."""
     fired = [
         rule
-        for rule in RISK_RULES
+        for rule in Rules().risk.rules
         if (
             features[rule.feature] > rule.threshold if rule.operator == ">" else features[rule.feature] < rule.threshold
         )
     ]
     total = sum((Decimal(str(rule.weight)) for rule in fired), Decimal(0))
-    is_high, is_medium = (total >= Decimal(str(limit)) for limit in (HIGH_FROM, MEDIUM_FROM))
+    is_high, is_medium = (total >= Decimal(str(limit)) for limit in (Rules().risk.high_from, Rules().risk.medium_from))
     reasons = "; ".join(rule.reason for rule in fired) or None
     return float(total), "HIGH" if is_high else "MEDIUM" if is_medium else "LOW", reasons
 
@@ -308,9 +318,11 @@ def score(features: dict[str, float]) -> tuple[float, str, str | None]:
 def test_score_class_and_reasons_follow_the_rules_in_every_combination(settings: Settings, lake: LakeWarehouse) -> None:
     # Each feature just on the wrong side of its threshold, exactly at it, and on the other side: 3^5 customers.
     around = {"wire_out_30d": 0.01, "avg_sentiment": 0.001}
-    choices = [[rule.threshold + step * around.get(rule.feature, 1) for step in (-1, 0, 1)] for rule in RISK_RULES]
+    choices = [
+        [rule.threshold + step * around.get(rule.feature, 1) for step in (-1, 0, 1)] for rule in Rules().risk.rules
+    ]
     customers = {
-        f"C{number}": dict(zip((rule.feature for rule in RISK_RULES), values, strict=True))
+        f"C{number}": dict(zip((rule.feature for rule in Rules().risk.rules), values, strict=True))
         for number, values in enumerate(itertools.product(*choices))
     }
     rows = [
@@ -339,15 +351,15 @@ def test_score_class_and_reasons_follow_the_rules_in_every_combination(settings:
     }
     # The combinations are worth something only if they reach every class and both of MEDIUM's boundaries.
     assert {row["risk_class"] for row in found.values()} == {"LOW", "MEDIUM", "HIGH"}
-    assert {MEDIUM_FROM, 1.0, 0.0} <= {row["churn_score"] for row in found.values()}
+    assert {Rules().risk.medium_from, 1.0, 0.0} <= {row["churn_score"] for row in found.values()}
 
 
 # The project's files
 
 
-def test_the_variables_of_the_dbt_project_are_those_of_the_settings() -> None:
+def test_the_variables_of_the_dbt_project_are_the_defaults_of_the_rules() -> None:
     project = yaml.safe_load((dbt.DBT_PROJECT / "dbt_project.yml").read_text())
-    assert project["vars"] == dbt_vars()
+    assert project["vars"] == dbt_vars(Rules())
 
 
 def test_every_column_is_described_and_every_described_column_exists(bank: Bank) -> None:
@@ -397,8 +409,59 @@ def refresh_all(lake: LakeWarehouse) -> Callable[[], dict[str, Refresh]]:
 
 
 @pytest.mark.slow
+def test_rules_of_the_bank_s_own_are_said_to_differ_and_apply_after_a_deployment(
+    settings: Settings,
+    lake: LakeWarehouse,
+    with_rules: Callable[[str], None],
+    refresh_all: Callable[[], dict[str, Refresh]],
+) -> None:
+    ledgers = Bank(lake)
+    customer, gone = ledgers.customer("offen"), ledgers.customer("Z ")
+    for code, amount in (("pos", 5), (" KARTE", 100), ("Karte", 10), ("wire_out", 30), ("TÜV", 7)):
+        ledgers.posting(f"{customer}-0", code, amount)
+    before = ledgers.features(customer)
+    assert before
+    assert (before["total_spend_30d"], before["wire_out_30d"], before["txn_count_30d"]) == (35, 30, 5)
+    assert ledgers.features(gone) is not None
+    assert "rules" not in problems(settings)
+    assert problems(settings)["codes"] == (
+        "no rule knows the code of 3 of 5 postings since 2026-06-01 (60.0%): 'KARTE' (2), 'TÜV' (1); they count"
+        " neither as spend nor as wires; name them in money_out, wire_out, reversal or money_in under [codes] of churn.toml,"
+        " then run `churn deploy`; no rule knows the state of 2 of 2 accounts (100.0%): 'Z' (1), 'offen' (1); they count as"
+        " open; name them in account_open or account_closed under [codes] of churn.toml, then run `churn deploy`"
+    )
+
+    with_rules(
+        '[codes]\nmoney_out = ["POS", "karte"]\nmoney_in = ["tüv"]\naccount_open = ["OFFEN"]\naccount_closed = ["z"]\n'
+        '[[risk.rules]]\nfeature = "total_spend_30d"\noperator = ">"\nthreshold = 144\nweight = 1\nreason = "doesn\'t save"\n'
+    )
+
+    assert problems(settings)["rules"] == (
+        "churn.toml differs from what is deployed in codes.money_out, codes.money_in, codes.account_open,"
+        " codes.account_closed, risk.rules; run `churn deploy`"
+    )
+    dbt.declare(settings)
+    refresh_all()
+    found = problems(settings)
+    assert {"rules", "codes"}.isdisjoint(found)
+    assert found["labels"].startswith("1 of 1 closed accounts do not say when they were closed")
+    assert ledgers.features(customer) == {**before, "total_spend_30d": 145}
+    assert ledgers.features(gone) is None
+    (found,) = lake.query("SELECT risk_class, reason_codes FROM dyn_churn_predictions").to_pylist()
+    assert found == {"risk_class": "HIGH", "reason_codes": "doesn't save"}
+
+
+def problems(settings: Settings) -> dict[str, str]:
+    return {finding.what: finding.problem for finding in examine(settings) if finding.problem}
+
+
+@pytest.mark.slow
 def test_a_deployment_keeps_what_is_unchanged_and_declares_anew_what_changed(
-    settings: Settings, lake: LakeWarehouse, dbt_project: Path, refresh_all: Callable[[], dict[str, Refresh]]
+    settings: Settings,
+    lake: LakeWarehouse,
+    dbt_project: Path,
+    with_rules: Callable[[str], None],
+    refresh_all: Callable[[], dict[str, Refresh]],
 ) -> None:
     ledgers = Bank(lake)
     customer = ledgers.customer("ACTIVE")
@@ -408,7 +471,9 @@ def test_a_deployment_keeps_what_is_unchanged_and_declares_anew_what_changed(
     before = positions(lake)
     predictions = lake.query("FROM dyn_churn_predictions").to_pylist()
     # Other words for a reason: a new body, the same columns. One more feature: a new column set.
-    edit(dbt_project / "dbt_project.yml", "reason: rarely active", "reason: seldom here")
+    with_rules(
+        '[[risk.rules]]\nfeature = "active_days_30d"\noperator = "<"\nthreshold = 5\nweight = 1\nreason = "seldom here"'
+    )
     edit(
         dbt_project / "models" / "features" / "dyn_customer_features.sql",
         "    customers.customer_id,\n",
@@ -481,7 +546,7 @@ def test_a_changed_configuration_is_applied_left_or_refused_as_the_model_says(
     (before,) = configured()
     edit(
         dbt_project / "models" / "predictions" / "dyn_churn_predictions.sql",
-        "target_lag=var('features_target_lag')",
+        "target_lag=var('features').target_lag",
         f"target_lag='2 minutes', refresh_mode='full', on_configuration_change='{on_change}'",
     )
     if on_change == "fail":

@@ -25,7 +25,7 @@ def project(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(dbt, "DBT_PROJECT", tmp_path / "dbt")
     monkeypatch.setattr(statements, "_SQL", tmp_path / "sql")
     monkeypatch.setattr(views, "_FOLDER", tmp_path / "sql/snowflake/after_dbt")
-    for read_once in (statements.statements, views._views):
+    for read_once in (statements._statements, views._views):
         read_once.cache_clear()
     return tmp_path
 

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import stat
-import sys
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,6 +36,9 @@ KAFKA_SECRET = ["KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD", "KAFKA_SSL_KEY_PAS
 REFUSED = {
     "SNOWFLAKE_PRIVATE_KEY_PATH": ["-----BEGIN PRIVATE KEY-----\ns3cret\n-----END PRIVATE KEY-----", "PRIVATE KEY"],
     "KAFKA_BOOTSTRAP_SERVERS": ["ann:s3cret@kafka:9092", "s3cret@kafka:9092"],
+    "CHURN_HOME": ["~nobody-here/x", "$HOME/x"],
+    "SCHEMA_REGISTRY_SSL_CA_LOCATION": ["$HOME/x"],
+    "CHURN_MAPPING": ["~nobody-here/x", "$HOME/x"],
     "CHURN_TOPICS": ["a b", "https://ann:s3cret@kafka/a"],
     "CHURN_DASHBOARD_URL": ["https://ann:s3cret@dashboard/"],
     "CHURN_QUIET_HOURS": ["always"],
@@ -169,13 +171,11 @@ def test_a_mail_server_that_is_wrong_shows_no_password(monkeypatch: pytest.Monke
 
 
 @pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def said(capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Everything that a command prints, this process's libraries included."""
 
     def run(*arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["churn", *arguments])
-        with pytest.raises(SystemExit):
-            cli.main()
+        cli.run_command(arguments)
         found = capfd.readouterr()
         return found.out + found.err
 

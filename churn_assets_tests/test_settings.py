@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from dotenv import dotenv_values
 
-from churn_assets.rules import RISK_RULES
+from churn_assets.rules import Rules
 from churn_assets.settings import Settings, SettingsError, load_settings
 from churn_assets_tests.repository import REPOSITORY
 
@@ -21,6 +21,14 @@ def env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         pytest.param("KAFKA_BOOTSTRAP_SERVERS", "localhost", ["host:port"]),
         pytest.param("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092,b", ["host:port"]),
+        pytest.param("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092,", ["host:port"]),
+        pytest.param("KAFKA_BOOTSTRAP_SERVERS", "localhost:99999", ["host:port"]),
+        pytest.param("KAFKA_BOOTSTRAP_SERVERS", "PLAINTEXT://a:9092", ["host:port"]),
+        pytest.param("KAFKA_BOOTSTRAP_SERVERS", "::1:9092", ["[IPv6 address]:port"]),
+        pytest.param("KAFKA_BOOTSTRAP_SERVERS", "[::1]", ["[IPv6 address]:port"]),
+        pytest.param("KAFKA_BOOTSTRAP_SERVERS", "[::g]:9092", ["[IPv6 address]:port"]),
+        pytest.param("CHURN_HOME", "~nobody-here/x", ["~nobody-here is no user of this machine"]),
+        pytest.param("CHURN_HOME", "$HOME/x", ["${HOME}"]),
         pytest.param("CHURN_TARGET", "oracle", ["'local'"]),
         pytest.param("CHURN_REFRESH", "sometimes", ["'lag'", "'eager'"]),
     ],
@@ -40,11 +48,77 @@ def test_a_wrong_setting_is_one_line_that_names_it_and_says_what_is_allowed(
     assert all(value in message for value in allowed)
 
 
-@pytest.mark.parametrize("servers", ["localhost:9092", "kafka-1.bank.example:9092,10.0.0.2:9093"])
+@pytest.mark.parametrize(
+    "servers",
+    [
+        "localhost:9092",
+        "kafka-1.bank.example:9092,10.0.0.2:9093",
+        "[::1]:9092",
+        "[2001:db8::7]:9092,[fe80::1%eth0]:9093,[::ffff:10.0.0.2]:9094,kafka-1:9095",
+        "kafka-1:9092, kafka-2:9092",
+    ],
+)
 def test_brokers_are_hosts_with_ports(monkeypatch: pytest.MonkeyPatch, servers: str):
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", servers)
 
-    assert load_settings().kafka_bootstrap_servers == servers
+    assert load_settings().kafka_bootstrap_servers == servers.replace(" ", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "expected"),
+    [
+        ("CHURN_HOME", "~/churn", "/home/ada/churn"),
+        ("CHURN_HOME", "'~'", "/home/ada"),
+        ("CHURN_HOME", "${HOME}/churn", "/home/ada/churn"),
+        ("CHURN_HOME", "~root/churn", "/root/churn"),
+        ("CHURN_HOME", "a~b/~", "a~b/~"),
+        ("SNOWFLAKE_PRIVATE_KEY_PATH", "~/key.p8", "/home/ada/key.p8"),
+        ("KAFKA_SSL_CA_LOCATION", "~/ca.pem", "/home/ada/ca.pem"),
+        ("KAFKA_SASL_PASSWORD", "~s3cret", "~s3cret"),
+    ],
+)
+def test_a_tilde_in_a_path_is_the_home_of_a_user(
+    env_file: Path, monkeypatch: pytest.MonkeyPatch, name: str, given: str, expected: str
+):
+    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.delenv("CHURN_HOME")
+    env_file.write_text(f"{name}={given}\n")
+
+    settings = load_settings()
+
+    kafka = {key: secret.get_secret_value() for key, secret in settings.kafka_security.items()}
+    assert expected in {str(settings.home), str(settings.snowflake_private_key_path), *kafka.values()}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("CHURN_REFRESH=lag\n# für Köln\nCHURN_EMAIL_FROM=é\n".encode("latin-1"), "is not UTF-8 in line 2"),
+        ("CHURN_REFRESH=eager\n".encode("utf-16"), "is UTF-16"),
+        ("CHURN_REFRESH=eager\n".encode("utf-16-be"), "has a NUL character"),
+        (b"CHURN_REFRESH=eager\nCHURN_HOME=a\0b\n", "has a NUL character"),
+    ],
+)
+def test_an_env_file_that_is_no_utf_8_is_refused_in_one_line(env_file: Path, content: bytes, said: str):
+    env_file.write_bytes(content)
+
+    with pytest.raises(SettingsError, match=f"^{re.escape(str(env_file))} {said}[^\n]*; save it as UTF-8$"):
+        load_settings()
+
+
+def test_an_env_file_with_a_byte_order_mark_means_the_same(env_file: Path):
+    env_file.write_text("CHURN_REFRESH=eager\nCHURN_EMAIL_FROM=Köln@example.com\n", encoding="utf-8-sig")
+
+    assert load_settings().refresh == "eager"
+    assert load_settings().email_from == "Köln@example.com"
+
+
+@pytest.mark.parametrize("name", ["CHURN_HOME", "CHURN_EMAIL_FROM", "KAFKA_SASL_PASSWORD"])
+def test_a_variable_that_is_no_utf_8_is_refused(monkeypatch: pytest.MonkeyPatch, name: str):
+    monkeypatch.setenv(name, "caf\udce9")
+
+    with pytest.raises(SettingsError, match=f"^wrong setting: {name} is not UTF-8"):
+        load_settings()
 
 
 def test_settings_are_read_from_the_env_file(env_file: Path):
@@ -91,7 +165,7 @@ def test_a_relative_home_is_one_folder_wherever_its_parts_are_asked_for(
 
 
 def test_the_weights_of_the_risk_rules_sum_to_one():
-    assert sum(rule.weight for rule in RISK_RULES) == pytest.approx(1)
+    assert sum(rule.weight for rule in Rules().risk.rules) == pytest.approx(1)
 
 
 def test_kafka_security_is_passed_through_by_name_and_never_shown(env_file: Path, monkeypatch: pytest.MonkeyPatch):

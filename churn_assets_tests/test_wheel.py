@@ -20,6 +20,7 @@ from churn_assets_tests.repository import REPOSITORY
 PACKED = "churn_assets/_project/"
 PACKAGES = ("churn_assets", "dagster_warm")
 PROJECT = (
+    ".env.example",
     "dagster.yaml",
     "dbt",
     "marketing",

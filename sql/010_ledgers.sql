@@ -69,6 +69,7 @@ CREATE TABLE IF NOT EXISTS support_cases (
     open_timestamp TIMESTAMP NOT NULL,
     category VARCHAR NOT NULL,
     sentiment_score DOUBLE,
+    case_text VARCHAR,
     extra_fields VARCHAR,
     ingested_at TIMESTAMP NOT NULL,
     kafka_topic VARCHAR,

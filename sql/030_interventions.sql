@@ -57,6 +57,29 @@ CREATE TABLE IF NOT EXISTS suppressions (
     note VARCHAR
 );
 
+-- Addresses that must get no email, as hashes: those of suppressed customers, and those that were suppressed by
+-- themselves (customer_id is NULL). They stay when a customer's address changes or the customer is erased.
+CREATE TABLE IF NOT EXISTS suppressed_addresses (
+    address_hash VARCHAR NOT NULL,
+    customer_id VARCHAR,
+    suppressed_at TIMESTAMP NOT NULL,
+    suppressed_until DATE,
+    lifted_at TIMESTAMP
+);
+
+-- To which address each email was to go when it was claimed, and then when it left: a hash, NULL for no address. Rows
+-- older than the 7-day rule are deleted.
+CREATE TABLE IF NOT EXISTS addressed_emails (
+    intervention_id VARCHAR NOT NULL,
+    address_hash VARCHAR,
+    addressed_at TIMESTAMP NOT NULL
+);
+
+-- One row: what is hashed with every address, see churn_assets/retention/addresses.py.
+CREATE TABLE IF NOT EXISTS address_salt (
+    salt VARCHAR NOT NULL
+);
+
 -- Each time that a customer's live metrics became CRITICAL: the metrics, the champion's score and the email.
 CREATE TABLE IF NOT EXISTS high_risk_history (
     alert_id VARCHAR NOT NULL,

@@ -14,6 +14,13 @@ CREATE TABLE IF NOT EXISTS churn_training_set (
     made_at TIMESTAMP NOT NULL
 );
 
+-- What the labels of the training set are: one row, or none before it is first made. The rule is `labels` of
+-- churn.toml as JSON; what was stored until then (UTC) is in the labels.
+CREATE TABLE IF NOT EXISTS churn_training_state (
+    labels VARCHAR NOT NULL,
+    corrected_until TIMESTAMP NOT NULL
+);
+
 -- Every trained model and its status: challenger, champion or archived. The model itself is a file, named by the
 -- SHA-256 of its content; card and gate are JSON.
 CREATE TABLE IF NOT EXISTS churn_models (

@@ -71,7 +71,7 @@ class Agent:
         return replace(unanswered, refusal="I cannot answer that")
 
     def _verified(self, question: str, match: Match) -> Answer:
-        sql = self._checked(match.query.sql)
+        sql = self._on_views(match.query.sql)
         return Answer(
             question,
             "figures",
@@ -80,7 +80,7 @@ class Agent:
             taken_for=match.query.question,
             confidence=match.confidence,
             sql=sql,
-            rows=self._serving.query(on_views(self._model, sql)),
+            rows=self._serving.query(sql),
         )
 
     def _searched(self, answer: Answer, request: SearchRequest) -> Answer:
@@ -108,7 +108,7 @@ class Agent:
                 why = "it is not a verified question, so a language model wrote SQL"
                 answer = replace(answer, route="figures", why=why, taken_for=proposal.reading)
                 try:
-                    sql = self._checked(proposal.sql)
+                    sql = self._on_views(proposal.sql)
                 except guard.RefusedSqlError as error:
                     answer = replace(answer, refused=(*answer.refused, RefusedSql(proposal.sql, str(error))))
                 else:
@@ -119,7 +119,7 @@ class Agent:
 
     def _run(self, answer: Answer, sql: str) -> Answer:
         try:
-            rows = self._serving.query(on_views(self._model, sql))
+            rows = self._serving.query(sql)
         # The engine's message does not go back to the model, as it may quote a row.
         except WarehouseError as error:
             return replace(answer, sql=sql, refusal=f"the SQL failed: {str(error).splitlines()[0]}")
@@ -136,7 +136,8 @@ class Agent:
         nearest = proposal.suggestions or answer.nearest
         return replace(answer, route="none", why=why, refusal=proposal.reading, nearest=nearest)
 
-    def _checked(self, sql: str) -> str:
-        return guard.checked(
-            sql, self._model.columns_of_tables, dialect=self._serving.dialect, stands_for=self._stands_for
-        )
+    def _on_views(self, sql: str) -> str:
+        """The SQL that is run and shown, after it has been checked; `RefusedSqlError` if it may not run."""
+        dialect = self._serving.dialect
+        checked = guard.checked(sql, self._model.columns_of_tables, dialect=dialect, stands_for=self._stands_for)
+        return on_views(self._model, checked, dialect)

@@ -8,9 +8,12 @@ https://docs.snowflake.com/en/user-guide/views-semantic/semantic-view-yaml-spec
 from pathlib import Path
 from typing import Annotated, Any
 
+import sqlglot
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from sqlglot import exp
 
+from churn_assets.serving.guard import Dialect
 from churn_assets.serving.views import with_tables
 
 SEMANTIC_MODEL_FILE = Path(__file__).with_name("semantic_model.yaml")
@@ -141,6 +144,8 @@ class SemanticModel(_Part):
                 missing = set(columns) - {column.name for column in tables[name].columns} if name in tables else {name}
                 if missing:
                     raise ValueError(f"relationship {relationship.name}: {name} has no {sorted(missing)[0]}")
+        if renamed := [column.name for table in self.tables for column in table.columns if column.expr != column.name]:
+            raise ValueError(f"the column {renamed[0]} must have the name that it has in its view")
         words = [word for table in self.tables for part in _named(table) for word in part.synonyms]
         if twice := sorted({word for word in words if words.count(word) > 1}):
             raise ValueError(f"synonyms must be unique in the model; {twice[0]!r} occurs twice")
@@ -160,14 +165,25 @@ def for_snowflake(database: str, schema: str, path: Path = SEMANTIC_MODEL_FILE) 
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110)
 
 
-def on_views(model: SemanticModel, sql: str) -> str:
-    """Translate a query over logical tables into one over serving views."""
-    tables = {
-        table.name: f"SELECT {', '.join(f'{column.expr} AS {column.name}' for column in table.columns)}"
-        f" FROM {table.base_table.table.lower()} AS base"
-        for table in model.tables
-    }
-    return with_tables(sql, tables)
+def on_views(model: SemanticModel, sql: str, dialect: Dialect) -> str:
+    """Translate a checked query over logical tables into one over serving views, which people may run as it stands.
+
+    A column has its view's name, so a view in the place of its table is enough. Only `*` means other columns there: such a
+    query gets the tables before it, as WITH.
+    """
+    tree = sqlglot.parse_one(sql, dialect=dialect)
+    if any(star.parent_select is star.parent for star in tree.find_all(exp.Star)):
+        return with_tables(sql, {table.name: _query(table) for table in model.tables})
+    views = {table.name: table.base_table.table.lower() for table in model.tables}
+    for table in tree.find_all(exp.Table):
+        if view := views.get(table.name.lower()):
+            table.set("alias", exp.TableAlias(this=exp.to_identifier(table.alias or table.name.lower())))
+            table.set("this", exp.to_identifier(view))
+    return tree.sql(dialect=dialect)
+
+
+def _query(table: Table) -> str:
+    return f"SELECT {', '.join(column.name for column in table.columns)} FROM {table.base_table.table.lower()}"
 
 
 def _named(table: Table) -> list[_Named]:

@@ -21,7 +21,7 @@ _COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "epoch": ("VARCHAR", "The life of the message's topic; 'file' for a row of a loaded file."),
         "kafka_topic": ("VARCHAR", "Topic of the message; the path of a loaded file."),
         "kafka_partition": ("INTEGER", "Partition of the message."),
-        "kafka_offset": ("BIGINT", "Offset of the message; the row's number in a loaded file."),
+        "kafka_offset": ("BIGINT", "Offset of the message; of a loaded file the line, or the row of Parquet."),
         "kafka_time": ("TIMESTAMP", "Kafka's time stamp of the message (UTC)."),
         "reason": ("VARCHAR", "Why the message could not become a row."),
         "original": ("BLOB", "The message's bytes, as they came."),
@@ -89,7 +89,7 @@ _COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "support_cases_30d": ("INTEGER", "Number of support cases opened."),
         "avg_sentiment": ("DOUBLE", "Mean sentiment of the cases, 0 (angry) to 1 (happy); 0.5 without cases."),
         "active_days_30d": ("INTEGER", "Days with a posting or an app action, 0 to 30."),
-        "has_left": ("BOOLEAN", "Whether the customer left within 30 days after the cut-off."),
+        "has_left": ("BOOLEAN", "Whether the customer left after the cut-off, by the rule `[labels]` of churn.toml."),
         "made_at": ("TIMESTAMP", "When the row was made (UTC)."),
     },
     "churn_models": {

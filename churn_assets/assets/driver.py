@@ -1,7 +1,4 @@
-"""Who moves the streams and writes the emails: Dagster, or on Snowflake the warehouse's own tasks; never both.
-
-Here belongs the check that CHURN_DRIVER holds. The deployment resumes and suspends the tasks.
-"""
+"""The check that CHURN_DRIVER holds, and what an asset does where it may not drive. Who drives is in `operations.driver`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +6,7 @@ from typing import Any
 import dagster as dg
 
 from churn_assets.assets.readable import table
+from churn_assets.operations.driver import who_drives_instead, wrong_driver
 from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse
 
@@ -18,17 +16,6 @@ DRIVER_CHECK_SPEC = dg.AssetCheckSpec(
     asset=DRIVER_CHECK.asset_key,
     description="Dagster or the warehouse's own tasks move the streams and write the emails, as CHURN_DRIVER says; never both.",
 )
-
-
-def wrong_driver(settings: Settings, tasks: Mapping[str, bool]) -> str | None:
-    """What is wrong with the driver and what to do, or None. `tasks` says of each of the warehouse's tasks if it is active."""
-    active = sorted(name for name, is_active in tasks.items() if is_active)
-    asleep = sorted(tasks.keys() - set(active))
-    if settings.driver == "dagster" and active:
-        return f"{' and '.join(active)} runs beside Dagster; `churn deploy` suspends it, or set CHURN_DRIVER=native"
-    if settings.driver == "native" and (asleep or not tasks):
-        return f"CHURN_DRIVER=native, but {' and '.join(asleep) or 'no task'} does not run; `churn deploy` resumes the tasks"
-    return None
 
 
 def driver_found(settings: Settings, tasks: Mapping[str, bool]) -> dict[str, Any]:
@@ -48,7 +35,5 @@ def driver_found(settings: Settings, tasks: Mapping[str, bool]) -> dict[str, Any
 
 def must_drive(settings: Settings, warehouse: Warehouse) -> None:
     """Raise `dg.Failure` if Dagster may not move streams and write emails."""
-    if settings.driver == "native":
-        raise dg.Failure("CHURN_DRIVER=native: the warehouse's own tasks do this, and Dagster only observes")
-    if problem := wrong_driver(settings, warehouse.tasks()):
+    if problem := who_drives_instead(settings, warehouse):
         raise dg.Failure(problem)

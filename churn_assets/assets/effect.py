@@ -11,15 +11,15 @@ from churn_assets.assets.readable import rounded
 from churn_assets.clock import utc_now
 from churn_assets.retention import effect
 from churn_assets.retention.effect import Effect, Group
-from churn_assets.rules import CONTROL_SHARE, EFFECT_DAYS, EFFECT_SECONDS
+from churn_assets.rules import EFFECT_SECONDS
 from churn_assets.warehouse.protocol import Warehouse
 
 
 @dg.asset(
     deps=["retention_emails", "dim_accounts"],
     description=(
-        f"How many customers the emails keep from leaving within {EFFECT_DAYS} days: those chosen for an email, whatever became"
-        f" of it, against the {CONTROL_SHARE:.0%} that get none."
+        "How many customers the emails keep from leaving within `emails.effect_days` of churn.toml (30 days): those chosen for an"
+        " email, whatever became of it, against the control group, which gets none."
     ),
     **groups.INTERVENTIONS.spec("ducklake", "experiment"),
     freshness_policy=scheduled(EFFECT_SECONDS),

@@ -14,11 +14,11 @@ from churn_assets.assets.columns import table_metadata
 from churn_assets.assets.driver import DRIVER_CHECK_SPEC, driver_found, must_drive
 from churn_assets.assets.readable import failing, rounded, table
 from churn_assets.clock import utc_now
+from churn_assets.configuration import rules
 from churn_assets.retention.claims import customers_written_to_twice
 from churn_assets.retention.emails import EmailRun, EmailRunResult, emails_with_complaints, write_emails
 from churn_assets.retention.outbox.approval import masked
 from churn_assets.retention.queue import STREAM, fill_queue, raise_alerts
-from churn_assets.rules import EMAIL_PAUSE_DAYS
 from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse, row_count
 
@@ -133,7 +133,7 @@ def retention_emails_asset(first_day: date) -> dg.AssetsDefinition:
                     passed=not twice,
                     metadata={
                         "customers": len(twice),
-                        "pause_days": EMAIL_PAUSE_DAYS,
+                        "pause_days": rules().emails.pause_days,
                         **failing([{"customer_id": customer} for customer in twice], ["customer_id"]),
                     },
                 ),

@@ -1,10 +1,14 @@
 """Asset checks that read whole ledgers. A run yields the checks of its own work itself."""
 
+from collections.abc import Callable
+
 import dagster as dg
 
 from churn_assets.assets.readable import FAILING_ROWS, failing, rounded
 from churn_assets.ingestion.events import EVENT_TYPES, EventType
-from churn_assets.rules import MAX_ORPHAN_SHARE
+from churn_assets.model.labels import about_undated_closures, undated_closures
+from churn_assets.operations.unknown_codes import DAYS, Unknown, unknown_postings, unknown_states
+from churn_assets.rules import MAX_ORPHAN_SHARE, MAX_UNKNOWN_POSTINGS
 from churn_assets.warehouse.protocol import Warehouse
 
 # (ledger, its foreign key, the ledger that has it as primary key)
@@ -17,17 +21,24 @@ FOREIGN_KEYS = (
 )
 
 
-UNIQUE_CHECK = "primary_key_is_unique"
+UNIQUE_CHECK, CODES_CHECK, CLOSURES_CHECK = "primary_key_is_unique", "every_code_is_known", "every_closure_has_a_time"
 BLOCKING_LEDGER_CHECKS = tuple(
     dg.AssetCheckKey(dg.AssetKey(event_type.ledger), UNIQUE_CHECK) for event_type in EVENT_TYPES
 )
 
 
 def ledger_checks() -> list[dg.AssetChecksDefinition]:
-    """Primary keys are unique and foreign keys resolve, for every ledger."""
+    """Primary keys are unique and foreign keys resolve, for every ledger; the bank's rules know all codes."""
     return [
         *(_primary_key_check(event_type) for event_type in EVENT_TYPES),
         *(_foreign_key_check(*foreign_key) for foreign_key in FOREIGN_KEYS),
+        _codes_check(
+            "fact_transaction_ledger",
+            f"A rule knows the codes of all postings of {DAYS} days but {MAX_UNKNOWN_POSTINGS:.0%} at most.",
+            unknown_postings,
+        ),
+        _codes_check("dim_accounts", "A rule knows the states of all accounts.", unknown_states),
+        _closures_check(),
     ]
 
 
@@ -51,6 +62,39 @@ def _primary_key_check(event_type: EventType) -> dg.AssetChecksDefinition:
                 "repeated_rows": row["repeated"],
                 **(failing(repeated.to_pylist(), repeated.column_names) if repeated else {}),
             },
+        )
+
+    return check
+
+
+def _codes_check(ledger: str, description: str, look: Callable[[Warehouse], Unknown]) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset=ledger, name=CODES_CHECK, description=description)
+    def check(warehouse: dg.ResourceParam[Warehouse]) -> dg.AssetCheckResult:
+        found = look(warehouse)
+        return dg.AssetCheckResult(
+            passed=not found.is_too_much,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=found.in_words,
+            metadata={
+                **rounded({"rows": found.all_rows, "unknown_rows": found.rows, "unknown_share": found.share}),
+                **failing(
+                    [{"code": code, "row_count": rows} for code, rows in found.codes.items()], ["code", "row_count"]
+                ),
+            },
+        )
+
+    return check
+
+
+def _closures_check() -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset="dim_accounts", name=CLOSURES_CHECK, description="Closed accounts say when they were closed.")
+    def check(warehouse: dg.ResourceParam[Warehouse]) -> dg.AssetCheckResult:
+        undated, closed = undated_closures(warehouse)
+        return dg.AssetCheckResult(
+            passed=not undated,
+            severity=dg.AssetCheckSeverity.WARN,
+            description=about_undated_closures(undated, closed),
+            metadata={"closed_accounts": closed, "without_time": undated},
         )
 
     return check

@@ -11,23 +11,29 @@ from churn_assets.assets import groups
 from churn_assets.assets.columns import table_metadata
 from churn_assets.assets.readable import failing, rounded, table
 from churn_assets.clock import utc_now
-from churn_assets.ingestion import kafka
+from churn_assets.ingestion import kafka, schema_registry
 from churn_assets.ingestion.backlog import PartitionLag, ingest, lags
-from churn_assets.ingestion.commit import Stored, broken_ranges
+from churn_assets.ingestion.commit import Stored, broken_ranges, fatal_rejects
 from churn_assets.ingestion.events import EVENT_TYPES, LEDGERS, EventType
+from churn_assets.ingestion.isolation import FATAL_REASONS
 from churn_assets.ingestion.kafka import OffsetRange, Partition
+from churn_assets.ingestion.mapping.compiling import load_mappings
 from churn_assets.rules import EVENTS_TOPIC, SCORES_TOPIC
 from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse, row_counts
 
 REJECTS = "event_rejects"
 
-_ACCOUNTED, _CONTIGUOUS, _COMPLETE = (
+_ACCOUNTED, _CONTIGUOUS, _COMPLETE, _DECODED = (
     "every_message_is_accounted_for",
     "offsets_are_contiguous",
     "no_messages_are_missing",
+    "no_message_stopped_the_decoder",
 )
-INGEST_CHECKS = tuple(dg.AssetCheckKey(dg.AssetKey(REJECTS), name) for name in (_ACCOUNTED, _CONTIGUOUS, _COMPLETE))
+BLOCKING_INGEST_CHECKS = tuple(
+    dg.AssetCheckKey(dg.AssetKey(REJECTS), name) for name in (_ACCOUNTED, _CONTIGUOUS, _COMPLETE)
+)
+INGEST_CHECKS = (*BLOCKING_INGEST_CHECKS, dg.AssetCheckKey(dg.AssetKey(REJECTS), _DECODED))
 COMPLETE_CHECK = dg.AssetCheckKey(dg.AssetKey(REJECTS), _COMPLETE)
 
 topics = [
@@ -62,17 +68,21 @@ class IngestConfig(dg.Config):
     """Exactly what a run reads. Without ranges it reads all messages that wait."""
 
     ranges: list[RangeConfig] = pydantic.Field(default_factory=list)
+    isolated: bool = pydantic.Field(
+        False, description="Decode in a child process, which finds a message on which the decoder dies."
+    )
 
 
-def ingest_config(ranges: list[OffsetRange]) -> IngestConfig:
-    """The run configuration that reads `ranges`."""
+def ingest_config(ranges: list[OffsetRange], *, isolated: bool = False) -> IngestConfig:
+    """The run configuration that reads `ranges`; `isolated`: with decoding in a child process."""
     return IngestConfig(
+        isolated=isolated,
         ranges=[
             RangeConfig(
                 epoch=r.partition.epoch, topic=r.partition.topic, partition=r.partition.number, start=r.start, end=r.end
             )
             for r in ranges
-        ]
+        ],
     )
 
 
@@ -105,7 +115,7 @@ _rejects_spec = dg.AssetSpec(
             _ACCOUNTED,
             asset=REJECTS,
             blocking=True,
-            description="Each message of the run is a stored row, a dropped duplicate or a reject.",
+            description="Each message of the run is a stored row, a dropped duplicate, a reject, or left out by a mapping.",
         ),
         dg.AssetCheckSpec(
             _CONTIGUOUS,
@@ -119,6 +129,12 @@ _rejects_spec = dg.AssetSpec(
             blocking=True,
             description="Kafka still holds every message that is not yet stored. If not, CHURN_ON_GAP=skip goes on"
             " without the missing messages.",
+        ),
+        dg.AssetCheckSpec(
+            _DECODED,
+            asset=REJECTS,
+            description="No message of the run made the decoder die, fail or hang. Such a message is a reject, and the"
+            " stream went on without it; please report it.",
         ),
     ],
     pool="ingest",
@@ -140,6 +156,9 @@ def ledgers(
         group=settings.kafka_group,
         clock=utc_now,
         report=context.log.info,
+        isolated=config.isolated,
+        mappings=load_mappings(settings.mapping_file),
+        registry=schema_registry.connect(settings),
     )
     seconds = (utc_now() - started_at).total_seconds()
     metadata = _run_metadata(result, seconds)
@@ -173,6 +192,8 @@ def ledgers(
     yield _accounted_check(result, metadata)
     yield _contiguous_check(broken_ranges(warehouse))
     yield _complete_check([str(lag.gap) for lag in left if lag.is_blocked(settings.on_gap)], result)
+    stopped = result.rejected.keys() & {*FATAL_REASONS}
+    yield _decoded_check(fatal_rejects(warehouse, started_at) if stopped else [])
 
 
 def _configured(config: IngestConfig) -> list[OffsetRange]:
@@ -257,14 +278,14 @@ def _asset_of(partition: Partition) -> str:
 
 def _accounted_check(result: Stored, metadata: dict[str, Any]) -> dg.AssetCheckResult:
     """The account of the whole run, even of one that found only duplicates and therefore materialized nothing."""
-    outcomes = result.rows.total() + result.duplicates.total() + result.rejected.total()
     return dg.AssetCheckResult(
         check_name=_ACCOUNTED,
         asset_key=REJECTS,
-        passed=outcomes == result.messages,
+        passed=result.accounted == result.messages,
         metadata={
             **metadata,
-            "stored_dropped_or_rejected": outcomes,
+            "stored_dropped_or_rejected": result.accounted - result.left_out,
+            "left_out_by_a_mapping": result.left_out,
             "rows_stored": _counts(result.rows, "ledger"),
             "duplicates_dropped": _counts(result.duplicates, "ledger"),
             "rejected": _counts(result.rejected, "reason"),
@@ -285,6 +306,19 @@ def _complete_check(gaps: list[str], result: Stored) -> dg.AssetCheckResult:
         passed=not gaps,
         description="; ".join(gaps) or None,
         metadata={"skipped": [str(gone) for gone in result.skipped], **_failing_texts("gap", gaps)},
+    )
+
+
+def _decoded_check(rejects: list[dict[str, Any]]) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        check_name=_DECODED,
+        asset_key=REJECTS,
+        passed=not rejects,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={
+            "messages": len(rejects),
+            **failing(rejects, ["kafka_topic", "kafka_partition", "kafka_offset", "reason", "rejected_at"]),
+        },
     )
 
 

@@ -1,6 +1,5 @@
 """The model's stage: the training set, the training, the model that serves. The rules are in `churn_assets.model`."""
 
-import json
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -17,25 +16,24 @@ from churn_assets.model import registry, training, training_set
 from churn_assets.model.challenge import challenge
 from churn_assets.model.gate import Verdict
 from churn_assets.model.metrics import Evaluation, Measure
-from churn_assets.rules import LABEL_DAYS, RETRAINING_SECONDS, TRAINING_SET_SECONDS
+from churn_assets.operations.dbt import features_query
+from churn_assets.rules import RETRAINING_SECONDS, TRAINING_SET_SECONDS
 from churn_assets.warehouse.protocol import Warehouse, row_count
 
 NOT_WORSE_CHECK, CALIBRATED_CHECK = "not_worse_than_the_champion", "probabilities_are_calibrated"
-_FEATURES_MODEL = "dyn_customer_features"
 
 
 def training_set_asset(manifest_path: Path) -> dg.AssetsDefinition:
     """`churn_training_set`, from the features' query as it stands in the dbt manifest."""
-    manifest = json.loads(manifest_path.read_text())
-    (features_sql,) = [node["compiled_code"] for node in manifest["nodes"].values() if node["name"] == _FEATURES_MODEL]
-    dialect = manifest["metadata"]["adapter_type"]  # the warehouse that dbt compiled for; sqlglot uses the same name
+    features_sql, dialect = features_query(manifest_path)
 
     @dg.asset(
         name="churn_training_set",
         deps=["customer_day", "dim_customers", "dim_accounts"],
         description=(
             "One row per customer on the books and weekly cut-off: the features as the live query would have given them that"
-            f" evening, and whether the customer left within {LABEL_DAYS} days. A cut-off is added once its label is known."
+            " evening, and whether the customer left afterwards by the rule `[labels]` of churn.toml. A cut-off is added once its"
+            " label is known, and its labels follow what is stored later."
         ),
         **groups.MODEL.spec("ducklake", "training_set"),
         metadata=table_metadata("churn_training_set"),
@@ -44,8 +42,8 @@ def training_set_asset(manifest_path: Path) -> dg.AssetsDefinition:
     def churn_training_set(
         context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
     ) -> dg.MaterializeResult:
-        """Add the cut-offs that are missing."""
-        added = training_set.extend(warehouse, features_sql, utc_now(), context.log.info, dialect)
+        """Add the cut-offs that are missing, and correct the labels of the others."""
+        found = training_set.extend(warehouse, features_sql, utc_now(), context.log.info, dialect)
         (shape,) = warehouse.query(
             "SELECT count(DISTINCT cut_off) AS cut_offs, max(cut_off) AS latest_cut_off,"
             " CAST(avg(CASE WHEN has_left THEN 1 ELSE 0 END) AS DOUBLE) AS left_share FROM churn_training_set"
@@ -53,7 +51,8 @@ def training_set_asset(manifest_path: Path) -> dg.AssetsDefinition:
         shape["latest_cut_off"] = shape["latest_cut_off"] and f"{shape['latest_cut_off']}"
         return dg.MaterializeResult(
             metadata={
-                "rows_added": added,
+                "rows_added": found.added,
+                "rows_corrected": found.corrected,
                 **rounded({name: value for name, value in shape.items() if value is not None}),
                 "dagster/row_count": row_count(warehouse, "churn_training_set"),
             }
@@ -65,8 +64,9 @@ def training_set_asset(manifest_path: Path) -> dg.AssetsDefinition:
 @dg.asset(
     deps=["churn_training_set"],
     description=(
-        "A random forest over the training set, calibrated, and judged on the latest cut-offs beside a logistic regression and"
-        " the heuristic. It becomes the challenger; the two checks decide whether it may serve."
+        "A logistic regression, a forest or gradient boosting over the training set, chosen and calibrated on later cut-offs,"
+        " and judged on the latest beside the other two and the heuristic. It becomes the challenger; the two checks decide"
+        " whether it may serve."
     ),
     **groups.MODEL.spec("ducklake", "sklearn", "onnx"),
     metadata=table_metadata("churn_models"),
@@ -107,6 +107,7 @@ def churn_model(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[W
             ),
             "compared_with": gate.incumbent,
             "gain_in_roc_auc": round(gate.gain.value, 4),
+            "family": card["family"],
             "calibration": card["calibration"],
             "training_data": table(
                 [
@@ -174,13 +175,14 @@ def result_of(
 def versions_table(models: list[registry.Version]) -> dg.MarkdownMetadataValue:
     """The models as a table, newest first."""
     lines = [
-        "| version | place | trained | ROC AUC | calibration error | passed the gate | by | why |",
-        "|---|---|---|---|---|---|---|---|",
+        "| version | family | place | trained | ROC AUC | calibration error | passed the gate | by | why |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for model in models:
         found = model.card["evaluations"]["model"]
         lines.append(
-            f"| {model.version} | {model.status} | {model.trained_at:%Y-%m-%d %H:%M} | {found['roc_auc']['value']:.3f}"
+            f"| {model.version} | {model.family} | {model.status} | {model.trained_at:%Y-%m-%d %H:%M}"
+            f" | {found['roc_auc']['value']:.3f}"
             f" | {found['calibration_error']['value']:.4f} | {'yes' if model.passed_gate else 'no'} | {model.changed_by}"
             f" | {model.reason} |"
         )

@@ -4,14 +4,19 @@ Here belong the queries that all sensors make to Dagster's own storage. Queries 
 """
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from itertools import takewhile
+from math import ceil, log2
 
 import dagster as dg
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
+from dagster._core.storage.asset_check_execution_record import (
+    AssetCheckExecutionRecord,
+    AssetCheckExecutionRecordStatus,
+)
 
 from churn_assets.assets.ledger_checks import BLOCKING_LEDGER_CHECKS
-from churn_assets.assets.ledgers import INGEST_CHECKS
-from churn_assets.rules import RETRY_AFTER_FAILURE_SECONDS
+from churn_assets.assets.ledgers import BLOCKING_INGEST_CHECKS
+from churn_assets.rules import LONGEST_RETRY_SECONDS, RETRY_AFTER_FAILURE_SECONDS
 
 UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
@@ -20,8 +25,12 @@ UNDER_WAY = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
-BLOCKING_CHECKS = (*INGEST_CHECKS, *BLOCKING_LEDGER_CHECKS)
+BLOCKING_CHECKS = (*BLOCKING_INGEST_CHECKS, *BLOCKING_LEDGER_CHECKS)
 _OUTCOMES = {AssetCheckExecutionRecordStatus.SUCCEEDED: True, AssetCheckExecutionRecordStatus.FAILED: False}
+_SKEW_SECONDS = 300  # by which clocks of two hosts may differ; what is further ahead was said by a clock that was wrong
+_NEVER = datetime.fromisoformat("1970-01-01")
+_FAILURES_TO_LONGEST_RETRY = 1 + ceil(log2(LONGEST_RETRY_SECONDS / RETRY_AFTER_FAILURE_SECONDS))
+_LOOKED_AT = 100  # planned evaluations that never ended, of which one may have raised
 
 
 def not_now(instance: dg.DagsterInstance, now: datetime, *jobs: str) -> dg.SkipReason | None:
@@ -41,24 +50,39 @@ def under_way(instance: dg.DagsterInstance, *jobs: str) -> dg.SkipReason | None:
 
 def just_failed(instance: dg.DagsterInstance, now: datetime, job: str) -> dg.SkipReason | None:
     """How long to wait at `now` (UTC) before a job is tried again after a failure; None if no wait is needed."""
-    last = instance.get_run_records(dg.RunsFilter(job_name=job), limit=1)
-    if last and last[0].dagster_run.status == dg.DagsterRunStatus.FAILURE:
-        failed_for = (now - _without_offset(last[0].update_timestamp)).total_seconds()
-        if failed_for < RETRY_AFTER_FAILURE_SECONDS:
-            return dg.SkipReason(
-                f"the last run failed; trying again in {RETRY_AFTER_FAILURE_SECONDS - failed_for:.0f} s"
-            )
+    of_job = dg.RunsFilter(job_name=job)
+    last = instance.get_run_records(of_job, limit=1)
+    if not last or last[0].dagster_run.status != dg.DagsterRunStatus.FAILURE:
+        return None
+    latest = instance.get_runs(of_job, limit=_FAILURES_TO_LONGEST_RETRY)
+    failures = sum(1 for _ in takewhile(lambda run: run.status == dg.DagsterRunStatus.FAILURE, latest))
+    pause = min(LONGEST_RETRY_SECONDS, RETRY_AFTER_FAILURE_SECONDS * 2 ** (failures - 1))
+    failed_for = (now - _without_offset(last[0].update_timestamp)).total_seconds()
+    if -_SKEW_SECONDS < failed_for < pause:
+        runs = "run" if failures == 1 else f"{failures} runs"
+        return dg.SkipReason(f"the last {runs} failed; trying again in {pause - failed_for:.0f} s")
     return None
 
 
-def ran_at(instance: dg.DagsterInstance, job: str) -> datetime:
-    """When the last run of the job was requested (UTC); in 1970 if there was none."""
+def ended_well(instance: dg.DagsterInstance, *jobs: str) -> bool:
+    """Whether the newest run of the jobs has succeeded, or there was none. One whose process died has failed."""
+    last = [record for job in jobs for record in instance.get_run_records(dg.RunsFilter(job_name=job), limit=1)]
+    newest = max(last, key=lambda record: record.storage_id, default=None)
+    return newest is None or newest.dagster_run.status == dg.DagsterRunStatus.SUCCESS
+
+
+def ran_at(instance: dg.DagsterInstance, job: str, now: datetime) -> datetime:
+    """When the last run of the job was requested (UTC); in 1970 if there was none.
+
+    Nor was there one, if it is yet to come at `now`: the clock was ahead, and what it said must not keep anything waiting.
+    """
     last = instance.get_run_records(dg.RunsFilter(job_name=job), limit=1)
-    return _without_offset(last[0].create_timestamp if last else datetime.fromtimestamp(0, UTC))
+    requested_at = _without_offset(last[0].create_timestamp) if last else _NEVER
+    return requested_at if requested_at <= now + timedelta(seconds=_SKEW_SECONDS) else _NEVER
 
 
 def blocked(instance: dg.DagsterInstance, checks: Iterable[dg.AssetCheckKey] = BLOCKING_CHECKS) -> dg.SkipReason | None:
-    """The first of the checks whose last evaluation failed, if any.
+    """The first of the checks whose last evaluation that ended failed, if any.
 
     In Dagster a blocking check stops only the later steps of its own run. Here the later steps are in other runs.
     """
@@ -74,9 +98,37 @@ def has_failed(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> bool:
 
 
 def last_outcome(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> bool | None:
-    """Whether the check's last evaluation passed; None if it was never evaluated, or is being evaluated."""
-    record = instance.event_log_storage.get_latest_asset_check_execution_by_key([check]).get(check)
-    return _OUTCOMES.get(record.status) if record else None
+    """Whether the check's last evaluation that ended has passed; None if none has ended.
+
+    A run that is queued, under way, cancelled or killed changes nothing: what was found before it still holds. A check that
+    raised has failed. So only an evaluation that passes lifts a failure.
+    """
+    history = instance.event_log_storage.get_asset_check_execution_history
+    latest = history(check, limit=1)
+    if not latest or latest[0].status in _OUTCOMES:
+        return _OUTCOMES[latest[0].status] if latest else None
+    ended = history(check, limit=1, status=set(_OUTCOMES))
+    planned = history(check, limit=_LOOKED_AT, status={AssetCheckExecutionRecordStatus.PLANNED})
+    if any(_raised(instance, record) for record in planned if not ended or record.id > ended[0].id):
+        return False
+    return _OUTCOMES[ended[0].status] if ended else None
+
+
+def _raised(instance: dg.DagsterInstance, planned: AssetCheckExecutionRecord) -> bool:
+    """Whether a check that was planned never came to an evaluation because it raised.
+
+    Not if its step makes an asset, too: an ingestion that raises has stored nothing, so its checks are as they were.
+    """
+    run = instance.get_run_by_id(planned.run_id)
+    if run is None or run.status != dg.DagsterRunStatus.FAILURE or planned.event is None:
+        return False
+    step = planned.event.step_key
+
+    def has(kind: dg.DagsterEventType) -> bool:
+        found = instance.get_records_for_run(planned.run_id, of_type=kind).records
+        return any(one.event_log_entry.step_key == step for one in found)
+
+    return has(dg.DagsterEventType.STEP_FAILURE) and not has(dg.DagsterEventType.ASSET_MATERIALIZATION_PLANNED)
 
 
 def _without_offset(time: datetime) -> datetime:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import dagster as dg
 
 from churn_assets.assets.ledgers import COMPLETE_CHECK, ingest_config
-from churn_assets.automation.gates import blocked, has_failed, just_failed, under_way
+from churn_assets.automation.gates import blocked, ended_well, has_failed, just_failed, under_way
 from churn_assets.automation.jobs import ingest_job, refresh_job, score_job
 from churn_assets.automation.watching import FIRST_HALF, SECOND_HALF, WATCHING_TICK_SECONDS, Watch, watched
 from churn_assets.clock import Clock
@@ -130,15 +130,15 @@ class _Ingestion:
             self.context.update_cursor("")
             return dg.SkipReason("no messages wait")
         if self.settings.refresh == "eager":
-            return _ingest_run(ranges, goes_on=self._may_go_on())
+            return self._run(ranges, goes_on=self._may_go_on())
         # The cursor holds only the time since when messages have been waiting; losing it delays them by one tick.
         now = self.clock.now()
-        since = datetime.fromisoformat(self.context.cursor) if self.context.cursor else now
+        since = min(now, datetime.fromisoformat(self.context.cursor)) if self.context.cursor else now
         if waiting < INGEST_MESSAGES and now - since < timedelta(seconds=INGEST_SECONDS * 0.9):
             self.context.update_cursor(since.isoformat())
             return dg.SkipReason(f"{waiting} messages wait, for less than {INGEST_SECONDS:g} s")
         self.context.update_cursor("")
-        return _ingest_run(ranges)
+        return self._run(ranges)
 
     def _may_go_on(self) -> bool:
         """Whether the run may go on from the ledgers to the scores. If not, it only ingests, so nothing downstream delays it."""
@@ -155,11 +155,12 @@ class _Ingestion:
         """A run whose failing check names the missing messages. Once the check has failed, no further run is requested."""
         if has_failed(self.context.instance, COMPLETE_CHECK):
             return dg.SkipReason("; ".join(str(lag.gap) for lag in gaps))
-        return _ingest_run([lag.waiting for lag in gaps])
+        return self._run([lag.waiting for lag in gaps])
 
-
-def _ingest_run(ranges: list[OffsetRange], *, goes_on: bool = False) -> dg.RunRequest:
-    return dg.RunRequest(
-        job_name=(score_job if goes_on else ingest_job).name,
-        run_config=dg.RunConfig(ops={"ingest": ingest_config(ranges)}),
-    )
+    def _run(self, ranges: list[OffsetRange], *, goes_on: bool = False) -> dg.RunRequest:
+        """A run for the ranges. After one that did not end well, it looks for a message on which the decoder died."""
+        isolated = not ended_well(self.context.instance, ingest_job.name, score_job.name)
+        return dg.RunRequest(
+            job_name=(score_job if goes_on else ingest_job).name,
+            run_config=dg.RunConfig(ops={"ingest": ingest_config(ranges, isolated=isolated)}),
+        )

@@ -126,7 +126,7 @@ def _record_past(
     if any(table.keeps_itself_fresh for table in tables):
         # Reading this history wakes the account's virtual warehouse, which costs credits.
         asked_at = float(context.cursor or 0)
-        if now.timestamp() - asked_at < HISTORY_SECONDS:
+        if 0 <= now.timestamp() - asked_at < HISTORY_SECONDS:
             return dg.SkipReason(f"the history was read less than {HISTORY_SECONDS / 60:g} minutes ago")
         context.update_cursor(str(now.timestamp()))
     recorded = {table.name: _recorded_until(context.instance, table.name) for table in tables}

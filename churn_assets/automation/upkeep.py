@@ -14,6 +14,7 @@ from churn_assets.clock import Clock
 from churn_assets.ingestion.events import LEDGERS
 from churn_assets.model.challenge import is_training_due
 from churn_assets.model.registry import serving_since
+from churn_assets.model.training_set import due, first_event_day
 from churn_assets.rules import (
     COST_SECONDS,
     DRIFT_SECONDS,
@@ -27,7 +28,7 @@ from churn_assets.rules import (
     TREND_SECONDS,
 )
 from churn_assets.settings import Settings
-from churn_assets.warehouse.protocol import Warehouse
+from churn_assets.warehouse.protocol import Warehouse, row_count
 from churn_assets.wiring import open_log_index
 
 
@@ -44,7 +45,7 @@ class Look:
 
     def ran_within(self, seconds: float) -> bool:
         """Whether the last run of the job was requested less than `seconds` ago."""
-        return ran_at(self.instance, self.job) + timedelta(seconds=seconds) > self.now
+        return ran_at(self.instance, self.job, self.now) + timedelta(seconds=seconds) > self.now
 
     def nothing_to_do(self, why: str, seconds: float) -> dg.SensorResult:
         """Skip, and record once in `seconds` that the assets are still up to date.
@@ -82,16 +83,15 @@ class Upkeep:
     when: When
 
 
-def every(seconds: float, sooner_after: Callable[[Warehouse], datetime | None] = lambda _: None) -> When:
+def every(seconds: float, sooner_after: datetime | None = None) -> When:
     """Request a run `seconds` after the last one, if something was written since.
 
-    It is requested at once if `sooner_after` returns a time (UTC) after the last run.
+    It is requested at once if `sooner_after` (UTC) is later than the last run.
     """
 
     def when(look: Look) -> dg.RunRequest | dg.SensorResult | dg.SkipReason:
-        last = ran_at(look.instance, look.job)
-        happened_at = sooner_after(look.warehouse)
-        if happened_at is not None and happened_at > last:
+        last = ran_at(look.instance, look.job, look.now)
+        if sooner_after is not None and sooner_after > last:
             return dg.RunRequest()
         if look.ran_within(seconds):
             return dg.SkipReason(f"{look.job} ran a short while ago")
@@ -105,12 +105,43 @@ def every(seconds: float, sooner_after: Callable[[Warehouse], datetime | None] =
     return when
 
 
+def _when_cut_offs_may_be_missing(look: Look) -> dg.RunRequest | dg.SensorResult | dg.SkipReason:
+    """Once a day while something is written; at once, if the first cut-offs have come since a run that found none.
+
+    History is often loaded just before Dagster starts or while it runs. A run before its first refresh would find nothing and
+    then keep the model waiting for a day.
+    """
+    if not look.ran_within(TRAINING_SET_SECONDS) and first_event_day(look.warehouse) is None:
+        return dg.SkipReason("no event of a known customer is in customer_day yet")
+    if look.ran_within(TRAINING_SET_SECONDS) and _was_left_empty(look) and due(look.warehouse, look.now):
+        return dg.RunRequest()
+    return every(TRAINING_SET_SECONDS)(look)
+
+
+def _was_left_empty(look: Look) -> bool:
+    """Whether the last run of the job found nothing to add to an empty table; asked of Dagster, which costs no query."""
+    events = (look.instance.get_latest_materialization_event(key) for key in look.assets)
+    known = [event.asset_materialization for event in events if event and event.asset_materialization]
+    return any(one.metadata["dagster/row_count"].value == 0 for one in known)
+
+
 def _when_there_is_something_to_learn(look: Look) -> dg.RunRequest | dg.SensorResult | dg.SkipReason:
     if look.ran_within(TRAINING_SET_SECONDS):
         return dg.SkipReason("the last training is less than a day ago")
     drifted = [key.name for key in DRIFT_CHECKS if has_failed(look.instance, key)]
     is_due, why = is_training_due(look.warehouse, drifted, look.now)
     return dg.RunRequest(tags={"churn/why": why}) if is_due else look.nothing_to_do(why, RETRAINING_SECONDS)
+
+
+def _when_a_model_serves(look: Look) -> dg.RunRequest | dg.SensorResult | dg.SkipReason:
+    since = serving_since(look.warehouse)
+    return every(DRIFT_SECONDS, sooner_after=since)(look) if since else dg.SkipReason("no model serves yet")
+
+
+def _when_somebody_was_written_to(look: Look) -> dg.RunRequest | dg.SensorResult | dg.SkipReason:
+    if not row_count(look.warehouse, "agent_intervention_log"):
+        return dg.SkipReason("nobody has been written to yet")
+    return every(EFFECT_SECONDS)(look)
 
 
 def _when_the_index_is_behind(look: Look) -> dg.RunRequest | dg.SensorResult | dg.SkipReason:
@@ -141,9 +172,9 @@ UPKEEP = (
         selection=dg.AssetSelection.assets("churn_training_set"),
         description="Add the cut-offs whose labels are known now.",
         sensor="training_set_sensor",
-        requests="Adds to the training set once a day while something is written.",
-        tick_seconds=600,
-        when=every(TRAINING_SET_SECONDS),
+        requests="Adds to the training set once a day while something is written, and at once when history is there.",
+        tick_seconds=60,
+        when=_when_cut_offs_may_be_missing,
     ),
     Upkeep(
         job="train_churn_model",
@@ -161,18 +192,18 @@ UPKEEP = (
         selection=dg.AssetSelection.assets("model_drift"),
         description="Compare the champion with today's customers and with the customers who have left since.",
         sensor="drift_sensor",
-        requests="Measures the champion's drift once a day while something is written, and when a new champion serves.",
+        requests="Once a champion serves: measures its drift at once, and once a day while something is written.",
         tick_seconds=60,
-        when=every(DRIFT_SECONDS, sooner_after=serving_since),
+        when=_when_a_model_serves,
     ),
     Upkeep(
         job="measure_effect",
         selection=dg.AssetSelection.assets("intervention_effect"),
         description="Compare the customers who got an email with the control group.",
         sensor="effect_sensor",
-        requests="Measures the emails' effect once a day while something is written.",
+        requests="Once somebody was written to: measures the emails' effect once a day while something is written.",
         tick_seconds=600,
-        when=every(EFFECT_SECONDS),
+        when=_when_somebody_was_written_to,
     ),
     Upkeep(
         job="count_cost",

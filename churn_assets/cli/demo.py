@@ -6,7 +6,6 @@ Here belongs the supervision of processes. The demo runs the same commands and t
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,12 +13,12 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from churn_assets.cli.ports import must_be_free
 from churn_assets.cli.stop import StopSignal
 from churn_assets.clock import utc_now
 from churn_assets.dashboard.serve import command as dashboard_command
 from churn_assets.errors import ChurnError
-from churn_assets.ingestion import kafka
-from churn_assets.ingestion.backlog import ingest, lags
+from churn_assets.ingestion.backlog import ingest_waiting
 from churn_assets.ingestion.broker import embedded_broker
 from churn_assets.operations.lake import deploy
 from churn_assets.operations.status import status
@@ -70,8 +69,7 @@ def run_demo(
     """
     must_be_here(settings, "churn demo")
     for option, taken in (("--port", port), ("--dashboard-port", dashboard_port)):
-        if not _is_free(taken):
-            raise DemoError(f"port {taken} is taken; choose another with {option}")
+        must_be_free(taken, option)
     here = {"dashboard_url": settings.dashboard_url or f"http://127.0.0.1:{dashboard_port}"}
     settings = settings.model_copy(update=here)
     stop = StopSignal()
@@ -127,11 +125,7 @@ def _state_line(settings: Settings, warehouse: Warehouse) -> str:
 def _drain(settings: Settings, warehouse: Warehouse, say: Callable[[str], None]) -> None:
     """Store the waiting messages before the embedded broker loses them. A run may do the same at the same time."""
     if settings.kafka_bootstrap_servers is None:
-        cluster = kafka.connect(settings)
-        waiting = [lag.waiting for lag in lags(warehouse, cluster, settings.topics)]
-        result = ingest(
-            warehouse, cluster, waiting, on_gap="skip", group=settings.kafka_group, clock=utc_now, report=lambda _: None
-        )
+        result = ingest_waiting(settings, warehouse, on_gap="skip", clock=utc_now, report=lambda _: None)
         say(f"  {result.messages:,} waiting messages stored")
 
 
@@ -213,13 +207,3 @@ def _end_group(group: int) -> None:
         except ProcessLookupError:
             return
         time.sleep(1.0)
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True

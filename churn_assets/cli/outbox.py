@@ -1,27 +1,30 @@
-"""The commands of `churn outbox`: review, export and send written emails. `churn_assets.retention.outbox` does the work."""
+"""The commands of `churn outbox`: write, review, export and send emails. `churn_assets.retention.outbox` does the work."""
 
-import getpass
 import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from churn_assets.cli.shown import console, help_if_alone, progress
 from churn_assets.clock import utc_now
 from churn_assets.errors import ChurnError
 from churn_assets.retention.statuses import Status
-from churn_assets.settings import load_settings
+from churn_assets.settings import acting_user, load_settings
 from churn_assets.wiring import open_warehouse, warehouse_to_write
 
-app = typer.Typer(no_args_is_help=True, help="List, approve, reject, export and send written emails.")
-console = Console()
+app = typer.Typer(help="Write, list, approve, reject, export and send emails.")
 
 OneId = Annotated[str, typer.Argument(metavar="ID", help="The intervention.")]
 SomeIds = Annotated[list[str], typer.Argument(metavar="ID...", help="The interventions.")]
+
+
+@app.callback(invoke_without_command=True)
+def _group(context: typer.Context) -> None:
+    help_if_alone(context)
 
 
 @app.command("list")
@@ -43,6 +46,31 @@ def list_(
         table.add_row(entry.intervention_id, *(escape(text) for text in texts))
     table.columns[0].no_wrap = True  # an id is there to be copied
     console.print(table)
+
+
+@app.command()
+def write() -> None:
+    """Write the emails that are due to customers in the queue, as a run of Dagster does. None leaves before it is approved."""
+    from churn_assets.operations.driver import who_drives_instead
+    from churn_assets.retention.emails import next_day, write_emails
+    from churn_assets.wiring import limits_of, make_email_run
+
+    settings = load_settings()
+    warehouse = warehouse_to_write(settings)
+    if problem := who_drives_instead(settings, warehouse):
+        raise ChurnError(problem)
+    day = next_day(warehouse, limits_of(settings), utc_now())
+    if day is None:
+        typer.echo("nobody waits who may be written to now")
+        return
+    with progress("writing") as show_progress:
+        done = write_emails(warehouse, make_email_run(settings, warehouse), day, utc_now(), show_progress)
+    typer.echo(
+        f"{done.written:,} written for {day}, {done.control:,} in the control group, {done.dropped:,} dropped,"
+        f" {done.cancelled:,} cancelled; {done.failed + done.unasked:,} still owed"
+    )
+    if done.stopped_by:
+        raise ChurnError(f"writing stopped: {done.stopped_by}")
 
 
 @app.command()
@@ -70,8 +98,8 @@ def approve(
         raise typer.BadParameter("name interventions, or --all")
     warehouse = warehouse_to_write(load_settings())
     if ids:
-        approval.approve(warehouse, ids, getpass.getuser(), utc_now())
-    count = len(set(ids)) if ids else approval.approve_all(warehouse, getpass.getuser(), utc_now())
+        approval.approve(warehouse, ids, acting_user(), utc_now())
+    count = len(set(ids)) if ids else approval.approve_all(warehouse, acting_user(), utc_now())
     typer.echo(f"{count:,} approved")
 
 
@@ -80,7 +108,7 @@ def reject(ids: SomeIds, note: Annotated[str | None, typer.Option(help="Why.")] 
     """Reject READY emails, so that they are never sent."""
     from churn_assets.retention.outbox import approval
 
-    approval.reject(warehouse_to_write(load_settings()), ids, getpass.getuser(), utc_now(), note)
+    approval.reject(warehouse_to_write(load_settings()), ids, acting_user(), utc_now(), note)
     typer.echo(f"{len(set(ids)):,} rejected")
 
 
@@ -92,7 +120,7 @@ def export(file: Annotated[Path, typer.Argument(help="A CSV file that does not e
     settings = load_settings()
     warehouse = warehouse_to_write(settings)
     approval.approve_if_automatic(warehouse, settings, utc_now())
-    done = exporting.export(warehouse, file, settings.emails_path, getpass.getuser(), utc_now(), typer.echo)
+    done = exporting.export(warehouse, file, settings.emails_path, acting_user(), utc_now(), typer.echo)
     cancelled = f"; {done.cancelled:,} cancelled" if done.cancelled else ""
     typer.echo((f"{done.exported:,} exported to {file}" if done.exported else "nothing to export") + cancelled)
 
@@ -108,7 +136,7 @@ def send() -> None:
     smtp, quiet = smtp_of(settings), quiet_hours(settings)
     warehouse = warehouse_to_write(settings)
     approval.approve_if_automatic(warehouse, settings, utc_now())
-    done = sending.send(warehouse, smtp, settings.emails_path, quiet, getpass.getuser(), utc_now)
+    done = sending.send(warehouse, smtp, settings.emails_path, quiet, acting_user(), utc_now)
     typer.echo(
         f"{done.sent:,} sent, {done.failed:,} failed, {done.cancelled:,} cancelled, {done.uncertain:,} uncertain;"
         f" {done.waiting:,} wait"
@@ -129,5 +157,5 @@ def resolve(
     """Settle an UNCERTAIN email: it was sent, or it is to be sent again."""
     from churn_assets.retention.outbox import approval
 
-    approval.resolve(warehouse_to_write(load_settings()), intervention_id, was_sent, getpass.getuser(), utc_now())
+    approval.resolve(warehouse_to_write(load_settings()), intervention_id, was_sent, acting_user(), utc_now())
     typer.echo("sent" if was_sent else "approved, to be sent again")

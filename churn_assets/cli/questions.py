@@ -7,11 +7,9 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from churn_assets.analyst.answer import Answer
-from churn_assets.cli.shown import console, print_rows, progress, say
+from churn_assets.cli.shown import one_line, print_rows, progress, say
 from churn_assets.errors import ChurnError
 from churn_assets.rules import ENGINEER_ROLE
 from churn_assets.search.hits import Filters, Hit
@@ -158,15 +156,14 @@ def _show_answer(answer: Answer) -> None:
 
 
 def _print_hits(hits: Sequence[Hit]) -> None:
-    table = Table("score", "when (UTC)", "customer", "segment", "what", box=None)
+    rows: list[tuple[str, ...]] = [("score", "when (UTC)", "customer", "segment", "what")]
     for hit in hits:
         what = ", ".join(part for part in (hit.error_code, hit.device) if part)
-        table.add_row(
-            f"{hit.score:.2f}",
-            f"{hit.happened_at:%Y-%m-%d\u00a0%H:%M}",
-            escape(hit.customer_id),
-            escape(hit.segment or ""),
-            escape(f"{hit.title} ({what})" if what else hit.title),
-        )
-    if hits:
-        console.print(table)
+        when = f"{hit.happened_at:%Y-%m-%d %H:%M}"
+        title = f"{hit.title} ({what})" if what else hit.title
+        rows.append((f"{hit.score:.2f}", when, *map(one_line, (hit.customer_id, hit.segment or "", title))))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
+    for place, (*cells, title) in enumerate(rows if hits else []):
+        say("  ".join([*(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)), title]))
+        if place:
+            say(f"       {one_line(hits[place - 1].passage)}")

@@ -96,7 +96,13 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Machine-readabl
     for ledger, rows in state["ledgers"].items():
         table.add_row(ledger, f"{rows:,} rows")
     table.add_row("event_rejects", f"{state['rejects']:,} rows")
-    table.add_row("kafka", state["kafka"] or f"{sum(o['lag'] for o in state['offsets']):,} messages wait")
+    for found in state["unknown_codes"].values():
+        if found["unknown"]:
+            table.add_row("codes", escape(found["in_words"]))
+    table.add_row(
+        "kafka",
+        escape(state["kafka"]) if state["kafka"] else f"{sum(o['lag'] for o in state['offsets']):,} messages wait",
+    )
     for gap in sorted({offset["gap"] for offset in state["offsets"] if offset["gap"]}):
         table.add_row("gap", escape(gap))
     for dynamic_table in state["dynamic_tables"]:
@@ -112,6 +118,8 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Machine-readabl
     table.add_row("risk", ", ".join(f"{name} {count:,}" for name, count in state["risk"].items()))
     table.add_row("queue", f"{state['queue']:,} customers wait")
     table.add_row("emails", f"{state['emails']['total']:,}, {state['emails']['last_7_days']:,} in the last 7 days")
+    if erasures := state["unfinished_erasures"]:
+        table.add_row("erasures", f"{erasures:,} not finished; run `churn erase CUSTOMER` again")
     failures = state["failures"]
     table.add_row(
         "failures", f"errors {failures['errors']:,}, warnings {failures['warnings']:,} in the last {ALERTS_HOURS} hours"
@@ -123,7 +131,7 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Machine-readabl
 
 @app.command(rich_help_panel="System")
 def latency(
-    hours: Annotated[float, typer.Option(help="How far to look back.", min=0.0)] = LATENCY_HOURS,
+    hours: Annotated[float, typer.Option(help="How far to look back.", min=0.0, max=876_000.0)] = LATENCY_HOURS,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable, with histograms.")] = False,
 ) -> None:
     """Show how long events took to reach their ledger, features, score and email."""

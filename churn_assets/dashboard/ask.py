@@ -90,7 +90,8 @@ def _draw_hits(answer: Answer) -> None:
                     "customer": hit.customer_id,
                     "segment": hit.segment,
                     "device": hit.device,
-                    "text": hit.document,
+                    "score": hit.score if answer.searched else None,
+                    "matched": hit.passage,
                 }
                 for hit in hits
             ]

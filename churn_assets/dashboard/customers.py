@@ -8,9 +8,10 @@ import pandas as pd
 import streamlit as st
 
 from churn_assets.clock import utc_now
+from churn_assets.configuration import rules
 from churn_assets.dashboard import looks, overview
 from churn_assets.dashboard.shown import Shown
-from churn_assets.rules import FEATURES, HIGH_FROM, MEDIUM_FROM, MODEL_HIGH_FROM, MODEL_MEDIUM_FROM, RISK_RULES
+from churn_assets.rules import FEATURES, RiskRule
 
 CUSTOMER = "customer"  # in the address of the page
 PAGE_ROWS = 25
@@ -127,7 +128,7 @@ def _chosen_filter(shown: Shown) -> tuple[Filter, str]:
     text = first.text_input("Customer", placeholder="id or name", max_chars=_LONGEST, key=of_text)
     classes = second.multiselect("Class", list(looks.CLASS_COLOURS), key=of_classes)
     chosen_segments = third.multiselect("Segment", segments, key=of_segments)
-    reasons = fourth.multiselect("Reasons", [rule.reason for rule in RISK_RULES], key=of_reasons)
+    reasons = fourth.multiselect("Reasons", [rule.reason for rule in rules().risk.rules], key=of_reasons)
     first, second, _ = st.columns([2, 3, 2], vertical_alignment="bottom")
     order = first.selectbox("Sorted by", list(_SORTED_BY), key=of_order)
     without = second.toggle("Only customers without any email", key=of_email)
@@ -172,7 +173,11 @@ def _customer(shown: Shown, customer_id: str) -> None:
         st.dataframe(_features(customer), hide_index=True)
     with right:
         st.subheader("Score of the last day")
-        limits = (MODEL_HIGH_FROM, MODEL_MEDIUM_FROM) if by_model else (HIGH_FROM, MEDIUM_FROM)
+        limits = (
+            (rules().model.high_from, rules().model.medium_from)
+            if by_model
+            else (rules().risk.high_from, rules().risk.medium_from)
+        )
         history = shown.score_history(customer_id)
         if history.empty:
             st.caption("There is no score of the last day for this customer.")
@@ -201,7 +206,7 @@ def _ledgers(shown: Shown, customer_id: str) -> None:
     for title, sql, times in (
         (
             "Support cases",
-            "SELECT open_timestamp, category, sentiment_score FROM customer_cases WHERE customer_id = ?"
+            "SELECT open_timestamp, category, sentiment_score, case_text FROM customer_cases WHERE customer_id = ?"
             f" ORDER BY open_timestamp DESC LIMIT {_LAST}",
             "open_timestamp",
         ),
@@ -229,14 +234,19 @@ def _ledgers(shown: Shown, customer_id: str) -> None:
 
 
 def _features(customer: dict[str, Any]) -> pd.DataFrame:
-    rules = {rule.feature: rule for rule in RISK_RULES}
+    def said(rule: RiskRule, value: float) -> str:
+        holds = value > rule.threshold if rule.operator == ">" else value < rule.threshold
+        return f"{rule.reason} {rule.operator} {rule.threshold:g}: {'yes' if holds else 'no'}"
 
     def row(feature: str) -> tuple[str, str, str]:
-        value, rule = customer[feature], rules.get(feature)
-        if rule is None or value is None:
+        value = customer[feature]
+        if value is None:
             return feature, _number(value), ""
-        holds = value > rule.threshold if rule.operator == ">" else value < rule.threshold
-        return feature, _number(value), f"{rule.reason} {rule.operator} {rule.threshold:g}: {'yes' if holds else 'no'}"
+        return (
+            feature,
+            _number(value),
+            "; ".join(said(rule, value) for rule in rules().risk.rules if rule.feature == feature),
+        )
 
     return pd.DataFrame(map(row, FEATURES), columns=["feature", "value", "rule"])
 
@@ -257,6 +267,7 @@ def _columns(time: str) -> Any:
         "status_to": "status",
         "moved_by": "by",
         "sentiment_score": "sentiment",
+        "case_text": "text",
         "error_code": "error",
         "event_type": "action",
         "transaction_code": "code",

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from churn_assets.configuration import packed
 from churn_assets.model.artefact import zipped
 from churn_assets.project_files import contents, modules_behind
 
@@ -24,7 +25,7 @@ def app_files() -> dict[str, bytes]:
 
 
 def _code() -> bytes:
-    """A zip of the modules that the app may import and their data files; the same code gives the same bytes."""
+    """A zip of the modules that the app may import, their data files and the bank's rules; the same ones give the same bytes."""
     modules = modules_behind("churn_assets.dashboard.app")
     data = [file for folder in {module.parent for module in modules} for kind in _DATA for file in folder.glob(kind)]
-    return zipped(contents([*modules, *data]))
+    return zipped(contents([*modules, *data]) | packed())

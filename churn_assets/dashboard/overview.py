@@ -6,10 +6,11 @@ import pandas as pd
 import streamlit as st
 
 from churn_assets.clock import utc_now
+from churn_assets.configuration import rules
 from churn_assets.dashboard import looks
 from churn_assets.dashboard.shown import Shown
 from churn_assets.retention.effect import Effect, Group, estimate
-from churn_assets.rules import EFFECT_DAYS, TREND_DAYS, TREND_SECONDS
+from churn_assets.rules import TREND_DAYS, TREND_SECONDS
 
 _EMAIL_DAYS = 30
 COUNTS = """
@@ -79,12 +80,14 @@ def effect(shown: Shown) -> None:
     """Draw churn with and without emails, and the conclusion."""
     outcomes = {
         row["is_control"]: (row["customers"], int(row["customers_left"]))
-        for row in shown.records(_OUTCOMES, [_days_ago(EFFECT_DAYS)])
+        for row in shown.records(_OUTCOMES, [_days_ago(rules().emails.effect_days)])
     }
     found = estimate(*outcomes.get(False, (0, 0)), *outcomes.get(True, (0, 0)))
     st.write(found.conclusion)
     if found.interval is not None:
-        chart = looks.shares_with_intervals(_groups(found), f"left within {EFFECT_DAYS} days, with 95 % intervals")
+        chart = looks.shares_with_intervals(
+            _groups(found), f"left within {rules().emails.effect_days} days, with 95 % intervals"
+        )
         looks.draw(chart, found.conclusion)
 
 

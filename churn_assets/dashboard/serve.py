@@ -3,7 +3,9 @@
 `python -m churn_assets.dashboard.serve PORT` serves it until it is stopped.
 """
 
+import logging
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 APP = Path(__file__).with_name("streamlit_app.py")
@@ -20,7 +22,12 @@ def serve(port: int) -> None:
     import scipy.stats  # noqa: PLC0415, F401
     from streamlit.web import cli  # noqa: PLC0415
 
+    # Streamlit would warn of each cache that is made before its server runs; they work all the same.
+    of_caches = logging.getLogger("streamlit.runtime.caching.cache_data_api")
+    of_caches.disabled = True
     import churn_assets.dashboard.app  # noqa: PLC0415, F401
+
+    of_caches.disabled = False
 
     options = {
         "server.address": "127.0.0.1",
@@ -33,4 +40,5 @@ def serve(port: int) -> None:
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]))
+    with suppress(KeyboardInterrupt):  # Ctrl-C is how it ends, also while it still imports
+        serve(int(sys.argv[1]))

@@ -3,13 +3,12 @@
 It is separate from `source` because the app also runs in Snowflake, which has neither DuckDB nor the search index.
 """
 
-import getpass
 from collections.abc import Sequence
 
 from churn_assets.clock import utc_now
 from churn_assets.dashboard.source import Decision, must_be_seen
 from churn_assets.retention.outbox import approval
-from churn_assets.settings import Settings
+from churn_assets.settings import Settings, acting_user
 from churn_assets.wiring import open_agent, open_serving, open_warehouse
 
 TIMEOUT_SECONDS = 20.0
@@ -25,7 +24,7 @@ class WarehouseSource:
 
     def decide(self, decision: Decision, ids: Sequence[str], note: str | None = None) -> None:
         must_be_seen(self.serving, ids)
-        warehouse, by, now = open_warehouse(self._settings), f"{getpass.getuser()} as {self.serving.role}", utc_now()
+        warehouse, by, now = open_warehouse(self._settings), f"{acting_user()} as {self.serving.role}", utc_now()
         if decision == "approve":
             approval.approve(warehouse, ids, by, now)
         else:

@@ -223,17 +223,30 @@ def oldest_needed_snapshot(tx: LakeTransaction) -> int:
 
 def _lag_seconds(lake: Lake, definitions: Mapping[str, Definition], name: str, now: datetime) -> float:
     definition = definitions[name]
+    target = target_lag(definitions, name)
     if definition.base_position is None:
-        return max(0.0, (now - definition.declared_at).total_seconds())
+        return _waited(definition.declared_at, now, target)
     waiting = [lake.oldest_change(base_tables(definitions, name), definition.base_position)]
     moves_with_the_day = definition.moves_with_the_day or bool(days_beneath(definitions, name))
-    if moves_with_the_day and definition.as_of_day is not None and definition.as_of_day < now.date():
+    if moves_with_the_day and definition.as_of_day is not None and definition.as_of_day != now.date():
+        if definition.as_of_day > now.date():
+            return float(target)  # a clock that was ahead: its window is that of a day to come
         waiting.append(datetime.combine(definition.as_of_day + timedelta(days=1), datetime.min.time()))
     if definition.is_moving and definition.refreshed_at is not None:
         # A table that moves with the clock is late only half a target lag after its refresh, or it would be refreshed nonstop.
-        moved_for = now - definition.refreshed_at
-        waiting += [definition.refreshed_at] if moved_for.total_seconds() >= target_lag(definitions, name) / 2 else []
-    return max([0.0, *((now - oldest).total_seconds() for oldest in waiting if oldest is not None)])
+        moved_for = (now - definition.refreshed_at).total_seconds()
+        waiting += [definition.refreshed_at] if moved_for < 0 or moved_for >= target / 2 else []
+    return max([0.0, *(_waited(oldest, now, target) for oldest in waiting if oldest is not None)])
+
+
+def _waited(since: datetime, now: datetime, target: int) -> float:
+    """For how many seconds something waits.
+
+    A time that is ahead by more than the target lag was said by a clock that was wrong. Nobody knows for how long it really
+    waits, so it counts as late: otherwise nothing would be refreshed until the time has come.
+    """
+    seconds = (now - since).total_seconds()
+    return max(0.0, seconds) if seconds > -target else float(target)
 
 
 @dataclass(frozen=True)

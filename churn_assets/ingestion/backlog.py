@@ -6,14 +6,18 @@ The sensor, the ingest asset, the demo and `churn status` all use `lags`. Readin
 import ctypes
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from contextlib import closing, nullcontext, suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVar
 
-from churn_assets.ingestion import commit
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from churn_assets.ingestion import commit, schema_registry
 from churn_assets.ingestion.commit import Stored, committed_offsets, not_yet_committed
-from churn_assets.ingestion.decoding import Decoded, decode
+from churn_assets.ingestion.decoding import Decoded
+from churn_assets.ingestion.isolation import Decode, IsolatedDecoder, decode_here
 from churn_assets.ingestion.kafka import (
     Chunk,
     Cluster,
@@ -22,8 +26,11 @@ from churn_assets.ingestion.kafka import (
     OffsetsGoneError,
     Partition,
     Watermarks,
+    connect,
 )
-from churn_assets.settings import OnGap
+from churn_assets.ingestion.mapping.compiling import Mappings, load_mappings
+from churn_assets.ingestion.schema_registry import Registry
+from churn_assets.settings import OnGap, Settings
 from churn_assets.warehouse.protocol import Warehouse
 
 T = TypeVar("T")
@@ -113,19 +120,33 @@ def ingest(
     group: str,
     clock: Callable[[], datetime],
     report: Callable[[str], None],
+    isolated: bool = False,
+    mappings: Mappings | None = None,
+    registry: Registry | None = None,
 ) -> Stored:
     """Read the ranges and store them chunk by chunk. Committed offsets are left out, so any range may be run again.
 
     A partition with a gap is not read, unless `on_gap` is "skip" and the gap can be skipped. At the end the committed
     offsets are also committed to the Kafka group `group`. `clock` gives the time (UTC); `report` gets one line per chunk.
-    Raises `OffsetGapError`, `OffsetsGoneError` and `KafkaUnavailableError`; what was stored before stays stored.
+    `isolated`: decode in a child process, which takes half a second to start. After a run that did not end well, it finds
+    the message on which that run's decoder died, if there is one. `mappings` read the topics that they name,
+    `registry` has the schemas of those that need one. Raises `OffsetGapError`, `OffsetsGoneError`, `KafkaUnavailableError`,
+    `RegistryUnavailableError` and `DecoderError`; what was stored before stays stored.
     """
     _return_freed_memory()
     total = Stored()
     asked = sum(map(len, ranges))
     while wanted := _readable(warehouse, cluster, ranges, on_gap, clock, total):
+        decoder = IsolatedDecoder() if isolated else None
+        decode = decoder.decode if decoder else decode_here
         try:
-            with closing(_decoded(cluster, wanted, clock)) as chunks, closing(_ahead(chunks)) as ahead:
+            with (
+                closing(
+                    _decoded(cluster, wanted, decode, clock, mappings or Mappings(None), registry or Registry())
+                ) as chunks,
+                closing(_ahead(chunks)) as ahead,
+                closing(decoder) if decoder else nullcontext(),  # first, so that nothing waits for what it decodes
+            ):
                 for chunk, decoded in ahead:
                     _refuse_another_epoch(cluster, chunk)
                     if chunk.ranges:
@@ -136,6 +157,30 @@ def ingest(
             continue  # what the other run committed is left out of the next round
     _tell_group(warehouse, cluster, group, ranges, report)
     return total
+
+
+def ingest_waiting(
+    settings: Settings,
+    warehouse: Warehouse,
+    *,
+    on_gap: OnGap,
+    clock: Callable[[], datetime],
+    report: Callable[[str], None],
+) -> Stored:
+    """Store what waits in the topics of the settings, as `ingest` does, for a command that nobody would repeat."""
+    cluster = connect(settings)
+    return ingest(
+        warehouse,
+        cluster,
+        [lag.waiting for lag in lags(warehouse, cluster, settings.topics)],
+        on_gap=on_gap,
+        group=settings.kafka_group,
+        clock=clock,
+        report=report,
+        isolated=True,
+        mappings=load_mappings(settings.mapping_file),
+        registry=schema_registry.connect(settings),
+    )
 
 
 def _readable(
@@ -180,11 +225,37 @@ def _return_freed_memory() -> None:
 
 
 def _decoded(
-    cluster: Cluster, ranges: list[OffsetRange], clock: Callable[[], datetime]
+    cluster: Cluster,
+    ranges: list[OffsetRange],
+    decode: Decode,
+    clock: Callable[[], datetime],
+    mappings: Mappings,
+    registry: Registry,
 ) -> Generator[tuple[Chunk, Decoded]]:
     with closing(cluster.read(ranges)) as chunks:
         for chunk in chunks:
-            yield chunk, decode(chunk.messages, clock())
+            source = mappings.of_topic(chunk.topic)
+            if source is not None:
+                source = registry.with_schemas(source, chunk.messages)
+            now = clock()
+            chunk = replace(chunk, messages=_without_future(chunk.messages, now))  # noqa: PLW2901
+            yield chunk, decode(chunk.messages, now, source)
+
+
+def _without_future(messages: pa.Table, now: datetime) -> pa.Table:
+    """The messages (`MESSAGE_SCHEMA`), none with a time stamp later than `now` (UTC).
+
+    A producer whose clock is ahead would otherwise hide all that comes after, where the latest state counts. The stamp of the
+    message before it in the partition stands in, or of the next one: of equal times the higher offset is the later.
+    """
+    latest = pc.max(messages["kafka_time"]).as_py()
+    if latest is None or latest <= now:
+        return messages
+    times = messages["kafka_time"].to_pandas()
+    right = times.mask(times > now).groupby(messages["kafka_partition"].to_numpy())
+    known = right.ffill().fillna(right.bfill()).fillna(now)
+    place, kind = messages.schema.get_field_index("kafka_time"), messages.schema.field("kafka_time")
+    return messages.set_column(place, kind, pa.array(known, kind.type))
 
 
 def _ahead(items: Generator[T]) -> Generator[T]:

@@ -19,7 +19,7 @@ from churn_assets.ingestion.kafka import Cluster, KafkaUnavailableError, is_runn
 @contextmanager
 def embedded_broker(broker_file: Path) -> Generator[Cluster]:
     """Run a broker while the context lasts and write its address to `broker_file`, where `kafka.connect` finds it."""
-    if broker_file.exists() and is_running(broker_file):
+    if is_running(broker_file):
         raise KafkaUnavailableError(f"an embedded broker already runs in this home; its address is in {broker_file}")
     client = Producer({"test.mock.num.brokers": 1, "log_level": 2})
     broker = next(iter(client.list_topics(timeout=5).brokers.values()))

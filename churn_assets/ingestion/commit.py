@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,6 +17,7 @@ from churn_assets.dynamic_tables.intervals import day_intervals
 from churn_assets.errors import ChurnError
 from churn_assets.ingestion.decoding import Decoded
 from churn_assets.ingestion.events import EXTRA_FIELDS, LEDGERS, EventType
+from churn_assets.ingestion.isolation import FATAL_REASONS
 from churn_assets.ingestion.kafka import Chunk, OffsetRange, Partition
 from churn_assets.warehouse.protocol import Transaction, Warehouse
 from churn_assets.warehouse.values import as_table, flat
@@ -31,9 +33,10 @@ class OvertakenError(Exception):
 
 @dataclass
 class Stored:
-    """What became of messages: each is stored, a duplicate or rejected.
+    """What became of messages: each is stored, a duplicate, rejected, a delete, or left out by a mapping.
 
-    `rows` and `duplicates` count by ledger, `rejected` by reason. `ranges` are the committed offsets; `skipped` are
+    `rows`, `duplicates` and `deletes` (of keys, stored or not) count by ledger, `rejected` by reason. Where mappings make
+    several rows of one message, `further` counts those beyond the first. `ranges` are the committed offsets; `skipped` are
     offsets that were passed over because their messages are gone.
     """
 
@@ -42,9 +45,18 @@ class Stored:
     rows: Counter[str] = field(default_factory=Counter[str])
     duplicates: Counter[str] = field(default_factory=Counter[str])
     rejected: Counter[str] = field(default_factory=Counter[str])
+    deletes: Counter[str] = field(default_factory=Counter[str])
+    left_out: int = 0
+    further: int = 0
     messages: int = 0
     bytes: int = 0
     newest_event_time: datetime | None = None
+
+    @property
+    def accounted(self) -> int:
+        """How many messages have an outcome: all of them, or messages were lost."""
+        outcomes = self.rows.total() + self.duplicates.total() + self.rejected.total()
+        return outcomes + self.deletes.total() + self.left_out - self.further
 
     def add(self, other: "Stored") -> None:
         """Add what became of further messages."""
@@ -53,6 +65,9 @@ class Stored:
         self.rows.update(other.rows)
         self.duplicates.update(other.duplicates)
         self.rejected.update(other.rejected)
+        self.deletes.update(other.deletes)
+        self.left_out += other.left_out
+        self.further += other.further
         self.messages += other.messages
         self.bytes += other.bytes
         self.newest_event_time = max(
@@ -138,15 +153,25 @@ def store_decoded(
 
     def work(tx: Transaction) -> dict[str, int]:
         first(tx)
-        return {ledger: _store_rows(tx, LEDGERS[ledger], rows, topic, now) for ledger, rows in decoded.rows.items()}
+        for ledger in decoded.voids:
+            _delete_void(tx, LEDGERS[ledger], topic)
+        return {
+            ledger: _store_rows(tx, LEDGERS[ledger], rows, topic, now, with_voids=ledger in decoded.voids)
+            for ledger, rows in holding.items()
+        }
 
-    rows = {f"staged_{ledger}": rows for ledger, rows in decoded.rows.items()}
-    stored = warehouse.transact(work, rows | {"staged_rejects": decoded.rejects} | dict(staged or {}))
+    holding = {ledger: _still_holding(rows, ledger, decoded) for ledger, rows in decoded.rows.items()}
+    rows = {f"staged_{ledger}": rows for ledger, rows in holding.items()}
+    voids = {f"staged_voids_{ledger}": voids for ledger, voids in decoded.voids.items()}
+    stored = warehouse.transact(work, rows | voids | {"staged_rejects": decoded.rejects} | dict(staged or {}))
     newest = [pc.max(rows[LEDGERS[ledger].event_time]).as_py() for ledger, rows in decoded.rows.items()]
     return Stored(
         rows=+Counter(stored),
         duplicates=+Counter({ledger: rows.num_rows - stored[ledger] for ledger, rows in decoded.rows.items()}),
         rejected=Counter(decoded.rejects["reason"].to_pylist()),
+        deletes=+Counter({ledger: pc.sum(voids["is_delete"]).as_py() for ledger, voids in decoded.voids.items()}),
+        left_out=decoded.left_out,
+        further=decoded.further,
         messages=messages.num_rows,
         bytes=pc.sum(pc.binary_length(messages["value"])).as_py() or 0,
         newest_event_time=max(newest, default=None),
@@ -166,6 +191,16 @@ def store_rejects(tx: Transaction, epoch: str, source: str, now: datetime, *, un
         f" FROM staged_rejects AS staged{known if unless_known else ''}",
         [epoch, source, now, *([epoch, source] if unless_known else [])],
     )
+
+
+def fatal_rejects(warehouse: Warehouse, since: datetime) -> list[dict[str, Any]]:
+    """The rejects since then (UTC) on which the decoder died, failed or hung, unless they were stored since."""
+    return warehouse.query(
+        "SELECT kafka_topic, kafka_partition, kafka_offset, reason, rejected_at FROM event_rejects"
+        f" WHERE reason IN ({', '.join('?' * len(FATAL_REASONS))}) AND replayed_at IS NULL AND rejected_at >= ?"
+        " ORDER BY rejected_at, kafka_topic, kafka_partition, kafka_offset",
+        [*FATAL_REASONS, since],
+    ).to_pylist()
 
 
 _TAKEN = {
@@ -213,8 +248,43 @@ def _take_offsets(tx: Transaction, ranges: Sequence[OffsetRange], now: datetime,
     tx.execute(f"INSERT INTO ingest_ranges SELECT * FROM {as_table(log, _LOGGED)} AS logged", flat(log))
 
 
-def _store_rows(tx: Transaction, event_type: EventType, rows: pa.Table, topic: str | None, now: datetime) -> int:
-    """Store the staged rows of one ledger; returns how many rows were new, or newer in a dimension."""
+def _still_holding(rows: pa.Table, ledger: str, decoded: Decoded) -> pa.Table:
+    """The rows without those that a later message of the same chunk makes void."""
+    voids = decoded.voids.get(ledger)
+    if voids is None:
+        return rows
+    last = voids.group_by(["key", "kafka_partition"]).aggregate([("kafka_offset", "max")])
+    last = last.rename_columns({"key": LEDGERS[ledger].key, "kafka_offset_max": "void_offset"})
+    joined = rows.join(last, [LEDGERS[ledger].key, "kafka_partition"], join_type="left outer")
+    holds = pc.or_kleene(
+        pc.is_null(joined["void_offset"]), pc.greater_equal(joined["kafka_offset"], joined["void_offset"])
+    )
+    return joined.filter(holds).select(rows.column_names)
+
+
+def _delete_void(tx: Transaction, event_type: EventType, topic: str | None) -> None:
+    """Delete the stored rows that no longer hold, but not what came later from the same partition."""
+    ledger = event_type.ledger
+    is_later = (
+        f"coalesce({ledger}.kafka_topic = CAST(? AS VARCHAR) AND {ledger}.kafka_partition = void.kafka_partition"
+        f" AND {ledger}.kafka_offset >= void.kafka_offset, FALSE)"
+    )
+    tx.execute(
+        f"DELETE FROM {ledger} USING staged_voids_{ledger} AS void WHERE {ledger}.{event_type.key} = void.key"
+        f" AND NOT {is_later}",
+        [topic],
+    )
+
+
+def _store_rows(
+    tx: Transaction, event_type: EventType, rows: pa.Table, topic: str | None, now: datetime, *, with_voids: bool
+) -> int:
+    """Store the staged rows of one ledger; returns how many rows were new, or newer in a dimension.
+
+    `with_voids`: some keys are in the staged voids. Of these the last message counts, whatever its time.
+    """
+    if not rows.num_rows:
+        return 0
     names = [*(f.name for f in event_type.fields), EXTRA_FIELDS]
     columns = [*names, "kafka_topic", "kafka_partition", "kafka_offset", "ingested_at"]
     key, ledger, time = event_type.key, event_type.ledger, event_type.event_time
@@ -237,9 +307,12 @@ def _store_rows(tx: Transaction, event_type: EventType, rows: pa.Table, topic: s
     of_batch = ", ".join(f"batch.{name}" for name in columns)
     assigned = ", ".join(f"{name} = batch.{name}" for name in columns if name != key)
     if event_type.is_dimension:
+        # A row of a file that does not say since when it is true is as new as its load. Loaded again it says nothing new.
+        differs = " OR ".join(f"batch.{name} IS DISTINCT FROM {ledger}.{name}" for name in names if name != time)
+        is_news = "" if topic else f" AND (batch.{time} <> batch.ingested_at OR {differs})"
         return tx.execute(
             f"MERGE INTO {ledger} USING {batch} ON {ledger}.{key} = batch.{key}"
-            f" WHEN MATCHED AND {_is_later('batch', ledger, time)} THEN UPDATE SET {assigned}"
+            f" WHEN MATCHED AND {_is_later('batch', ledger, time)}{is_news} THEN UPDATE SET {assigned}"
             f" WHEN NOT MATCHED THEN INSERT ({listed}) VALUES ({of_batch})",
             origin,
         )
@@ -259,6 +332,9 @@ def _store_rows(tx: Transaction, event_type: EventType, rows: pa.Table, topic: s
         # does not depend on how the stream was cut into batches. A retry repeats the same fact and changes nothing.
         differs = " OR ".join(f"batch.{name} IS DISTINCT FROM {ledger}.{name}" for name in names)
         first, end = min(days), max(days) + timedelta(days=1)
+        differs = (
+            f"({differs}) AND batch.{key} NOT IN (SELECT key FROM staged_voids_{ledger})" if with_voids else differs
+        )
         tx.execute(
             f"UPDATE {ledger} SET {assigned} FROM {batch} WHERE {ledger}.{key} = batch.{key} AND ({differs})"
             f" AND {_is_later(ledger, 'batch', time)}"

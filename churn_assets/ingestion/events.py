@@ -5,9 +5,10 @@ How bytes are checked against the contract is `decoding`; how rows are stored is
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, TypeAlias
 
-from churn_assets.rules import EVENTS_TOPIC, SCORES_TOPIC
+from churn_assets.rules import EARLIEST_EVENT, EARLIEST_LIFE, EVENTS_TOPIC, SCORES_TOPIC
 
 SqlType: TypeAlias = Literal["VARCHAR", "DOUBLE", "BOOLEAN", "TIMESTAMP", "DATE"]
 
@@ -15,7 +16,7 @@ SqlType: TypeAlias = Literal["VARCHAR", "DOUBLE", "BOOLEAN", "TIMESTAMP", "DATE"
 # The columns that every ledger has beside its event's fields.
 EXTRA_FIELDS = "extra_fields"
 STORED_COLUMNS = {
-    EXTRA_FIELDS: "Members of the event that the contract does not know, as a JSON object.",
+    EXTRA_FIELDS: "Members that the contract does not know, as a JSON object; those outside the payload under envelope.",
     "ingested_at": "When the row was stored (UTC).",
     "kafka_topic": "Topic of the message; empty for history that was loaded in bulk.",
     "kafka_partition": "Partition of the message.",
@@ -27,17 +28,26 @@ STORED_COLUMNS = {
 class Field:
     """One member of an event's payload, which is also one column of its ledger.
 
-    Numbers must be finite and within `low` and `high`, text non-empty and at most `max_length` characters.
-    Times are ISO 8601; one without an offset is UTC.
+    Numbers must be finite and within `low` and `high`, text non-empty and at most `max_length` characters. The usual limit
+    of 255 is what most banks' own columns have. Times are ISO 8601, not before `earliest`; one without an offset is UTC.
+    An upper-case field is a code that the bank's rules compare. `is_end` marks a time that may be written as "no end".
     """
 
     name: str
     type: SqlType
     description: str
     required: bool = True
-    max_length: int = 100
+    max_length: int = 255
     low: float = -1e12
     high: float = 1e12
+    earliest: str = EARLIEST_EVENT
+    is_upper_case: bool = False
+    is_end: bool = False
+
+    @cached_property
+    def is_id(self) -> bool:
+        """Whether the text identifies something, so that a number which lost its digits would name something else."""
+        return self.name.endswith(("_id", "_ref"))
 
 
 @dataclass(frozen=True)
@@ -57,12 +67,23 @@ class EventType:
     is_dimension: bool = False
     topic: str = EVENTS_TOPIC  # where it is expected; it is accepted on any
 
+    @property
+    def event_time_is_optional(self) -> bool:
+        """Whether the time of the Kafka message stands in for an absent event time."""
+        return not next(field.required for field in self.fields if field.name == self.event_time)
+
+    @cached_property
+    def field_names(self) -> frozenset[str]:
+        """The names of its fields."""
+        return frozenset(field.name for field in self.fields)
+
 
 _UPDATED_AT = Field(
     "updated_at",
     "TIMESTAMP",
-    "When this state became true (UTC); the time of the Kafka message if absent.",
+    "When this state became true (UTC); the time of the Kafka message, or of the load of a file, if absent.",
     required=False,
+    earliest=EARLIEST_LIFE,
 )
 
 EVENT_TYPES: tuple[EventType, ...] = (
@@ -77,7 +98,10 @@ EVENT_TYPES: tuple[EventType, ...] = (
             Field("account_id", "VARCHAR", "The account that was posted to."),
             Field("posting_date", "TIMESTAMP", "When it was posted (UTC)."),
             Field(
-                "transaction_code", "VARCHAR", "What kind of posting: POS, ATM, WIRE_OUT, DEPOSIT ...", max_length=20
+                "transaction_code",
+                "VARCHAR",
+                "What kind of posting: POS, ATM, WIRE_OUT, DEPOSIT ...",
+                is_upper_case=True,
             ),
             Field(
                 "amount",
@@ -89,7 +113,6 @@ EVENT_TYPES: tuple[EventType, ...] = (
                 "VARCHAR",
                 "Where it was made: CARD, MOBILE, WEB, BRANCH ...",
                 required=False,
-                max_length=20,
             ),
             Field("merchant", "VARCHAR", "The merchant of a card payment.", required=False),
         ),
@@ -103,16 +126,15 @@ EVENT_TYPES: tuple[EventType, ...] = (
         fields=(
             Field("log_id", "VARCHAR", "Id of the action, unique for ever."),
             Field("customer_id", "VARCHAR", "The customer who did it."),
-            Field("event_type", "VARCHAR", "What was done: LOGIN, VIEW_BALANCE, TRANSFER ...", max_length=40),
+            Field("event_type", "VARCHAR", "What was done: LOGIN, VIEW_BALANCE, TRANSFER ..."),
             Field("event_timestamp", "TIMESTAMP", "When it was done (UTC)."),
             Field(
                 "error_code",
                 "VARCHAR",
                 "The error that the customer saw; absent if there was none.",
                 required=False,
-                max_length=40,
             ),
-            Field("device", "VARCHAR", "IOS, ANDROID or WEB.", required=False, max_length=20),
+            Field("device", "VARCHAR", "IOS, ANDROID or WEB.", required=False),
         ),
     ),
     EventType(
@@ -124,10 +146,10 @@ EVENT_TYPES: tuple[EventType, ...] = (
         is_dimension=True,
         fields=(
             Field("customer_id", "VARCHAR", "Id of the customer."),
-            Field("full_name", "VARCHAR", "First and last name.", max_length=200),
+            Field("full_name", "VARCHAR", "First and last name.", max_length=1_000),
             Field("email", "VARCHAR", "Address for emails.", required=False, max_length=254),
-            Field("segment", "VARCHAR", "MASS, AFFLUENT, SMB or STUDENT.", max_length=40),
-            Field("join_date", "DATE", "First day as a customer."),
+            Field("segment", "VARCHAR", "MASS, AFFLUENT, SMB or STUDENT."),
+            Field("join_date", "DATE", "First day as a customer.", earliest=EARLIEST_LIFE),
             Field(
                 "risk_profile_score",
                 "DOUBLE",
@@ -155,11 +177,18 @@ EVENT_TYPES: tuple[EventType, ...] = (
         fields=(
             Field("account_id", "VARCHAR", "Id of the account."),
             Field("customer_id", "VARCHAR", "Who owns it."),
-            Field("product_code", "VARCHAR", "CHECKING, SAVINGS or CREDIT_CARD.", max_length=40),
+            Field("product_code", "VARCHAR", "CHECKING, SAVINGS or CREDIT_CARD."),
             Field("available_balance", "DOUBLE", "Balance in the bank's currency.", required=False),
-            Field("account_status", "VARCHAR", "OPEN or CLOSED.", max_length=20),
-            Field("opened_at", "TIMESTAMP", "When it was opened (UTC).", required=False),
-            Field("closed_at", "TIMESTAMP", "When it was closed (UTC); absent while open.", required=False),
+            Field("account_status", "VARCHAR", "OPEN or CLOSED.", is_upper_case=True),
+            Field("opened_at", "TIMESTAMP", "When it was opened (UTC).", required=False, earliest=EARLIEST_LIFE),
+            Field(
+                "closed_at",
+                "TIMESTAMP",
+                "When it was closed (UTC); absent while open.",
+                required=False,
+                earliest=EARLIEST_LIFE,
+                is_end=True,
+            ),
             _UPDATED_AT,
         ),
     ),
@@ -173,7 +202,7 @@ EVENT_TYPES: tuple[EventType, ...] = (
             Field("case_id", "VARCHAR", "Id of the case, unique for ever."),
             Field("customer_id", "VARCHAR", "Who opened it."),
             Field("open_timestamp", "TIMESTAMP", "When it was opened (UTC)."),
-            Field("category", "VARCHAR", "FEES, APP_ISSUE, CARD, FRAUD or SERVICE.", max_length=40),
+            Field("category", "VARCHAR", "FEES, APP_ISSUE, CARD, FRAUD or SERVICE."),
             Field(
                 "sentiment_score",
                 "DOUBLE",
@@ -181,6 +210,13 @@ EVENT_TYPES: tuple[EventType, ...] = (
                 required=False,
                 low=0,
                 high=1,
+            ),
+            Field(
+                "case_text",
+                "VARCHAR",
+                "What the customer wrote or said, in words. The analyst's role does not see it.",
+                required=False,
+                max_length=20_000,
             ),
         ),
     ),

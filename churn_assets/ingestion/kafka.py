@@ -41,8 +41,13 @@ _QUEUE_KILOBYTES = 32 * 1024  # that the client reads ahead, over all partitions
 _QUEUE_MESSAGES = 10_000  # that it reads ahead of each partition, whatever their size
 _BATCH_MESSAGES = 500  # per call to the client; larger calls are slower
 _ARROW_MESSAGES = 25_000  # per Arrow batch
-# A topic that was just created, or whose broker has just gone, soon gets a leader.
-_WITHOUT_A_LEADER = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
+# A topic that was just created, or whose broker has just gone, soon has a leader of whom all brokers know.
+_WITHOUT_A_LEADER = {
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+}
 _ELECTION_SECONDS = 0.1
 # The client recovers from these on its own; if it does not, STALL_SECONDS ends the read.
 _PASSING_ERRORS = {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._RESOLVE}
@@ -324,7 +329,7 @@ def connect(settings: Settings) -> Cluster:
     """
     if settings.kafka_bootstrap_servers is not None:
         return _connection(settings.kafka_bootstrap_servers, tuple(settings.kafka_security.items()), None)
-    if not settings.broker_file.exists() or not is_running(settings.broker_file):
+    if not is_running(settings.broker_file):
         raise KafkaUnavailableError(
             "no broker: KAFKA_BOOTSTRAP_SERVERS is not set and the embedded broker is not running; run `churn broker`"
         )
@@ -342,10 +347,10 @@ def _connection(
 
 
 def is_running(broker_file: Path) -> bool:
-    """Whether the process that wrote the broker's file is alive; a killed process leaves its file behind."""
+    """Whether there is a broker's file, and the process that wrote it is alive; a killed one leaves its file behind."""
     try:
         os.kill(json.loads(broker_file.read_text())["pid"], 0)
-    except ProcessLookupError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
     return True
 

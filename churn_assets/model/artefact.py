@@ -1,22 +1,24 @@
 """A model as a file: its format, and the checks when a file is read.
 
-The file is a zip of `card.json` (everything but the forest) and `forest.onnx`. Both are data: reading them runs no code,
-unlike pickle or joblib. The same model gives the same bytes.
+The file is a zip of `card.json` (everything but trees) and, if the model has trees, `trees.onnx`. Both are data: reading them
+runs no code, unlike pickle or joblib. The same model gives the same bytes.
 """
 
 import hashlib
 import json
 import zipfile
 from collections.abc import Mapping
+from dataclasses import asdict
 from io import BytesIO
 from typing import Any
 
 from churn_assets.errors import ChurnError
-from churn_assets.model.scoring import Calibration, Model
+from churn_assets.model.scoring import Calibration, Line, Model
 
-FORMAT = 1  # a file with another number is refused
+FORMAT = 2  # what is written
+_FORESTS = 1  # the format of version 0.2, which knew forests only; it is read, too
 WHAT_NEXT = "; restore it, or choose another model with `churn model rollback`"
-_CARD, _FOREST = "card.json", "forest.onnx"
+_CARD, _TREES, _FOREST = "card.json", "trees.onnx", "forest.onnx"
 _NO_TIME = (1980, 1, 1, 0, 0, 0)
 
 
@@ -26,14 +28,20 @@ class ArtefactError(ChurnError):
 
 def dumps(model: Model) -> bytes:
     """The bytes of the model's file."""
-    head = {
+    head: dict[str, Any] = {
         "format": FORMAT,
         "features": model.features,
+        "family": model.family,
         "typical": model.typical,
         "calibration": {"method": model.calibration.method, "x": model.calibration.x, "y": model.calibration.y},
         "card": model.card,
     }
-    return zipped({_CARD: json.dumps(head, sort_keys=True, indent=1).encode(), _FOREST: model.forest})
+    trees: dict[str, bytes] = {}
+    if isinstance(model.learned, Line):
+        head["line"] = asdict(model.learned)
+    else:
+        trees[_TREES] = model.learned
+    return zipped({_CARD: json.dumps(head, sort_keys=True, indent=1).encode(), **trees})
 
 
 def zipped(files: Mapping[str, bytes]) -> bytes:
@@ -55,15 +63,23 @@ def loads(content: bytes) -> Model:
     try:
         with zipfile.ZipFile(BytesIO(content)) as archive:
             head: dict[str, Any] = json.loads(archive.read(_CARD))
-            forest = archive.read(_FOREST)
+            if (format_ := head.get("format")) not in (FORMAT, _FORESTS):
+                raise ArtefactError(
+                    f"it has the format {format_!r}, this version of churn_assets reads {_FORESTS} and {FORMAT}"
+                )
+            line = head.get("line")
+            learned = (
+                Line(line["intercept"], tuple(line["coefficients"]))
+                if line
+                else archive.read(_FOREST if format_ == _FORESTS else _TREES)
+            )
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise ArtefactError(f"it is not a model's file, or it is damaged ({error})") from error
-    if head.get("format") != FORMAT:
-        raise ArtefactError(f"it has the format {head.get('format')!r}, this version of churn_assets reads {FORMAT}")
     found = head["calibration"]
     return Model(
         features=tuple(head["features"]),
-        forest=forest,
+        family=head.get("family", "forest"),
+        learned=learned,
         calibration=Calibration(found["method"], tuple(found["x"]), tuple(found["y"])),
         typical=tuple(head["typical"]),
         card=head["card"],

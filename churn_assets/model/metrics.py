@@ -2,7 +2,13 @@
 
 A customer has a row at each cut-off, and these rows are not independent. So intervals come from drawing customers, not rows,
 with replacement (the cluster bootstrap: Cameron, Gelbach & Miller, "Bootstrap-Based Improvements for Inference with
-Clustered Errors", 2008), percentile method.
+Clustered Errors", 2008).
+
+An interval contains its estimate, because both are made of the same thing: it is the spread of the draws about their own
+median, laid about the estimate. The plain percentiles of the draws may leave the estimate out. A draw holds copies of
+customers, and copies help measures that look at the highest scores (Efron & Tibshirani, "An Introduction to the Bootstrap",
+1993, ch. 14.3, on bias). The calibration error is a sum of distances, which noise can only lengthen, and so has an interval
+of its own: see `Evaluation.calibration_error`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +18,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from churn_assets.model.forest import Floats
+from churn_assets.model.trees import Floats
 
 Ints: TypeAlias = npt.NDArray[np.integer[Any]]
 Interval: TypeAlias = tuple[float, float]
@@ -41,19 +47,22 @@ class Evaluation:
     pr_auc: Measure
     """Average precision over rows in order of probability. A random order gives the share of leavers."""
     calibration_error: Measure
-    """Expected calibration error: mean distance between probability and share of leavers, in bins of equally many rows."""
+    """Expected calibration error: mean distance between probability and share of leavers, in bins of equally many rows.
+
+    Distances do not cancel out, so with few rows even perfect probabilities have an error. What a draw adds to the gap of each
+    bin estimates what chance added to it in the first place. The error of the true gaps differs from the error found by at
+    most the sum of these additions (triangle inequality). The interval reaches as far as that sum does in CONFIDENCE of the
+    draws, to both sides.
+    """
     brier: Measure
     """Mean squared distance between probability and outcome."""
     lift: Measure
     """Share of leavers among the LIFT_AT highest of each cut-off, as a multiple of their share among all."""
-    calibration_error_beyond_noise: float
-    """The calibration error minus what chance explains in all but 5 % of cases; 0 if chance explains all of it.
 
-    Distances do not cancel out. So with few rows even perfect probabilities have an error, and each bootstrap draw adds to it:
-    the interval of the calibration error lies above the true error. What a draw adds to the gap of each bin estimates what
-    chance added to it in the first place. The error of the true gaps is at least the found error minus the sum of these
-    additions (triangle inequality).
-    """
+    @property
+    def calibration_error_beyond_noise(self) -> float:
+        """The calibration error minus what chance explains in all but 5 % of cases; 0 if chance explains all of it."""
+        return self.calibration_error.interval[0]
 
 
 def evaluate(
@@ -61,12 +70,14 @@ def evaluate(
 ) -> Evaluation:
     """Compare probabilities (0 to 1) with what happened, row by row; `left` must have both classes."""
     rows = Outcomes(left, probability, cut_offs)
-    measures = (rows.roc_auc, rows.pr_auc, rows.calibration_error, rows.brier, rows.lift)
+    measures = (rows.roc_auc, rows.pr_auc, rows.brier, rows.lift)
     *found, shifts = _measured([*measures, rows.calibration_shift], customers, rows.left, seed)
-    roc_auc, pr_auc, calibration_error, brier, lift = (
-        Measure(of(rows.all), interval(drawn)) for of, drawn in zip(measures, found, strict=True)
+    roc_auc, pr_auc, brier, lift = (
+        Measure(of(rows.all), interval(of(rows.all), drawn, *bounds))
+        for of, drawn, bounds in zip(measures, found, ((0, 1), (0, 1), (0, 1), (0, np.inf)), strict=True)
     )
-    noise = float(np.quantile(shifts, CONFIDENCE))
+    error, noise = rows.calibration_error(rows.all), float(np.quantile(shifts, CONFIDENCE))
+    calibration_error = Measure(error, (max(0.0, error - noise), min(1.0, error + noise)))
     return Evaluation(
         rows=len(rows.left),
         leavers=int(rows.left.sum()),
@@ -75,7 +86,6 @@ def evaluate(
         calibration_error=calibration_error,
         brier=brier,
         lift=lift,
-        calibration_error_beyond_noise=max(0.0, calibration_error.value - noise),
     )
 
 
@@ -92,7 +102,7 @@ def auc_gain(
         return one.roc_auc(weight) - other.roc_auc(weight)
 
     (drawn,) = _measured([gain], customers, one.left, seed)
-    return Measure(gain(one.all), interval(drawn))
+    return Measure(gain(one.all), interval(gain(one.all), drawn, -1, 1))
 
 
 def resamples(customers: npt.ArrayLike, left: Floats, seed: int) -> Iterator[Floats]:
@@ -189,7 +199,7 @@ def _measured(
     return list(np.array([[of(weight) for of in measures] for weight in resamples(customers, left, seed)]).T)
 
 
-def interval(drawn: Floats) -> Interval:
-    """The interval that holds the share CONFIDENCE of the drawn values."""
-    low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)
+def interval(estimate: float, drawn: Floats, least: float, most: float) -> Interval:
+    """The spread of the share CONFIDENCE of the drawn values about their median, laid about the estimate, within the bounds."""
+    low, middle, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, 0.5, (1 + CONFIDENCE) / 2])
+    return max(least, float(estimate - (middle - low))), min(most, float(estimate + (high - middle)))

@@ -46,6 +46,11 @@ class Version:
     reason: str
 
     @property
+    def family(self) -> str:
+        """What kind of model it is; version 0.2 trained forests only and did not say so."""
+        return self.card.get("family", "forest")
+
+    @property
     def latest_cut_off(self) -> date:
         """The last cut-off that it was trained or judged on."""
         return last_tested(self.card)

@@ -8,12 +8,14 @@ scores starts a second earlier.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from churn_assets.errors import ChurnError
-from churn_assets.model.forest import Floats, Forest, read
+from churn_assets.model.trees import Floats, Trees, read
+
+Family: TypeAlias = Literal["logistic", "forest", "boosting"]
 
 
 class FeatureError(ChurnError):
@@ -22,28 +24,38 @@ class FeatureError(ChurnError):
 
 @dataclass(frozen=True)
 class Calibration:
-    """Maps the trees' votes to a probability: `isotonic` between knots, or a `sigmoid` of the log odds."""
+    """Maps what a model found to a probability: `isotonic` between knots, or a `sigmoid` of log odds."""
 
     method: Literal["isotonic", "sigmoid"]
     x: tuple[float, ...]
-    """Isotonic: votes of the knots. Sigmoid: slope and intercept."""
+    """Isotonic: raw outputs of the knots. Sigmoid: slope and intercept."""
     y: tuple[float, ...] = ()
     """Isotonic: probabilities of the knots."""
 
-    def __call__(self, votes: Floats) -> Floats:
-        """Probabilities, 0 to 1, of votes, 0 to 1."""
+    def __call__(self, family: Family, raw: Floats) -> Floats:
+        """Probabilities, 0 to 1, of raw outputs of a family's model."""
         if self.method == "isotonic":
-            return np.interp(votes, self.x, self.y)
+            return np.interp(raw, self.x, self.y)
         slope, intercept = self.x
-        return 1 / (1 + np.exp(-(slope * log_odds(votes) + intercept)))
+        return expit(slope * log_odds(family, raw) + intercept)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A logistic regression: the log odds are the intercept and, for each feature, its coefficient times its value."""
+
+    intercept: float
+    coefficients: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Model:
-    """A calibrated forest over `features`, in this order; `forest` is ONNX, which is data and runs no code when loaded."""
+    """A calibrated model over `features`, in this order. It is data and runs no code when loaded."""
 
     features: tuple[str, ...]
-    forest: bytes
+    family: Family
+    learned: bytes | Line
+    """A line for the logistic regression, trees in ONNX for the other families."""
     calibration: Calibration
     typical: tuple[float, ...]
     """Each feature's median over the customers who stayed; the reasons compare a customer with it."""
@@ -51,12 +63,36 @@ class Model:
     """Facts about the model and its training, JSON-serializable."""
 
     @cached_property
-    def _trees(self) -> Forest:
-        return read(self.forest)
+    def _function(self) -> Line | Trees:
+        return self.learned if isinstance(self.learned, Line) else read(self.learned)
 
-    def votes(self, features: Floats) -> Floats:
-        """The mean over the trees of the share of leavers in the leaf; `features` are float32, rows by columns."""
-        return self._trees.votes(features)
+    def raw(self, features: Floats) -> Floats:
+        """What the model finds before calibration; `features` are float32, rows by columns.
+
+        Of a forest, the mean over the trees of the share of leavers in the leaf, 0 to 1. Of the other families, log odds.
+        """
+        if isinstance(found := self._function, Trees):
+            return found.sums(features)
+        return features.astype(np.float64) @ np.array(found.coefficients) + found.intercept
+
+    def probability(self, features: Floats) -> Floats:
+        """The calibrated probability of each row; `features` are as for `raw`, all finite."""
+        return self.calibration(self.family, self.raw(features))
+
+    def contributions(self, features: Floats) -> Floats:
+        """How much each feature raises each customer's raw output above the typical customer's. Rows by features.
+
+        These are Shapley values, exactly: the mean, over all orders in which the features of the typical customer can be
+        replaced by the customer's own, of what each replacement adds. They sum to the difference between the two raw outputs.
+        In the terms of the package shap they are interventional, with the typical customer as the only background row, on the
+        raw output (SM Lundberg et al., "From local explanations to global understanding with explainable AI for trees",
+        Nature Machine Intelligence 2, 2020). The raw output, because isotonic calibration has steps on which a feature would
+        seem to have no effect.
+        """
+        typical = np.asarray(self.typical, dtype=np.float32)
+        if isinstance(found := self._function, Trees):
+            return found.shapley_values(features, typical)
+        return (features.astype(np.float64) - typical) * np.array(found.coefficients)
 
 
 def score(model: Model, features: Any) -> Floats:
@@ -73,30 +109,7 @@ def score(model: Model, features: Any) -> Floats:
 
 def score_matrix(model: Model, features: Floats) -> Floats:
     """Like `score`, for float32 rows whose columns are the model's features, all finite."""
-    return model.calibration(model.votes(features)) if len(features) else np.empty(0)
-
-
-def contributions(model: Model, features: Floats) -> Floats:
-    """How much each feature raises each customer's votes above the typical customer's. Rows by features; input is float32.
-
-    The result is the mean of two effects: giving the typical customer this customer's value, and giving this customer the
-    typical value. If features interact only in pairs, that is the Shapley value against the typical customer; if three or
-    more interact, it is an approximation (Shapley weighs all 2^k subsets; these are the smallest and the largest). It takes
-    2 k + 2 scorings instead of 2^k. It uses votes, not probabilities, because isotonic calibration has steps on which a
-    feature would seem to have no effect.
-    """
-    rows, count = features.shape
-    if not rows:
-        return np.empty((0, count))
-    typical = np.asarray(model.typical, dtype=np.float32)
-    one = np.eye(count, dtype=bool)
-    alone = np.where(one, features[:, None, :], typical)
-    without = np.where(one, typical, features[:, None, :])
-    asked = np.concatenate([alone.reshape(-1, count), without.reshape(-1, count), features, typical[None]])
-    votes = model.votes(np.ascontiguousarray(asked, dtype=np.float32))
-    votes_alone, votes_without = votes[: 2 * rows * count].reshape(2, rows, count)
-    own, base = votes[2 * rows * count : -1, None], votes[-1]
-    return ((votes_alone - base) + (own - votes_without)) / 2
+    return model.probability(features) if len(features) else np.empty(0)
 
 
 def matrix_of(frame: Any, features: Sequence[str]) -> Floats:
@@ -115,7 +128,14 @@ def refuse_unknown(features: Floats, names: Sequence[str]) -> None:
         )
 
 
-def log_odds(votes: Floats) -> Floats:
-    """The log odds of votes, 0 to 1; votes close to 0 and 1 are clipped to keep the result finite."""
-    inside = np.clip(votes, 1e-4, 1 - 1e-4)
+def log_odds(family: Family, raw: Floats) -> Floats:
+    """The log odds of a family's raw outputs. Shares close to 0 and 1 are clipped to keep the result finite."""
+    if family != "forest":
+        return raw
+    inside = np.clip(raw, 1e-4, 1 - 1e-4)
     return np.log(inside / (1 - inside))
+
+
+def expit(log_odds: Floats) -> Floats:
+    """The probabilities of log odds."""
+    return 1 / (1 + np.exp(-np.clip(log_odds, -500, 500)))

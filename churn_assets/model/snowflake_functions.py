@@ -10,14 +10,15 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from churn_assets.configuration import packed
 from churn_assets.model.artefact import digest, zipped
 from churn_assets.model.by_digest import PREDICT, REASONS
 from churn_assets.project_files import contents, modules_behind
 from churn_assets.rules import FEATURES
 
 REPOSITORY = "snowflake.snowpark.pypi_shared_repository"  # PyPI, so that the same versions exist as here
-SCORING_PACKAGES = ("numpy", "onnx", "pandas", "snowflake-snowpark-python")
-TRAINING_PACKAGES = (*SCORING_PACKAGES, "pyarrow", "scikit-learn", "skl2onnx", "sqlglot")
+SCORING_PACKAGES = ("numpy", "onnx", "pandas", "pydantic", "python-dotenv", "snowflake-snowpark-python")
+TRAINING_PACKAGES = (*SCORING_PACKAGES, "pyarrow", "scikit-learn", "sqlglot", "threadpoolctl")
 _SCORING, _TRAINING = "churn_assets.model.snowflake_scoring", "churn_assets.model.snowflake_training"
 
 
@@ -49,8 +50,8 @@ def upload(schema: str, code: bytes, folder: str = "") -> str:
 
 
 def package_zip(modules: Sequence[str] = (_SCORING, _TRAINING)) -> bytes:
-    """These modules and everything they import, as a zip; the same code gives the same bytes."""
-    return zipped(contents(modules_behind(*modules)))
+    """These modules, everything they import and the bank's rules, as a zip; the same code and rules give the same bytes."""
+    return zipped(contents(modules_behind(*modules)) | packed())
 
 
 def imports(schema: str, code: bytes) -> str:

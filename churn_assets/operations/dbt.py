@@ -11,12 +11,15 @@ from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import yaml
 
+from churn_assets.configuration import rules
 from churn_assets.errors import ChurnError
 from churn_assets.operations.column_lineage import store_lineage
 from churn_assets.project_files import PROJECT_FILES, files_in
+from churn_assets.rules import dbt_vars
 from churn_assets.settings import Settings
 from churn_assets.warehouse.snowflake_names import names_of
 
@@ -52,9 +55,8 @@ def declare(settings: Settings, models: Sequence[str] = (), rebuilt: Sequence[st
     On Snowflake dbt does not change the query of an existing dynamic table; the ones in `rebuilt` are recreated.
     """
     only = ["--select", *models] if models else []
-    again = ["--vars", json.dumps({"rebuilt": list(rebuilt)})] if rebuilt else []
     with _dbt_environment(settings), _profiles(settings) as profiles:
-        _dbt(profiles, _workshop(settings), "run", *only, *again)
+        _dbt(profiles, _workshop(settings), "run", *only, rebuilt=rebuilt)
         # `compile` comes second because it writes the SQL of the tests, which become asset checks, into the manifest.
         _dbt(profiles, _workshop(settings), "compile")
     written = _workshop(settings) / "manifest.json"
@@ -91,16 +93,32 @@ def manifest_path(settings: Settings) -> Path:
     return path
 
 
+def features_query(manifest: Path) -> tuple[str, str]:
+    """The compiled query of the live features, and the dialect of the warehouse that dbt compiled it for."""
+    compiled = json.loads(manifest.read_text())
+    (query,) = [node["compiled_code"] for node in compiled["nodes"].values() if node["name"] == "dyn_customer_features"]
+    return query, compiled["metadata"]["adapter_type"]  # sqlglot names the dialects as dbt its adapters
+
+
 def deployed_score_source(settings: Settings) -> str:
     """Which score the deployed predictions take the risk class from: `model` or `heuristic`."""
+    return _deployed(settings, "score_source")
+
+
+def deployed_rules(settings: Settings) -> dict[str, dict[str, Any]]:
+    """The bank's rules of the last deployment, by section and key, as JSON holds them."""
+    return _deployed(settings, "rules")
+
+
+def _deployed(settings: Settings, what: str) -> Any:
     nodes = json.loads(manifest_path(settings).read_text())["nodes"].values()
     (meta,) = [node["config"]["meta"] for node in nodes if node["name"] == "dyn_churn_predictions"]
-    if "score_source" not in meta:
+    if what not in meta:
         raise DeploymentError("the predictions were deployed by an older version; run `churn deploy` again")
-    return meta["score_source"]
+    return meta[what]
 
 
-def _dbt(profiles: Path, folder: Path, command: str, *options: str) -> None:
+def _dbt(profiles: Path, folder: Path, command: str, *options: str, rebuilt: Sequence[str] = ()) -> None:
     files_in(DBT_PROJECT, "models/**/*.sql")  # without a model dbt has nothing to do and succeeds
     from dbt.cli.main import dbtRunner  # noqa: PLC0415  # 3 s of imports that only a deployment needs
 
@@ -112,7 +130,8 @@ def _dbt(profiles: Path, folder: Path, command: str, *options: str) -> None:
         "--quiet",
         "--log-level", "none",
     ]  # fmt: skip
-    result = dbtRunner().invoke([command, *folders, *options])
+    variables = dbt_vars(rules()) | {"rules": rules().model_dump(mode="json"), "rebuilt": list(rebuilt)}
+    result = dbtRunner().invoke([command, *folders, "--vars", json.dumps(variables), *options])
     if not result.success:
         raise DeploymentError(f"dbt {command} failed: {_failure(result)}")
 

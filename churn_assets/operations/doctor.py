@@ -6,17 +6,23 @@ import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from churn_assets.clock import utc_now
+from churn_assets.configuration import differences, rules
 from churn_assets.errors import ChurnError
 from churn_assets.ingestion import kafka
 from churn_assets.ingestion.backlog import lags
-from churn_assets.model import registry
-from churn_assets.operations.dbt import deployed_score_source, manifest_path
+from churn_assets.ingestion.commit import fatal_rejects
+from churn_assets.model import labels, registry, training_set
+from churn_assets.operations.dbt import deployed_rules, deployed_score_source, manifest_path
+from churn_assets.operations.erasure import unfinished
+from churn_assets.operations.unknown_codes import unknown_codes
 from churn_assets.retention.outbox.quiet_hours import quiet_hours
 from churn_assets.retention.outbox.smtp import smtp_of
+from churn_assets.retention.writing.prompts import load_prompts
+from churn_assets.rules import Rules
 from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse
 from churn_assets.wiring import make_email_run, open_warehouse, place_of
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
     from churn_assets.warehouse.snowflake_connection import Rows
 
 LEAST_FREE_BYTES = 1024**3
+TOLD_DAYS = 7  # for which a message that stopped the decoder is told
 # Only these values are shown; any other librdkafka property may be a secret.
 _SHOWN = {"security.protocol", "sasl.mechanism", "sasl.mechanisms", "ssl.ca.location"}
 
@@ -40,7 +47,11 @@ class Finding:
 
 def examine(settings: Settings) -> list[Finding]:
     """Run all checks, even after one has found a problem."""
-    first = [_finding("settings", lambda: _settings(settings)), _finding("disk", lambda: _disk(settings))]
+    first = [
+        _finding("settings", lambda: _settings(settings)),
+        _finding("rules", lambda: _rules(settings)),
+        _finding("disk", lambda: _disk(settings)),
+    ]
     last = [_finding("deployment", lambda: _deployment(settings)), _finding("emails", lambda: _emails(settings))]
     if settings.target == "snowflake":
         of_account = examine_account(settings, utc_now)
@@ -53,8 +64,12 @@ def examine(settings: Settings) -> list[Finding]:
         *first,
         *(of_account or [_finding("warehouse", lambda: _warehouse(settings, warehouse))]),
         last[0],
+        _finding("codes", lambda: _codes(warehouse)),
+        _finding("labels", lambda: _labels(warehouse)),
+        _finding("erasures", lambda: _erasures(warehouse)),
         _finding("model", lambda: _model(settings, warehouse)),
         _finding("Kafka", lambda: _kafka(settings, warehouse)),
+        _finding("decoder", lambda: _decoder(warehouse, utc_now())),
         last[1],
     ]
 
@@ -96,6 +111,30 @@ def _settings(settings: Settings) -> str:
     )
 
 
+def _rules(settings: Settings) -> str:
+    """Check `churn.toml`, and that the deployed tables use its rules."""
+    found = rules().model_dump(mode="json")
+    if differing := differences(deployed_rules(settings), found):
+        raise ChurnError(f"churn.toml differs from what is deployed in {', '.join(differing)}; run `churn deploy`")
+    own = ", ".join(differences(Rules().model_dump(mode="json"), found))
+    return f"as deployed; the bank's own: {own}" if own else "as deployed, all with their defaults"
+
+
+def _codes(warehouse: Warehouse) -> str:
+    found = unknown_codes(warehouse)
+    if any(one.is_too_much for one in found):
+        raise ChurnError("; ".join(one.in_words for one in found if one.rows))
+    return "; ".join(one.in_words for one in found)
+
+
+def _labels(warehouse: Warehouse) -> str:
+    if found := labels.problem(warehouse):
+        raise ChurnError(found)
+    if training_set.latest_cut_off(warehouse):
+        training_set.refuse_other_rule(warehouse)
+    return f"who has left: {rules().labels.in_words}"
+
+
 def _disk(settings: Settings) -> str:
     there = next(folder for folder in (settings.home.absolute(), *settings.home.absolute().parents) if folder.exists())
     free = shutil.disk_usage(there).free
@@ -115,6 +154,12 @@ def _warehouse(settings: Settings, warehouse: Warehouse) -> str:
 
 def _deployment(settings: Settings) -> str:
     return f"dbt manifest {manifest_path(settings)}"
+
+
+def _erasures(warehouse: Warehouse) -> str:
+    if left := unfinished(warehouse):
+        raise ChurnError(f"{left:,} were interrupted before the files were clean; run `churn erase CUSTOMER` again")
+    return "all are finished"
 
 
 def _model(settings: Settings, warehouse: Warehouse) -> str:
@@ -138,10 +183,25 @@ def _kafka(settings: Settings, warehouse: Warehouse) -> str:
     return f"{cluster.bootstrap_servers}, {len(found)} partitions, {waiting:,} messages wait"
 
 
+def _decoder(warehouse: Warehouse, now: datetime) -> str:
+    found = fatal_rejects(warehouse, now - timedelta(days=TOLD_DAYS))
+    if found:
+        last = found[-1]
+        raise ChurnError(
+            f"in {TOLD_DAYS} days it died, failed or hung on {len(found):,} message{'s' * (len(found) > 1)}, which are rejects;"
+            f" the newest is {last['kafka_topic']}[{last['kafka_partition']}] at {last['kafka_offset']}: {last['reason']}."
+            " Please report it; once the decoder is corrected, `churn replay-rejects` stores it"
+        )
+    return f"no message has stopped it for {TOLD_DAYS} days"
+
+
 def _emails(settings: Settings) -> str:
     """Check the settings and marketing's wording. It calls neither a language model nor a mail server."""
     writer = make_email_run(settings, open_warehouse(settings, read_only=True)).writer
+    general = ", ".join(map(repr, load_prompts().wording.reasons_without_offer))
     quiet_hours(settings)
     smtp = smtp_of(settings) if settings.smtp_url else None
     out = f"sent over {smtp.host}:{smtp.port}" if smtp else "not sent (CHURN_SMTP_URL is not set)"
-    return f"written by {writer.name}, wording {writer.prompt_version}; approved by {settings.approval}, {out}"
+    return f"written by {writer.name}, wording {writer.prompt_version}; approved by {settings.approval}, {out}" + (
+        f"; the general offer for the reasons {general}" if general else ""
+    )

@@ -14,15 +14,11 @@ from functools import cache, cached_property
 from typing import Literal
 
 from churn_assets.analyst.semantic_model import for_snowflake, load_semantic_model
+from churn_assets.configuration import rules
 from churn_assets.dashboard.files import APP_FILE, APP_FOLDER
 from churn_assets.project_files import PROJECT_FILES, files_in
 from churn_assets.retention.effect import outcomes_in_sql
-from churn_assets.rules import (
-    ALERT_HOURS,
-    EMAIL_PAUSE_DAYS,
-    RISK_RULES,
-    SEARCH_TARGET_LAG,
-)
+from churn_assets.rules import SEARCH_TARGET_LAG, Rules
 from churn_assets.search.catalogue import load_case_categories, load_error_codes
 from churn_assets.settings import Settings
 from churn_assets.warehouse.snowflake_names import Names, SnowflakeSqlError
@@ -89,14 +85,18 @@ class Statement:
         return bool(_OF_THE_SESSION.match(self.plain))
 
 
-@cache  # 40 files are read and filled in; a deployment asks several times
 def statements(names: Names) -> tuple[Statement, ...]:
     """All statements in the order of deployment. Each is idempotent, and none drops or replaces an object that holds data.
 
     `account` needs an administrator. `schema` and `after_dbt` begin by setting the session's role and schema. `after_dbt`
     needs the model's functions and the dynamic tables (dbt).
     """
-    values = _values(names)
+    return _statements(names, rules())  # type: ignore[arg-type]  # a frozen model has a hash, which pyright does not see
+
+
+@cache  # 40 files are read and filled in; a deployment asks several times
+def _statements(names: Names, of_bank: Rules) -> tuple[Statement, ...]:
+    values = _values(names, of_bank)
     return tuple(
         Statement(file, text, phase)
         for phase, files in _files().items()
@@ -164,17 +164,16 @@ def _files() -> dict[Phase, list[str]]:
     }
 
 
-def _values(names: Names) -> dict[str, str]:
+def _values(names: Names, of_bank: Rules) -> dict[str, str]:
     model = load_semantic_model()
-    (unhappy,) = [rule for rule in RISK_RULES if rule.feature == "avg_sentiment"]
     return {
         **names.identifiers(),
-        "email_pause_days": str(EMAIL_PAUSE_DAYS),
-        "alert_hours": f"{ALERT_HOURS:.0f}",
+        "email_pause_days": str(of_bank.emails.pause_days),
+        "alert_hours": str(of_bank.emails.alert_hours),
         "error_codes": ", ".join(f"({', '.join(map(_literal, code))})" for code in load_error_codes()),
         "case_categories": ", ".join(f"({', '.join(map(_literal, category))})" for category in load_case_categories()),
         "outcomes": outcomes_in_sql(f"{names.database}.{names.schema}."),
-        "unhappy_below": str(unhappy.threshold),
+        "unhappy_below": str(of_bank.risk.unhappy_below),
         "search_target_lag": SEARCH_TARGET_LAG,
         "semantic_model": within_dollars(for_snowflake(names.database, names.serving_schema)),
         "semantic_view": model.name.upper(),

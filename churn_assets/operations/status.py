@@ -4,12 +4,14 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
+from churn_assets.configuration import rules
 from churn_assets.errors import ChurnError
 from churn_assets.ingestion import kafka
 from churn_assets.ingestion.backlog import lags
 from churn_assets.ingestion.events import LEDGERS
 from churn_assets.operations.alerts import alerts_since
-from churn_assets.rules import EMAIL_PAUSE_DAYS
+from churn_assets.operations.erasure import unfinished
+from churn_assets.operations.unknown_codes import Unknown, unknown_codes
 from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse
 
@@ -18,7 +20,7 @@ _ALERTS_SHOWN = 5
 
 
 def status(settings: Settings, warehouse: Warehouse, now: datetime) -> dict[str, Any]:
-    """Rows, offsets, dynamic tables, risk classes, queue, emails, the serving model and failures; JSON-serializable.
+    """Rows, unknown codes, offsets, dynamic tables, risk classes, queue, emails, model, erasures and failures; JSON-serializable.
 
     `now` is UTC. Failures are counted over the last 24 hours, and the newest are listed.
     If Kafka does not answer, `offsets` is empty and `kafka` gives the error.
@@ -37,7 +39,7 @@ def status(settings: Settings, warehouse: Warehouse, now: datetime) -> dict[str,
         warehouse,
         "SELECT count(*) AS total, count(CASE WHEN created_at > ? THEN 1 END) AS last_7_days FROM agent_intervention_log"
         " WHERE status NOT IN ('CONTROL', 'CLAIMED', 'CANCELLED')",
-        now - timedelta(days=EMAIL_PAUSE_DAYS),
+        now - timedelta(days=rules().emails.pause_days),
     )
     offsets, problem = _offsets(settings, warehouse)
     return {
@@ -57,9 +59,21 @@ def status(settings: Settings, warehouse: Warehouse, now: datetime) -> dict[str,
         ],
         "risk": {"HIGH": 0, "MEDIUM": 0, "LOW": 0} | {row["risk_class"]: row["customers"] for row in risk.to_pylist()},
         "queue": counts["queue"],
+        "unknown_codes": {found.ledger: _unknown(found) for found in unknown_codes(warehouse)},
         "emails": emails,
         "model": _model(warehouse),
+        "unfinished_erasures": unfinished(warehouse),
         "failures": _failures(settings, now),
+    }
+
+
+def _unknown(found: Unknown) -> dict[str, Any]:
+    return {
+        "since": found.since and found.since.isoformat(),
+        "rows": found.all_rows,
+        "unknown": found.rows,
+        "codes": found.codes,
+        "in_words": found.in_words,
     }
 
 

@@ -9,26 +9,44 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any
 
+from churn_assets.configuration import rules
+from churn_assets.retention.addresses import (
+    LEFT,
+    UNDER_WAY,
+    address,
+    address_hash,
+    addressed,
+    note_addresses,
+    pause_began,
+)
 from churn_assets.retention.control import is_in_control_group
 from churn_assets.retention.queue import drop_from_queue, fill_queue, queue_again
 from churn_assets.retention.statuses import Status, begin, move
 from churn_assets.retention.suppressions import SUPPRESSED
-from churn_assets.rules import ALERT_HOURS, EMAIL_PAUSE_DAYS, EMAILS_PER_RUN
 from churn_assets.warehouse.protocol import Transaction, Warehouse
 from churn_assets.warehouse.values import as_table, flat, one_row, places
 
-# Waiting, still at risk, not suppressed, and no intervention within the pause or on this day. The parameters are the current
-# time (UTC), the time at which the pause begins, and the day.
+# Waiting, still at risk, not suppressed, no intervention within the pause or on this day, and no email within the pause to the
+# customer or to the address. For the parameters see `_eligible_at`.
 _ELIGIBLE = f"""
     FROM retention_queue AS queue
     INNER JOIN dyn_churn_predictions AS predictions
         ON queue.customer_id = predictions.customer_id
         AND (predictions.risk_class = 'HIGH' OR queue.source = 'alert')
+    LEFT JOIN dim_customers AS customers ON queue.customer_id = customers.customer_id
     WHERE queue.left_at IS NULL
         AND queue.customer_id NOT IN ({SUPPRESSED})
         AND queue.customer_id NOT IN (
             SELECT customer_id FROM agent_intervention_log
             WHERE (created_at > ? AND status <> 'CANCELLED') OR partition_day = ?
+        )
+        AND queue.customer_id NOT IN (SELECT customer_id FROM ({addressed(LEFT)}) AS of_customer)
+        AND queue.customer_id NOT IN (
+            SELECT sharing.customer_id
+            FROM dim_customers AS sharing
+            CROSS JOIN address_salt AS salt
+            INNER JOIN ({addressed(UNDER_WAY)}) AS of_address
+                ON {address_hash("sharing.email")} = of_address.address_hash
         )
 """
 
@@ -68,7 +86,7 @@ def is_anybody_waiting(warehouse: Warehouse) -> bool:
 
 
 def eligible_count(warehouse: Warehouse, now: datetime) -> int:
-    """How many waiting customers could get an email at `now` (UTC) if a day had no limits."""
+    """How many waiting customers could get an email at `now` (UTC) if a day had no limits and nobody shared an address."""
     return warehouse.query(f"SELECT count(*) AS eligible {_ELIGIBLE}", _eligible_at(now))["eligible"][0].as_py()
 
 
@@ -81,7 +99,8 @@ def has_room(warehouse: Warehouse, day: date, emails_per_day: int) -> bool:
 def claim(tx: Transaction, day: date, now: datetime, emails_per_day: int, control_share: float) -> Claims:
     """Take the customers who may be written to from the queue, highest score first, and log an intervention for each.
 
-    Customers in the control group are taken like all others, and logged as CONTROL.
+    Customers in the control group are taken like all others, and logged as CONTROL. Of customers who share an address, one is
+    taken at a time.
     """
     dropped = drop_from_queue(tx, now)
     fill_queue(tx, now)  # after the drop: a HIGH customer whose alert was too old waits again at once
@@ -89,7 +108,10 @@ def claim(tx: Transaction, day: date, now: datetime, emails_per_day: int, contro
     taken = tx.rows(
         "SELECT queue.customer_id, queue.source, predictions.reason_codes,"
         " CASE WHEN queue.source = 'alert' THEN queue.churn_score ELSE predictions.risk_score END AS score"
-        f" {_ELIGIBLE} ORDER BY score DESC NULLS LAST, queue.queued_at, queue.customer_id"
+        f" {_ELIGIBLE} QUALIFY ROW_NUMBER() OVER (PARTITION BY {address('customers.email')},"
+        f" CASE WHEN {address('customers.email')} IS NULL THEN queue.customer_id END"
+        " ORDER BY score DESC NULLS LAST, queue.queued_at, queue.customer_id) = 1"
+        " ORDER BY score DESC NULLS LAST, queue.queued_at, queue.customer_id"
         f" LIMIT {_room(taken_today, owed, emails_per_day)}",
         _eligible_at(now),
     )
@@ -117,8 +139,9 @@ def claim(tx: Transaction, day: date, now: datetime, emails_per_day: int, contro
         flat(lines),
     )
     begin(tx, first, now)
+    note_addresses(tx, list(first), now)
     alerted = [[customer, id_] for customer, id_ in zip(customers, first, strict=True)]
-    since = now - timedelta(hours=ALERT_HOURS)
+    since = now - timedelta(hours=rules().emails.alert_hours)
     tx.execute(
         "UPDATE high_risk_history SET intervention_id = taken.intervention_id"
         f" FROM {as_table(alerted, {'customer_id': 'VARCHAR', 'intervention_id': 'VARCHAR'})} AS taken"
@@ -190,7 +213,7 @@ def customers_written_to_twice(warehouse: Warehouse) -> list[str]:
         "SELECT DISTINCT customer_id FROM (SELECT customer_id, created_at,"
         " lag(created_at) OVER (PARTITION BY customer_id ORDER BY created_at) AS one_before"
         " FROM agent_intervention_log WHERE status <> 'CANCELLED') AS pairs"
-        f" WHERE created_at < one_before + INTERVAL '{EMAIL_PAUSE_DAYS} days' ORDER BY customer_id"
+        f" WHERE created_at < one_before + INTERVAL '{rules().emails.pause_days} days' ORDER BY customer_id"
     )
     return rows["customer_id"].to_pylist()
 
@@ -209,8 +232,9 @@ _DUE = "log.status = 'CLAIMED' AND (log.retry_after IS NULL OR log.retry_after <
 
 def _room(taken: int, owed: int, emails_per_day: int) -> int:
     """How many more customers may be claimed on a day: no run owes more than 50 texts."""
-    return max(0, min(EMAILS_PER_RUN - owed, emails_per_day - taken))
+    return max(0, min(rules().emails.per_run - owed, emails_per_day - taken))
 
 
 def _eligible_at(now: datetime) -> list[Any]:
-    return [now, now - timedelta(days=EMAIL_PAUSE_DAYS), now.date()]
+    since = pause_began(now)
+    return [now, since, now.date(), since, since]

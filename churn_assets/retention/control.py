@@ -6,13 +6,11 @@ Here belongs the assignment only. It depends on the customer's id, not on time, 
 
 import hashlib
 
-from churn_assets.rules import CONTROL_SHARE
-
 # It must never change: with another prefix, customers would change groups in the middle of the experiment.
 _PREFIX = "churn_assets/control/"
 
 
-def is_in_control_group(customer_id: str, share: float = CONTROL_SHARE) -> bool:
+def is_in_control_group(customer_id: str, share: float) -> bool:
     """Whether a customer gets no email: `share` (0 to 1) of all ids, the same ones in every process and year.
 
     A customer who is in the group at one share is in it at every larger share.

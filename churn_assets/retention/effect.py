@@ -19,7 +19,9 @@ from datetime import date, datetime, timedelta
 from statistics import NormalDist
 from typing import TypeAlias
 
-from churn_assets.rules import CONTROL_SHARE, EFFECT_DAYS
+from churn_assets.configuration import rules
+from churn_assets.rules import EARLIEST_LIFE
+from churn_assets.warehouse.codes import closed_at, is_closed
 from churn_assets.warehouse.protocol import Warehouse
 
 Interval: TypeAlias = tuple[float, float]
@@ -32,26 +34,26 @@ _Z_POWER = NormalDist().inv_cdf(POWER)
 
 def outcomes_in_sql(schema: str = "") -> str:
     """A query with one row per customer with an intervention: customer_id, and of the first one is_control, created_at (UTC) and
-    has_left. A customer has left if all accounts are closed, the last one after the intervention and within EFFECT_DAYS.
+    has_left. A customer has left if all accounts are closed, the last one after the intervention and within `emails.effect_days`.
 
     Accounts opened later do not count: a customer who left and came back had left. The query omits customers who had left
-    before, and customers without a known account. Neither depends on the group, so both groups miss them alike. `schema` is
-    the prefix of the tables, as `database.schema.`. The SQL runs on both warehouses.
+    before, or nobody has said when, and customers without a known account. Neither depends on the group, so both groups miss
+    them alike. `schema` is the prefix of the tables, as `database.schema.`. The SQL runs on both warehouses.
     """
     return f"""
     SELECT
         ends.customer_id,
         ends.is_control,
         ends.created_at,
-        ends.left_at IS NOT NULL AND ends.left_at <= ends.created_at + INTERVAL '{EFFECT_DAYS} days' AS has_left
+        ends.left_at IS NOT NULL AND ends.left_at <= ends.created_at + INTERVAL '{rules().emails.effect_days} days' AS has_left
     FROM (
         SELECT
             firsts.customer_id,
             firsts.is_control,
             firsts.created_at,
             CASE
-                WHEN count(*) = count(CASE WHEN accounts.account_status = 'CLOSED' THEN 1 END)
-                    THEN max(coalesce(accounts.closed_at, accounts.updated_at))
+                WHEN count(*) = count(CASE WHEN {is_closed("accounts.account_status")} THEN 1 END)
+                    THEN max(coalesce({closed_at("accounts.")}, CAST('{EARLIEST_LIFE}' AS TIMESTAMP)))
             END AS left_at
         FROM (
             SELECT
@@ -65,7 +67,7 @@ def outcomes_in_sql(schema: str = "") -> str:
             ON firsts.customer_id = accounts.customer_id
             AND (
                 accounts.opened_at IS NULL
-                OR accounts.opened_at <= firsts.created_at + INTERVAL '{EFFECT_DAYS} days'
+                OR accounts.opened_at <= firsts.created_at + INTERVAL '{rules().emails.effect_days} days'
             )
         WHERE firsts.place = 1
         GROUP BY firsts.customer_id, firsts.is_control, firsts.created_at
@@ -87,7 +89,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Effect:
-    """The effect of the emails on churn within EFFECT_DAYS. Shares are 0 to 1; None means not known yet."""
+    """The effect of the emails on churn within `emails.effect_days`. Shares are 0 to 1; None means not known yet."""
 
     treated: Group
     control: Group
@@ -112,19 +114,18 @@ class Effect:
         """What may be concluded, in one sentence."""
         if self.interval is None:
             missing = "the control group" if self.control.churn is None else "those chosen for an email"
-            return f"Not known yet: nobody of {missing} has been watched for {EFFECT_DAYS} days."
+            return f"Not known yet: nobody of {missing} has been watched for {rules().emails.effect_days} days."
+        within = f"within {rules().emails.effect_days} days"
         low, high = (100 * bound for bound in self.interval)
         if low > 0:
-            return f"Emails keep between {low:.1f} and {high:.1f} of 100 customers chosen for one {_FROM_LEAVING}."
+            return (
+                f"Emails keep between {low:.1f} and {high:.1f} of 100 customers chosen for one from leaving {within}."
+            )
         if high < 0:
-            return f"Emails drive away between {-high:.1f} and {-low:.1f} of 100 customers chosen for one {_WITHIN}."
+            return f"Emails drive away between {-high:.1f} and {-low:.1f} of 100 customers chosen for one {within}."
         if self.still_needed is None:
             return "Not yet distinguishable from zero."
         return f"Not yet distinguishable from zero; about {self.still_needed:,} more customers are needed."
-
-
-_WITHIN = f"within {EFFECT_DAYS} days"
-_FROM_LEAVING = f"from leaving {_WITHIN}"
 
 
 def estimate(treated: int, treated_left: int, control: int, control_left: int) -> Effect:
@@ -173,16 +174,17 @@ def further_customers(
     treated_variance: float,
     control: int = 0,
     treated: int = 0,
-    share: float = CONTROL_SHARE,
+    share: float | None = None,
 ) -> int:
     """How many more customers, in both groups together, it takes to tell a `difference` (not 0) from zero.
 
-    The variances are those of one customer, churn * (1 - churn). `share` of the further customers are in the control group.
-    With n_c and n_t customers at the end, the power is POWER where control_variance / n_c + treated_variance / n_t =
-    (difference / (z_0.975 + z_0.8))^2: S Chow, J Shao, H Wang, Sample Size Calculations in Clinical Research, 2nd ed. (2008),
-    4.2, the test for equality of two proportions.
+    The variances are those of one customer, churn * (1 - churn). `share` of the further customers are in the control group;
+    without one, it is `emails.control_share`. With n_c and n_t customers at the end, the power is POWER where
+    control_variance / n_c + treated_variance / n_t = (difference / (z_0.975 + z_0.8))^2: S Chow, J Shao, H Wang, Sample Size
+    Calculations in Clinical Research, 2nd ed. (2008), 4.2, the test for equality of two proportions.
     """
     wanted = (difference / (_Z_CONFIDENCE + _Z_POWER)) ** 2
+    share = rules().emails.control_share if share is None else share
     rest = 1 - share
     # n_c = control + share * further and n_t = treated + rest * further make it a quadratic equation for `further`.
     square = wanted * share * rest
@@ -193,7 +195,7 @@ def further_customers(
 
 
 def intervention_effect(warehouse: Warehouse, now: datetime) -> Effect:
-    """The effect over all first interventions that are EFFECT_DAYS old at `now` (UTC)."""
+    """The effect over all first interventions that are `emails.effect_days` old at `now` (UTC)."""
     return _effect(sum(_counts_by_month(warehouse, now).values(), Counter[str]()))
 
 
@@ -220,7 +222,7 @@ def _effect(counts: Counter[str]) -> Effect:
 
 
 def _counts_by_month(warehouse: Warehouse, now: datetime) -> dict[date, Counter[str]]:
-    matured_until = now - timedelta(days=EFFECT_DAYS)
+    matured_until = now - timedelta(days=rules().emails.effect_days)
     rows = warehouse.query(
         "SELECT CAST(date_trunc('month', created_at) AS DATE) AS intervention_month,"
         " count(CASE WHEN is_control AND created_at <= ? THEN 1 END) AS control,"

@@ -11,12 +11,13 @@ Here belongs what one run does and whether one is due. `claims` decides who may 
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from threading import Lock
 from time import perf_counter
 
+from churn_assets.configuration import rules
 from churn_assets.retention.claims import (
     Claim,
     Claims,
@@ -33,7 +34,7 @@ from churn_assets.retention.queue import queue_again
 from churn_assets.retention.statuses import move
 from churn_assets.retention.suppressions import SUPPRESSED
 from churn_assets.retention.writing.writer import Answer, EmailRequest, Writer, WriterError
-from churn_assets.rules import CONTROL_SHARE, WRITER_CONCURRENCY, WRITER_IS_DOWN_AFTER, WRITER_PATIENCE_MINUTES
+from churn_assets.rules import WRITER_CONCURRENCY, WRITER_IS_DOWN_AFTER, WRITER_PATIENCE_MINUTES
 from churn_assets.warehouse.protocol import Transaction, Warehouse
 from churn_assets.warehouse.values import as_table, flat
 
@@ -61,7 +62,7 @@ class EmailRun:
     check: Callable[[str, EmailRequest], list[str]]
     folder: Path
     limits: Limits
-    control_share: float = CONTROL_SHARE
+    control_share: float = field(default_factory=lambda: rules().emails.control_share)
     concurrency: int = WRITER_CONCURRENCY
 
 

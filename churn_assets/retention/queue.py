@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from churn_assets.rules import ALERT_HOURS
+from churn_assets.configuration import rules
 from churn_assets.warehouse.protocol import Transaction
 from churn_assets.warehouse.values import flat, one_row, places
 
@@ -120,7 +120,10 @@ def drop_from_queue(tx: Transaction, now: datetime) -> int:
             " (SELECT customer_id FROM dyn_churn_predictions WHERE risk_class = 'HIGH')",
             [],
         ),
-        "the alert is too old": ("source = 'alert' AND queued_at < ?", [now - timedelta(hours=ALERT_HOURS)]),
+        "the alert is too old": (
+            "source = 'alert' AND queued_at < ?",
+            [now - timedelta(hours=rules().emails.alert_hours)],
+        ),
     }
     return sum(
         tx.execute(

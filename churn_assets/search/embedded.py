@@ -9,15 +9,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from itertools import groupby
 
-from churn_assets.rules import ENGINEER_ROLE
 from churn_assets.search.events import Event
-from churn_assets.search.grants import granted_segments, segments_now
+from churn_assets.search.grants import granted_segments, reads_texts, segments_now
 from churn_assets.search.hits import DEFAULT_LIMIT, MAX_LIMIT, Filters, Hit
 from churn_assets.search.index import LogIndex, Reader, Signature
-from churn_assets.search.relevance import CIRCUMSTANCE, SAID, Catalogue, Question, weighted
+from churn_assets.search.relevance import CIRCUMSTANCE, Catalogue, Question, weighted
 from churn_assets.warehouse.protocol import Warehouse
 
-_BAND = 0.2  # share of the best score; scores within one band count as equal, and the newest event comes first
+_STEP = 0.2  # share of the best score; scores within one step are equal, and the newest event comes first
 _WORTHLESS = 0.35  # share of the best score; events below it are not hits
 _CANDIDATES = 5  # candidates from BM25 for each hit that is wanted
 
@@ -35,12 +34,16 @@ class EmbeddedSearch:
         """See `Search`; `IndexNotFoundError` if the index was never built."""
         segments = granted_segments(self._lake, self._role)
         reader = self._index.read()
-        question = Question(query, self._catalogue)
+        question = (
+            Question(query, self._catalogue, reader.rarity)
+            if self._may_read_texts
+            else Question(query, self._catalogue)
+        )
         wanted = max(0, min(limit, MAX_LIMIT))
         asked_for = wanted
         while True:
             found = self._found(reader, question, filters, segments, asked_for)
-            hits = self._permitted(found, segments)[:wanted]
+            hits = self._permitted(question, found, segments)[:wanted]
             if len(hits) == wanted or len(found) < asked_for:
                 return hits
             asked_for *= 2  # some customers have left the segment that the index still has for them
@@ -60,17 +63,18 @@ class EmbeddedSearch:
         if not best:
             return []
 
-        def band(score: float) -> int:
-            return int((best - score) / (best * _BAND) + 1e-9)
+        def step(score: float) -> float:
+            """The score as it orders and is shown: that of its step below the best, so that no order is hidden in digits."""
+            return round(best * (1 - _STEP * int((best - score) / (best * _STEP) + 1e-9)), 2)
 
         worth_it = sorted((one for one in scores if scores[one] >= best * _WORTHLESS), key=lambda one: -scores[one])
-        for this_band, equals in groupby(worth_it, key=lambda one: band(scores[one])):
-            if sum(band(score) < this_band for _, score in found.values()) >= wanted:
+        for this_step, equals in groupby(worth_it, key=lambda one: step(scores[one])):
+            if sum(step(score) > this_step for _, score in found.values()) >= wanted:
                 break
             for event in reader.newest(filters, segments, wanted, signatures=equals):
                 found.setdefault(event.key, (event, scores[Signature.of(event)]))
-        ranked = [(event, score) for event, score in found.values() if score >= best * _WORTHLESS]
-        ranked.sort(key=lambda pair: (band(pair[1]), -pair[0].happened_at.timestamp()))
+        ranked = [(event, step(score)) for event, score in found.values() if score >= best * _WORTHLESS]
+        ranked.sort(key=lambda pair: (-pair[1], -pair[0].happened_at.timestamp(), pair[0].key))
         return ranked[:wanted]
 
     def _score(self, question: Question, signature: Signature, said: str = "") -> float:
@@ -80,20 +84,26 @@ class EmbeddedSearch:
             signature.code,
             entry.weights,
             weighted(signature.circumstances, CIRCUMSTANCE),
-            weighted(said, SAID),
+            question.said_in(said),
         )
 
-    def _permitted(self, found: list[tuple[Event, float]], segments: frozenset[str] | None) -> list[Hit]:
+    def _permitted(
+        self, question: Question, found: list[tuple[Event, float]], segments: frozenset[str] | None
+    ) -> list[Hit]:
         """The hits of the customers whom the role may see, by their current segments."""
         now = segments_now(self._lake, {event.customer_id for event, _ in found})
         return [
-            self._hit(event, now.get(event.customer_id), score)
+            self._hit(question, event, now.get(event.customer_id), score)
             for event, score in found
             if segments is None or now.get(event.customer_id) in segments
         ]
 
-    def _hit(self, event: Event, segment: str | None, score: float) -> Hit:
+    def _hit(self, question: Question, event: Event, segment: str | None, score: float) -> Hit:
         readable = event if self._may_read_texts else replace(event, said="")
+        document = readable.document(self._catalogue)
+        passage = question.passage_of(readable.said)
+        if not passage.words and (question.shares or not readable.said):
+            passage = question.passage_of(replace(readable, said="").document(self._catalogue))
         return Hit(
             event_id=event.event_id,
             kind=event.kind,
@@ -103,11 +113,11 @@ class EmbeddedSearch:
             title=self._catalogue.entry(event.kind, event.code).title,
             device=event.device,
             happened_at=event.happened_at,
-            document=readable.document(self._catalogue),
-            score=round(score, 4),
+            document=document,
+            passage=passage.text,
+            score=score,
         )
 
     @property
     def _may_read_texts(self) -> bool:
-        """Whether the role may read the events' own words, which may contain names and addresses."""
-        return self._role == ENGINEER_ROLE
+        return reads_texts(self._role)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from churn_assets.rules import RISK_RULES
+from churn_assets.configuration import rules
 from churn_assets.search.relevance import Catalogue
 from churn_assets.search.words import clean
 from churn_assets.warehouse.protocol import Warehouse
@@ -17,17 +17,17 @@ from churn_assets.warehouse.protocol import Warehouse
 # Streams that are never consumed. They hold the index's position, so that later snapshots are not expired.
 STREAMS = ("search_of_app_activity_logs", "search_of_support_cases", "search_of_dim_customers")
 _BATCH = 10_000  # events per batch
-MAX_SAID = 500  # characters of an event's own words
-(UNHAPPY_BELOW,) = [rule.threshold for rule in RISK_RULES if rule.feature == "avg_sentiment"]
+MAX_EXTRA = 500  # characters of what an event says beyond the contract; the text of a case is read in full
 
 _ERROR = (
     "'error' AS kind, {0}.log_id AS event_id, {0}.customer_id, {0}.error_code AS code, {0}.event_type,"
-    " {0}.device, {0}.event_timestamp AS happened_at, false AS unhappy, {0}.extra_fields"
+    " {0}.device, {0}.event_timestamp AS happened_at, false AS unhappy, CAST(NULL AS VARCHAR) AS case_text,"
+    " {0}.extra_fields"
 )
 _CASE = (
     "'case' AS kind, {0}.case_id AS event_id, {0}.customer_id, {0}.category AS code, CAST(NULL AS VARCHAR) AS event_type,"
     " CAST(NULL AS VARCHAR) AS device, {0}.open_timestamp AS happened_at,"
-    f" coalesce({{0}}.sentiment_score < {UNHAPPY_BELOW}, false) AS unhappy, {{0}}.extra_fields"
+    " coalesce({0}.sentiment_score < {unhappy_below}, false) AS unhappy, {0}.case_text, {0}.extra_fields"
 )
 # By ledger: the columns of an event, its key, its time, and which rows are events.
 _LEDGERS = {
@@ -38,7 +38,8 @@ _LEDGERS = {
 
 @dataclass(frozen=True)
 class Event:
-    """An error of the app or a support case. `code` is the error code or the category; `said` holds its own words."""
+    """An error of the app or a support case. `code` is the error code or the category; `said` holds its own words: the text
+    of the case, in full, and what it said beyond the contract."""
 
     kind: str
     event_id: str
@@ -137,7 +138,7 @@ def all_events(lake: Warehouse, at: Position) -> Iterator[list[Event]]:
         )
         for month in months["month"].to_pylist():
             rows = lake.query(
-                f"SELECT {columns.format('events')}, customers.segment FROM (FROM {ledger} {version}) AS events"
+                f"SELECT {_columns(columns)}, customers.segment FROM (FROM {ledger} {version}) AS events"
                 f" LEFT JOIN (FROM dim_customers {version}) AS customers ON customers.customer_id = events.customer_id"
                 f" WHERE {which} AND {time} >= ? AND {time} < CAST(? AS TIMESTAMP) + INTERVAL 1 MONTH",
                 [month, month],
@@ -184,7 +185,7 @@ def _events_of(
     lake: Warehouse, columns: str, source: str, which: str, version: str, parameters: Sequence[Any] = ()
 ) -> list[Event]:
     rows = lake.query(
-        f"SELECT {columns.format('events')}, customers.segment FROM {source}"
+        f"SELECT {_columns(columns)}, customers.segment FROM {source}"
         f" LEFT JOIN (FROM dim_customers {version}) AS customers ON customers.customer_id = events.customer_id WHERE {which}",
         parameters,
     )
@@ -205,8 +206,8 @@ def with_segment(event: Event, segment: str | None) -> Event:
     return replace(event, segment=segment)
 
 
-def said_in(extra_fields: str | None) -> str:
-    """An event's own words: the texts among the fields beyond the contract, in order, cut to `MAX_SAID` characters.
+def _said_beyond(extra_fields: str | None) -> str:
+    """The texts among the fields beyond the contract, in order, cut to `MAX_EXTRA` characters.
 
     Numbers, identifiers without a letter and nested values are left out, as nobody searches for them.
     """
@@ -217,10 +218,14 @@ def said_in(extra_fields: str | None) -> str:
     if not isinstance(values, dict):
         return ""
     texts = [value for value in values.values() if isinstance(value, str) and any(map(str.isalpha, value))]
-    return clean(" ".join(" ".join(texts).split())[:MAX_SAID])
+    return " ".join(" ".join(texts).split())[:MAX_EXTRA]
+
+
+def _columns(columns: str) -> str:
+    return columns.format("events", unhappy_below=rules().risk.unhappy_below)
 
 
 def _event(row: dict[str, Any]) -> Event:
-    return Event(
-        **{name: value for name, value in row.items() if name != "extra_fields"}, said=said_in(row["extra_fields"])
-    )
+    case_text, extra_fields = row.pop("case_text"), row.pop("extra_fields")
+    said = [text for text in (case_text, _said_beyond(extra_fields)) if text]
+    return Event(**row, said=clean("\n".join(said)))

@@ -25,6 +25,10 @@ class Seen(Protocol):
         """The current segment of each of these customers, without unknown customers."""
         ...
 
+    def texts(self) -> bool:
+        """Whether it sees what customers wrote; the views' `mask_case_text` follows the same rule."""
+        ...
+
 
 @dataclass(frozen=True)
 class SeenByGrants:
@@ -41,6 +45,10 @@ class SeenByGrants:
         """See `Seen`."""
         return segments_now(self.warehouse, customers)
 
+    def texts(self) -> bool:
+        """See `Seen`."""
+        return reads_texts(self.role)
+
 
 @dataclass(frozen=True)
 class SeenInViews:
@@ -55,6 +63,15 @@ class SeenInViews:
     def segments_now(self, customers: set[str]) -> dict[str, str]:
         """See `Seen`."""
         return _segments(self.serving, "customer_risk", customers)
+
+    def texts(self) -> bool:
+        """See `Seen`. The session is the analyst's."""
+        return False
+
+
+def reads_texts(role: str) -> bool:
+    """Whether a role may read and search what customers wrote: it may hold names and addresses of anybody."""
+    return role == ENGINEER_ROLE
 
 
 def granted_segments(warehouse: Queries, role: str) -> frozenset[str] | None:

@@ -37,7 +37,8 @@ class Hit:
     """An error of the app or a support case. `happened_at` is UTC.
 
     `segment` is the customer's current one; None if the customer is unknown. `title` is a short description, `document` the
-    whole text that was searched. Scores are comparable only within one search.
+    whole text that was searched, `passage` the part of it that matched. Hits are ordered by `score` as it stands here, the
+    newest first among equals; scores are comparable only within one search.
     """
 
     event_id: str
@@ -49,6 +50,7 @@ class Hit:
     device: str | None
     happened_at: datetime
     document: str
+    passage: str
     score: float
 
 

@@ -9,10 +9,12 @@ exchange of one symbolic link.
 """
 
 import json
+import math
 import os
 import shutil
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -40,7 +42,7 @@ from churn_assets.search.words import clean, words
 from churn_assets.warehouse.protocol import Warehouse
 from churn_assets.warehouse.turns import turn
 
-FORMAT = 1  # of the documents; an index of another format is rebuilt
+FORMAT = 2  # of the documents; an index of another format is rebuilt
 WRITER_BYTES = 64 * 1024 * 1024
 _EXACT = ("key", "kind", "customer_id", "segment", "error_code", "device", "event_id", "signature")
 _POSITION = "position"  # the kind of the one document that is not an event
@@ -156,6 +158,14 @@ class LogIndex:
                 position=until,
             )
 
+    def build_anew(self) -> None:
+        """Write the index anew from the ledgers: an update leaves deleted documents in its files."""
+        with turn(self._folder / "writer.lock"):
+            until = position_now(self._lake)
+            self._build(until, lambda _: None)
+            self._note(until)
+            self._clean()
+
     def _last_position(self) -> tuple[Position | None, str]:
         """The snapshot up to which the index is complete; None and the reason if it needs a full build."""
         if not self._current.is_symlink():
@@ -256,7 +266,7 @@ class Reader:
             wanted = [one.term for one in signatures]
             query.append((Must, tantivy.Query.term_set_query(self._schema, "signature", wanted)))
         found = self._searcher.search(
-            tantivy.Query.boolean_query(query), limit=limit, count=False, order_by_field="happened_at"
+            tantivy.Query.boolean_query(query), limit=limit, count=False, order_by_field="order"
         )
         return [Event.from_json(self._stored(address)) for _, address in found.hits]
 
@@ -266,6 +276,11 @@ class Reader:
         query = [(Must, said), *self._filtered(filters, segments)]
         found = self._searcher.search(tantivy.Query.boolean_query(query), limit=limit, count=False)
         return [Event.from_json(self._stored(address)) for _, address in found.hits]
+
+    def rarity(self, word: str) -> float:
+        """The inverse document frequency of a word in the events' own texts, as a share of that of a word in none."""
+        having, events = self._searcher.doc_freq("said", word), max(self.documents, 1)
+        return math.log(1 + (events - having + 0.5) / (having + 0.5)) / math.log(1 + (events + 0.5) / 0.5)
 
     def events_of(self, customers: Iterable[str]) -> list[Event]:
         """All events of these customers."""
@@ -316,7 +331,8 @@ def _schema() -> tantivy.Schema:
     for field in _EXACT:
         builder.add_text_field(field, tokenizer_name="raw", index_option="basic")
     builder.add_text_field("said", tokenizer_name="whitespace", index_option="freq")
-    builder.add_date_field("happened_at", indexed=True, fast=True)
+    builder.add_date_field("happened_at", indexed=True)
+    builder.add_unsigned_field("order", fast=True)
     builder.add_bytes_field("event", stored=True)
     return builder.build()
 
@@ -339,8 +355,15 @@ def _document(event: Event) -> tantivy.Document:
     if said := " ".join(words(event.said)):
         document.add_text("said", said)
     document.add_date("happened_at", _utc(event.happened_at))
+    document.add_unsigned("order", _order(event))
     document.add_bytes("event", event.as_json().encode())
     return document
+
+
+def _order(event: Event) -> int:
+    """The time in microseconds, and then bits of the key: events of one moment keep their order when the index is merged."""
+    micros = (min(max(event.happened_at, _FIRST), _LAST) - _FIRST) // timedelta(microseconds=1)
+    return micros << 9 | zlib.crc32(_key(*event.key).encode()) & 0x1FF
 
 
 def _commit(writer: tantivy.IndexWriter, position: Position) -> None:

@@ -10,19 +10,22 @@ for Hybrid Retrieval, ACM TOIS 42, 2023).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from churn_assets.search import vectors
 from churn_assets.search.catalogue import case_title, load_case_categories, load_error_codes
+from churn_assets.search.passages import Passage, best_passage
 from churn_assets.search.vectors import Vectors
 from churn_assets.search.words import MAX_TEXT, MAX_WORDS, clean, words
 
 MEANING = 0.3  # weight of the cosine, if a model is installed
 # The weight of a word by its place.
-TITLE, DESCRIPTION, CIRCUMSTANCE, SAID = 1.0, 0.6, 0.5, 0.9
+TITLE, DESCRIPTION, CIRCUMSTANCE = 1.0, 0.6, 0.5
+# Words of an event's own that stand together, in one passage, say more than those that are spread over a long text.
+SAID, SAID_ELSEWHERE = 0.9, 0.5
 
 
 @dataclass(frozen=True)
@@ -82,11 +85,17 @@ class Catalogue:
 class Question:
     """A question: weighted words and, with a model, a meaning."""
 
-    def __init__(self, text: str, catalogue: Catalogue) -> None:
-        rarity = {word: catalogue.rarity(word) for word in list(dict.fromkeys(words(text)))[:MAX_WORDS]}
+    def __init__(
+        self, text: str, catalogue: Catalogue, rarity_in_texts: Callable[[str], float] = lambda _: 1.0
+    ) -> None:
+        """`rarity_in_texts` of a word is 1 if no event says it, and less the more do. The catalogue alone would take every
+        word that it lacks for a rare one."""
+        text = text[:MAX_TEXT]
+        asked = list(dict.fromkeys(words(text)))[:MAX_WORDS]
+        rarity = {word: min(catalogue.rarity(word), catalogue.rarity("") * rarity_in_texts(word)) for word in asked}
         total = sum(rarity.values())
         self.shares = {word: one / total for word, one in rarity.items()}
-        self._closeness = catalogue.closeness(clean(text[:MAX_TEXT])) if rarity else None
+        self._closeness = catalogue.closeness(clean(text)) if rarity else None
 
     def answered_by(self, kind: str, code: str, *weights: Mapping[str, float]) -> float:
         """The score (0 to 1) of an event with this code or category, whose texts have these weights by word."""
@@ -94,6 +103,17 @@ class Question:
         if self._closeness is None:
             return by_words
         return (1 - MEANING) * by_words + MEANING * self._closeness.get((kind, code), 0.0)
+
+    def passage_of(self, text: str) -> Passage:
+        """The passage of a text that answers the question best."""
+        return best_passage(text, self.shares, words)
+
+    def said_in(self, said: str) -> dict[str, float]:
+        """The weights of the question's words in an event's own text."""
+        if not said:
+            return {}
+        elsewhere = dict.fromkeys(self.shares.keys() & set(words(said)), SAID_ELSEWHERE)
+        return {**elsewhere, **dict.fromkeys(self.passage_of(said).words, SAID)} if elsewhere else {}
 
 
 def weighted(text: str, weight: float) -> dict[str, float]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import tantivy
 
-MAX_TEXT = 1000  # characters; the rest of a text is ignored
+MAX_TEXT = 1000  # characters of a question; the rest is ignored
 MAX_WORDS = 32  # distinct words of a question; the rest are ignored
 _LONGEST_WORD = 40  # characters
 _APOSTROPHE = re.compile("['’]")
@@ -37,8 +37,13 @@ def _analyzer() -> "tantivy.TextAnalyzer":
 
 
 def words(text: str) -> list[str]:
-    """The words in the first `MAX_TEXT` characters of a text, in order: lower case, stemmed, no accents or stop words."""
-    return _analyzer().analyze(_APOSTROPHE.sub("", clean(text[:MAX_TEXT])))
+    """The words of a text, in order: lower case, stemmed, without accents and stop words."""
+    return _analyzer().analyze(_APOSTROPHE.sub("", clean(text)))
+
+
+def plain_words(text: str) -> list[str]:
+    """The words of a text as they are, in lower case: for places that have no tantivy, and only to show what matched."""
+    return re.findall(r"\w+", text.lower())
 
 
 def clean(text: str) -> str:

@@ -12,9 +12,10 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from churn_assets.clock import utc_now
+from churn_assets.configuration import rules
 from churn_assets.dynamic_tables.tables import parse_target_lag
 from churn_assets.errors import ChurnError
-from churn_assets.rules import ANALYST_ROLE, ENGINEER_ROLE, FEATURES_TARGET_LAG, SNAPSHOT_RETENTION_HOURS
+from churn_assets.rules import ANALYST_ROLE, ENGINEER_ROLE, SNAPSHOT_RETENTION_HOURS
 from churn_assets.serving import guard
 from churn_assets.serving.views import LAKE, serving_views, with_serving_views
 from churn_assets.warehouse.protocol import Queries, Warehouse, WarehouseError
@@ -167,7 +168,7 @@ class SnowflakeServing:
         # An analyst cannot see the refreshes of the dynamic tables, so the newest stored event stands for all tables.
         newest = self.query("SELECT MAX(event_timestamp) AS newest FROM customer_activity")["newest"][0].as_py()
         behind = (utc_now() - newest).total_seconds() if newest else 0.0
-        return [Freshness("customer_activity", behind, parse_target_lag(FEATURES_TARGET_LAG))]
+        return [Freshness("customer_activity", behind, parse_target_lag(rules().features.target_lag))]
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         return self._session.query(sql, parameters)

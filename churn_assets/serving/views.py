@@ -27,6 +27,7 @@ _MASKS = {
     "mask_name": r"regexp_replace({column}, '(\S)\S*', '\1.', 'g')",
     "mask_email": "regexp_replace({column}, '^.*@', '***@')",
     "mask_text": "text_without_name",
+    "mask_case_text": "CAST(NULL AS VARCHAR)",
 }
 
 

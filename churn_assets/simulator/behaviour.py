@@ -44,6 +44,29 @@ ERRORS = (
     "ERR_LIMIT_EXCEEDED",
 )
 CATEGORIES = ("FEES", "APP_ISSUE", "CARD", "FRAUD", "SERVICE")
+# What customers write to support: the same number of texts for each category, in the order of the categories.
+CASE_TEXTS = (
+    "I was charged a monthly fee although my account should be free of charge.",
+    "The fee for a transfer abroad is higher than you told me at the counter.",
+    "You took the overdraft fee twice this month. Please pay one of them back.",
+    "Why does it cost more to draw cash at another bank's machine?",
+    "The app closes as soon as I open my statements.",
+    "Since the update I cannot log in with my fingerprint any more.",
+    "The transfer screen keeps loading and then says try again later.",
+    "I get no code on my new phone, so I cannot confirm a payment.",
+    "My card was declined at the supermarket although there is money on the account.",
+    "The new card has not arrived after two weeks.",
+    "The machine kept my card and I need a replacement before I travel.",
+    "Paying without contact does not work any more, only with the PIN.",
+    "There is a payment on my account that I did not make.",
+    "Somebody called me in the bank's name and asked for my password.",
+    "My card was used in a country where I have never been. Please block it.",
+    "I clicked on a link in a message and now a transfer is missing.",
+    "I waited forty minutes on the phone and then the line was cut.",
+    "Nobody has answered the letter that I wrote three weeks ago.",
+    "The branch near me has closed. Where can I pay in cash?",
+    "I would like to speak to the same adviser as last time.",
+)
 MERCHANTS = tuple(
     name
     for category in (
@@ -203,6 +226,13 @@ class Cases:
     who: Ints
     category: Ints
     sentiment: Floats
+
+    @property
+    def text(self) -> Ints:
+        """The position in `CASE_TEXTS` of what each customer wrote: one of the texts of the category."""
+        # Drawn from the last digits of the sentiment, so that texts need no randomness of their own.
+        choices = len(CASE_TEXTS) // len(CATEGORIES)
+        return self.category * choices + np.rint(self.sentiment * 1000).astype(np.int64) % choices
 
 
 def draw_courses(seed: int, people: People, first_day: np.datetime64) -> Courses:

@@ -150,6 +150,7 @@ def cases_table(ids: Ids, cases: Cases, refs: pa.Array) -> pa.Table:
             "open_timestamp": cases.at,
             "category": _words(behaviour.CATEGORIES, cases.category),
             "sentiment_score": cases.sentiment,
+            "case_text": pa.array(behaviour.CASE_TEXTS).take(pa.array(cases.text)),
         },
     )
 

@@ -445,11 +445,12 @@ class LiveBank:
             number,
             cases.category.tolist(),
             cases.sentiment.tolist(),
+            cases.text.tolist(),
             cases.at.tolist(),
             _iso(cases.at),
             strict=True,
         )
-        for counter, customer, category, sentiment, at, iso in columns:
+        for counter, customer, category, sentiment, text, at, iso in columns:
             key = ledgers.customer_id(customer)
             payload: Payload = {
                 "case_id": f"S{ref}-{counter}",
@@ -457,6 +458,7 @@ class LiveBank:
                 "open_timestamp": iso,
                 "category": behaviour.CATEGORIES[category],
                 "sentiment_score": sentiment,
+                "case_text": behaviour.CASE_TEXTS[text],
             }
             yield Event(key, "CASE", payload, at)
 

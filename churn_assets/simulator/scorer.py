@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable
 
-from churn_assets.rules import MONEY_OUT_CODES
 from churn_assets.simulator.live import Event, Payload
 
 BASE_SCORE = 0.05
 PER_DECLINE, PER_CASE, PER_WIRE = 0.15, 0.30, 0.35
 HIGHEST_SCORE = 0.99
+_MONEY_OUT = ("POS", "ATM", "BILL_PAY", "WIRE_OUT", "FEE")
 
 
 def scores(events: Iterable[Event]) -> list[Event]:
@@ -23,7 +23,7 @@ def _score(customer: str, done: list[Event]) -> Event:
     cases = sum(event.event_type == "CASE" for event in done)
     postings = [event.payload for event in done if event.event_type == "TXN"]
     wires = sum(posting["transaction_code"] == "WIRE_OUT" for posting in postings)
-    spend = sum(float(p["amount"] or 0) for p in postings if p["transaction_code"] in MONEY_OUT_CODES)
+    spend = sum(float(p["amount"] or 0) for p in postings if p["transaction_code"] in _MONEY_OUT)
     at = max(event.event_time for event in done)
     payload: Payload = {
         "score_id": f"{customer}-{at.isoformat()}",

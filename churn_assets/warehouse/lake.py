@@ -36,6 +36,7 @@ from churn_assets.rules import (
     REWRITTEN_DELETE_SHARE,
     SNAPSHOT_RETENTION_HOURS,
 )
+from churn_assets.warehouse.catalog_file import narrow_statistics, vacuum
 from churn_assets.warehouse.protocol import (
     Column,
     Credits,
@@ -44,6 +45,7 @@ from churn_assets.warehouse.protocol import (
     ReadOnlyError,
     T,
     Transaction,
+    WarehouseError,
 )
 from churn_assets.warehouse.turns import turn
 from churn_assets.warehouse.values import literal
@@ -60,6 +62,7 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
 }
 # A smaller insert stays in the catalog, so that a micro-batch does not leave a tiny Parquet file in each table.
 _INLINE_ROWS = 500
+_RESTORE = "restore CHURN_HOME from a backup, or set it to a new folder"
 _SETTLED_NS = 100_000_000  # after a write to the catalog, by when it is committed
 _CONFLICT = re.compile(
     r"database is locked|Failed to commit DuckLake transaction|[Tt]ransaction conflict|database table is locked"
@@ -78,6 +81,10 @@ Functions: TypeAlias = Callable[[duckdb.DuckDBPyConnection, Callable[[str], byte
 
 class LakeNotFoundError(ChurnError):
     """There is no lake in the given folder; the message says how to create one."""
+
+
+class LakeDamagedError(ChurnError):
+    """The lake's catalog is lost or cannot be opened; the message gives the reason."""
 
 
 def load_extensions(connection: duckdb.DuckDBPyConnection) -> None:
@@ -150,8 +157,13 @@ class LakeWarehouse:
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
         catalog = self._path / "catalog.sqlite"
-        if self._read_only and not catalog.exists():
-            raise LakeNotFoundError(f"there is no lake in {self._path}; run `churn deploy` first")
+        is_made = self._path / "is_made"
+        is_empty = not (catalog.exists() and catalog.stat().st_size)
+        if is_empty and self._read_only and not is_made.exists():
+            raise LakeNotFoundError(_why_there_is_none(self._path))
+        if is_empty and is_made.exists():
+            # A new catalog would take the files of the old one for orphans and delete them.
+            raise LakeDamagedError(f"the lake in {self._path} has lost its catalog {catalog.name}; {_RESTORE}")
         connection = duckdb.connect(":memory:", config=_CONFIG)
         load_extensions(connection)
         if self._functions is not None:
@@ -167,12 +179,11 @@ class LakeWarehouse:
         else:
             options += ["META_JOURNAL_MODE 'WAL'", f"DATA_INLINING_ROW_LIMIT {_INLINE_ROWS}"]
         attach = f"ATTACH {literal(f'ducklake:sqlite:{catalog}')} AS lake ({', '.join(options)})"
-        is_made = self._path / "is_made"
         if self._read_only or is_made.exists():
-            connection.execute(attach)
+            _attach(connection, attach, self._path)
         else:
             with self._turn_to_write():  # the first ATTACH creates the catalog, which two processes must not do at once
-                connection.execute(attach)
+                _attach(connection, attach, self._path)
                 is_made.touch()
         return connection
 
@@ -210,10 +221,13 @@ class LakeWarehouse:
             for file in files_in(PROJECT_FILES / "sql", "*.sql")
         ]
 
+        statements = [one for script in [schema_script(), *scripts] for one in duckdb.extract_statements(script)]
+
         def create(tx: Transaction) -> None:
-            for script in [schema_script(), *scripts]:
-                for statement in duckdb.extract_statements(script):
-                    tx.execute(statement.query)
+            for addition in _missing_columns(tx, statements):
+                tx.execute(addition)
+            for statement in statements:
+                tx.execute(statement.query)
             tx.execute("CALL ducklake_set_option('lake', 'target_file_size', ?)", [f"{FILE_BYTES}B"])
 
         self.transact(create)
@@ -295,9 +309,11 @@ class LakeWarehouse:
         before = self._files()
         # Each step takes its own turn to write, so that an ingestion waits for one table at most.
         self.transact(lambda tx: _sort_by(tx, {**order, **engine.day_keys(tx)}))
+        flush = "CALL ducklake_flush_inlined_data('lake', table_name => ?)"
         for table in before:
+            self.transact(lambda tx, table=table: tx.rows(flush, [table]))
+        for table in (table for table, (count, _) in self._files().items() if count > 1):
             for step in (
-                "ducklake_flush_inlined_data('lake', table_name => ?)",
                 f"ducklake_rewrite_data_files('lake', ?, delete_threshold => {REWRITTEN_DELETE_SHARE})",
                 f"ducklake_merge_adjacent_files('lake', ?, max_file_size => {FILE_BYTES // 2})",
             ):
@@ -322,6 +338,23 @@ class LakeWarehouse:
             files_deleted=deleted,
         )
 
+    def forget_history(self, catch_up: Callable[[], None]) -> str | None:
+        # As in `maintain`, the larger steps take turns to write of their own.
+        self.transact(lambda tx: tx.rows("CALL ducklake_flush_inlined_data('lake')"))
+        step = "CALL ducklake_rewrite_data_files('lake', ?, delete_threshold => 0)"
+        for table in self.transact(_tables_with_deleted_rows):
+            self.transact(lambda tx, table=table: tx.rows(step, [table]))
+        [(since,)] = self.transact(_snapshot)
+        catch_up()  # now, because the snapshots from before need the files from before
+        self.transact(lambda tx: _expire_all_before(tx, since))
+        # A file of no snapshot is an unfinished one of a writer that was killed: who writes now would hold the turn.
+        for left in ("cleanup_old_files", "delete_orphaned_files"):
+            self.transact(lambda tx, left=left: tx.rows(f"CALL ducklake_{left}('lake', cleanup_all => true)"))
+        self.transact(lambda tx: [narrow_statistics(tx, table) for table in self._files()])
+        with self._turn_to_write():
+            vacuum(self._path / "catalog.sqlite")
+        return None
+
     def _files(self) -> dict[str, tuple[int, int]]:
         """By table, the number of files, including those of deletions, and their size in bytes."""
         rows = self.query(
@@ -338,6 +371,21 @@ class LakeWarehouse:
                 yield _LakeTransaction(cursor)
             finally:
                 cursor.rollback()
+
+
+def _attach(connection: duckdb.DuckDBPyConnection, attach: str, path: Path) -> None:
+    try:
+        connection.execute(attach)
+    except duckdb.Error as error:
+        reason = str(error).strip().splitlines()[0]
+        raise LakeDamagedError(f"the lake in {path} cannot be opened: {reason}; {_RESTORE}") from error
+
+
+def _why_there_is_none(path: Path) -> str:
+    there = next(found for found in path.parents if os.path.lexists(found))
+    if not there.is_dir():
+        return f"there is no lake in {path}, because {there} is a file; set CHURN_HOME to a folder"
+    return f"there is no lake in {path}; run `churn deploy` first"
 
 
 @contextmanager
@@ -357,6 +405,23 @@ def _stopped_after(seconds: float | None, cursor: duckdb.DuckDBPyConnection) -> 
     finally:
         timer.cancel()
         timer.join()  # otherwise it could interrupt a closed cursor
+
+
+def _missing_columns(tx: Transaction, statements: Iterable[duckdb.Statement]) -> list[str]:
+    """The statements that add the columns which the tables of an earlier version lack. Columns are only added."""
+    columns = "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE database_name = "
+    with duckdb.connect(":memory:", config=_CONFIG) as declared:
+        for statement in statements:
+            if statement.type == duckdb.StatementType.CREATE:
+                declared.execute(statement.query)
+        wanted = declared.execute(f"{columns}'memory' ORDER BY table_oid, column_index").fetchall()
+    has = {(table, column) for table, column, _ in tx.rows(f"{columns}'lake'")}
+    tables = {table for table, _ in has}
+    return [
+        f"ALTER TABLE {table} ADD COLUMN {column} {type_}"
+        for table, column, type_ in wanted
+        if table in tables and (table, column) not in has
+    ]
 
 
 def _sort_by(tx: Transaction, order: Mapping[str, str]) -> None:
@@ -384,6 +449,32 @@ def _expire(tx: LakeTransaction, older_than: datetime) -> int:
     if versions:
         tx.execute(f"CALL ducklake_expire_snapshots('lake', versions => [{', '.join(str(v) for (v,) in versions)}])")
     return len(versions)
+
+
+def _tables_with_deleted_rows(tx: LakeTransaction) -> list[str]:
+    rows = tx.rows("SELECT table_name FROM ducklake_table_info('lake') WHERE delete_file_count > 0 ORDER BY table_name")
+    return [table for (table,) in rows]
+
+
+def _snapshot(tx: LakeTransaction) -> list[tuple[Any, ...]]:
+    return tx.rows("FROM ducklake_current_snapshot('lake')")
+
+
+def _expire_all_before(tx: LakeTransaction, since: int) -> None:
+    """Expire every snapshot but those that a dynamic table or stream still has to read, which must be later than `since`."""
+    [(late, position)] = tx.rows(
+        "SELECT arg_min(name, position), min(position) FROM (SELECT name, least(position, base_position) AS position"
+        " FROM dynamic_tables UNION ALL SELECT name, position FROM streams)"
+    ) or [(None, None)]
+    if position is not None and position < since:
+        raise WarehouseError(f"{late} still has to read snapshot {position}; run Dagster until it has, then try again")
+    [(current,)] = _snapshot(tx)
+    bound = current if position is None else min(position, current)
+    versions = tx.rows(
+        "SELECT snapshot_id FROM __ducklake_metadata_lake.ducklake_snapshot WHERE snapshot_id < ?", [bound]
+    )
+    if versions:
+        tx.execute(f"CALL ducklake_expire_snapshots('lake', versions => [{', '.join(str(v) for (v,) in versions)}])")
 
 
 def _stat(path: Path) -> os.stat_result | None:

@@ -166,6 +166,16 @@ class Warehouse(Queries, Protocol):
         """
         ...
 
+    def forget_history(self, catch_up: Callable[[], None]) -> str | None:
+        """Give up every state before the current one, and every file that holds rows which are no longer there.
+
+        Dynamic tables must show the current rows. `catch_up` must let each of them, and each stream, read all that was written;
+        it is called when the files are rewritten. A query of another process that reads an old state fails. Returns in words
+        what still holds deleted rows, or None. `WarehouseError` if something still has to read an old state; calling it again
+        goes on where it stopped.
+        """
+        ...
+
 
 def row_count(warehouse: Warehouse, table: str) -> int:
     """The number of rows of a table now."""

@@ -302,6 +302,18 @@ class SnowflakeWarehouse:
         size = sum(int(row["bytes"] or 0) for row in self._ask(lambda session: session.dicts("SHOW TABLES")))
         return Maintenance(files={}, bytes=(size, size), snapshots_expired=0, files_deleted=self._ask(clean))
 
+    def forget_history(self, catch_up: Callable[[], None]) -> str | None:
+        """Time Travel and Fail-safe cannot be emptied by a statement.
+
+        https://docs.snowflake.com/en/user-guide/data-failsafe
+        """
+        catch_up()
+        return (
+            "Snowflake's Time Travel holds deleted rows for DATA_RETENTION_TIME_IN_DAYS (SHOW PARAMETERS LIKE"
+            " 'DATA_RETENTION%' IN SCHEMA), and Fail-safe for 7 days more; ALTER SCHEMA ... SET DATA_RETENTION_TIME_IN_DAYS = 0"
+            " ends the first, and streams then have to be read in time"
+        )
+
     def store_model(self, name: str, content: bytes) -> None:
         def put(session: _Session) -> None:
             options = "AUTO_COMPRESS = FALSE OVERWRITE = TRUE"
@@ -471,4 +483,6 @@ def _usual(type_: pa.DataType) -> pa.DataType:
         return pa.float64() if type_.scale else pa.int64()
     if pa.types.is_timestamp(type_):
         return pa.timestamp("us")
+    if pa.types.is_date(type_):  # the connector says date64 of a result without rows
+        return pa.date32()
     return type_

@@ -94,7 +94,7 @@ def test_its_sql_runs_over_the_serving_views_after_the_guard():
     assert (answer.route, answer.by, answer.taken_for) == ("figures", "cortex", "You ask for students.")
     assert answer.rows == pa.table({"n": [7]})
     (ran,) = account.asked
-    assert "FROM customer_risk AS base" in ran
+    assert "FROM customer_risk AS " in ran
     assert "CHURN.SERVING" not in ran
     assert "--" not in ran
     assert ran.endswith("LIMIT 1000")
@@ -134,7 +134,7 @@ def test_everything_else_is_refused(sql: str, reason: str):
 def test_a_name_in_quotes_is_the_table_that_was_checked():
     _, account, _ = asked(sql_reply('SELECT COUNT(*) AS n FROM "customers"'))
 
-    assert account.asked[0].endswith("SELECT COUNT(*) AS n FROM customers LIMIT 1000")
+    assert account.asked[0].endswith("SELECT COUNT(*) AS n FROM customer_risk AS customers LIMIT 1000")
 
 
 def test_a_question_that_it_does_not_answer_gets_its_words_and_suggestions():

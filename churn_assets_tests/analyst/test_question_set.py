@@ -5,18 +5,19 @@ from collections import Counter
 from datetime import timedelta
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from churn_assets.analyst.agent import Agent
 from churn_assets.analyst.semantic_model import load_semantic_model
 from churn_assets.clock import utc_now
 from churn_assets.rules import ENGINEER_ROLE
-from churn_assets.serving.reading import LakeServing
 from churn_assets.settings import load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.protocol import Transaction
 from churn_assets.wiring import open_lake
 from churn_assets_tests.analyst.question_set import NOW, NothingFound, judged, load_questions
+from churn_assets_tests.serving.remembering import Remembering
 
 ANSWERED = 0.9  # of the questions by which the rules' words were found; nobody promises anything of the others
 QUESTIONS = load_questions()
@@ -48,11 +49,18 @@ def busy_bank(home_of_a_bank: Path, tmp_path_factory: pytest.TempPathFactory) ->
     return lake
 
 
-def test_nothing_is_answered_wrongly_and_enough_is_answered(busy_bank: LakeWarehouse):
-    agent = Agent(
-        load_semantic_model(), LakeServing(busy_bank, ENGINEER_ROLE), NothingFound, None, lambda: NOW, stands_for={}
-    )
-    verdicts = {asked: judged(agent, asked, busy_bank.query(asked.sql) if asked.sql else None) for asked in QUESTIONS}
+@pytest.fixture(scope="module")
+def right_answers(busy_bank: LakeWarehouse) -> dict[str, pa.Table]:
+    """The rows of each question's own statement."""
+    return {sql: busy_bank.query(sql) for sql in {asked.sql for asked in QUESTIONS if asked.sql}}
+
+
+def test_nothing_is_answered_wrongly_and_enough_is_answered(
+    busy_bank: LakeWarehouse, right_answers: dict[str, pa.Table]
+):
+    serving = Remembering(busy_bank, ENGINEER_ROLE)
+    agent = Agent(load_semantic_model(), serving, NothingFound, None, lambda: NOW, stands_for={})
+    verdicts = {asked: judged(agent, asked, right_answers.get(asked.sql or "")) for asked in QUESTIONS}
 
     for is_held_out in (False, True):
         for can_be in (True, False):
@@ -74,11 +82,9 @@ def test_nothing_is_answered_wrongly_and_enough_is_answered(busy_bank: LakeWareh
     assert len(answered) / len(known) >= ANSWERED
 
 
-def test_there_are_rows_that_a_wrong_answer_would_not_have(busy_bank: LakeWarehouse):
-    answers = {asked.sql: busy_bank.query(asked.sql) for asked in QUESTIONS if asked.sql}
-
-    assert len({str(rows.to_pylist()) for rows in answers.values()}) >= len(answers) - 1
-    assert [sql for sql, rows in answers.items() if not rows.num_rows] == []
+def test_there_are_rows_that_a_wrong_answer_would_not_have(right_answers: dict[str, pa.Table]):
+    assert len({str(rows.to_pylist()) for rows in right_answers.values()}) >= len(right_answers) - 1
+    assert [sql for sql, rows in right_answers.items() if not rows.num_rows] == []
 
 
 def test_every_question_stands_once():

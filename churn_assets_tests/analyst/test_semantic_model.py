@@ -17,26 +17,35 @@ from churn_assets.analyst.semantic_model import (
     on_views,
 )
 from churn_assets.retention.statuses import Status
-from churn_assets.rules import RISK_RULES
+from churn_assets.rules import ANALYST_ROLE, Rules
 from churn_assets.serving.guard import checked
 from churn_assets.serving.views import with_serving_views
 from churn_assets.simulator.population import SEGMENTS
 from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets_tests.serving.remembering import Remembering
 
 MODEL = load_semantic_model()
+LINTER = Linter(dialect="snowflake")
 QUERIES = {query.name: query for query in MODEL.verified_queries}
+
+
+@pytest.fixture(scope="module")
+def analyst(bank: LakeWarehouse) -> Remembering:
+    return Remembering(bank, ANALYST_ROLE)
 
 
 def answer(lake: LakeWarehouse, sql: str) -> list[dict[str, Any]]:
     understood = checked(sql, MODEL.columns_of_tables)  # as it would run: in the lake's own dialect
-    return lake.query(with_serving_views(on_views(MODEL, understood))).to_pylist()
+    return lake.query(with_serving_views(on_views(MODEL, understood, "duckdb"))).to_pylist()
 
 
 @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
-def test_a_verified_query_runs_on_the_lake_and_parses_for_snowflake(query, bank: LakeWarehouse):
-    answer(bank, query.sql)
+def test_a_verified_query_runs_on_the_lake_and_parses_for_snowflake(query, bank: LakeWarehouse, analyst: Remembering):
+    shown = on_views(MODEL, checked(query.sql, MODEL.columns_of_tables), "duckdb")
 
-    assert Linter(dialect="snowflake").parse_string(f"{query.sql};\n").violations == []
+    # What `ask` shows runs in `query --role` as well.
+    assert analyst.query_from_outside(shown).num_rows == len(answer(bank, query.sql))
+    assert LINTER.parse_string(f"{query.sql};\n").violations == []
     tree = sqlglot.parse_one(query.sql, dialect="snowflake")
     assert {table.name for table in tree.find_all(exp.Table)} <= {table.name for table in MODEL.tables}
     assert isinstance(tree, exp.Select)
@@ -91,7 +100,7 @@ def test_the_values_that_are_named_are_those_that_there_are():
     samples = {(table.name, column.name): column.sample_values for table in MODEL.tables for column in table.dimensions}
 
     assert samples["customers", "segment"] == list(SEGMENTS)
-    assert samples["customers", "reason_codes"] == [rule.reason for rule in RISK_RULES]
+    assert samples["customers", "reason_codes"] == [rule.reason for rule in Rules().risk.rules]
     assert set(samples["interventions", "status"]) == set(get_args(Status))
     assert samples["customers", "last_email_status"] == samples["interventions", "status"]
 

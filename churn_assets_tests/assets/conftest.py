@@ -1,7 +1,8 @@
 """The graph over a small bank with events waiting on the embedded broker."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -102,11 +103,19 @@ def the_request(tick: SensorExecutionData) -> dg.RunRequest:
     return tick.run_requests[0]
 
 
+@contextmanager
+def graph_over(home: Path) -> Generator[Graph]:
+    """The graph over the lake of a home."""
+    settings, clock = load_settings(CHURN_HOME=home), SteeredClock()
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Graph(build_defs(settings, clock=clock), instance, open_lake(settings.lake_path), settings, clock)
+
+
 @pytest.fixture
 def graph(settings: Settings, lake: LakeWarehouse) -> Iterator[Graph]:
-    clock = SteeredClock()
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield Graph(build_defs(settings, clock=clock), instance, lake, settings, clock)
+    with graph_over(settings.home) as graph:
+        graph.lake = lake
+        yield graph
 
 
 @pytest.fixture(scope="session")

@@ -5,10 +5,11 @@ import re
 import dagster as dg
 import pytest
 
-from churn_assets.assets.driver import DRIVER_CHECK, wrong_driver
+from churn_assets.assets.driver import DRIVER_CHECK
 from churn_assets.assets.interventions import ALERTS, TEXT_CHECK
 from churn_assets.clock import utc_now
 from churn_assets.definitions import build_defs
+from churn_assets.operations.driver import wrong_driver
 from churn_assets.retention.queue import STREAM
 from churn_assets.retention.statuses import begin, move
 from churn_assets.retention.writing.prompts import load_prompts

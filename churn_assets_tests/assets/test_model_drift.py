@@ -1,7 +1,9 @@
 """The drift of the champion as a person sees it: checks that warn, numbers, a plot."""
 
 import base64
+import shutil
 from datetime import date, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -14,15 +16,16 @@ from churn_assets.assets import model_drift as drift_module
 from churn_assets.assets.model_drift import FEATURES_CHECK, PROBABILITIES_CHECK, SCORES_CHECK, model_drift
 from churn_assets.assets.pictures.drift import drift_plot
 from churn_assets.clock import utc_now
-from churn_assets.model import metrics, registry, training
+from churn_assets.model import families, metrics, registry, training
 from churn_assets.model.artefact import ArtefactError
 from churn_assets.model.drift import drift
 from churn_assets.model.gate import judge
 from churn_assets.model.scoring import score
 from churn_assets.model.training import Trained
 from churn_assets.rules import FEATURES
-from churn_assets.settings import Settings
+from churn_assets.settings import Settings, load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.wiring import open_lake
 from churn_assets_tests.assets.conftest import Graph
 
 FIRST, WEEK, WEEKS = date(2026, 1, 4), timedelta(weeks=1), 15
@@ -47,6 +50,7 @@ def trained() -> Trained:
     ):  # intervals and importances take most of the time; nothing here reads them
         patch.setattr(training, "IMPORTANCE_REPEATS", 1)
         patch.setattr(metrics, "RESAMPLES", 20)
+        patch.setattr(families, "TREES", 50)
         return training.train(pd.concat([at(FIRST + week * WEEK) for week in range(WEEKS)]))
 
 
@@ -56,9 +60,12 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(drift_module, "drift_plot", lambda found: dg.MarkdownMetadataValue("a plot"))
 
 
-@pytest.fixture
-def bank(lake: LakeWarehouse, settings: Settings, trained: Trained) -> LakeWarehouse:
-    """A bank with a champion, its predictions, and a cut-off that has matured since the test."""
+@pytest.fixture(scope="module")
+def home_with_champion(deployed_home: Path, tmp_path_factory: pytest.TempPathFactory, trained: Trained) -> Path:
+    """The home of `bank`. Copy it, do not use it."""
+    home = tmp_path_factory.mktemp("champion") / "home"
+    shutil.copytree(deployed_home, home)
+    lake = open_lake(load_settings(CHURN_HOME=home).lake_path)
     version = registry.register(lake, trained.model, judge(trained, None), utc_now())
     registry.promote(lake, version, utc_now(), "a test", "", force=True)
     put(lake, "dyn_customer_features", NOW[["customer_id", *FEATURES]])
@@ -66,7 +73,15 @@ def bank(lake: LakeWarehouse, settings: Settings, trained: Trained) -> LakeWareh
     put(lake, "dyn_churn_predictions", predictions)
     for week in (WEEKS - 1, WEEKS):
         put(lake, "churn_training_set", at(FIRST + week * WEEK).assign(made_at=utc_now()))
-    return lake
+    return home
+
+
+@pytest.fixture
+def bank(home_with_champion: Path, settings: Settings) -> LakeWarehouse:
+    """A bank with a champion, its predictions, and a cut-off that has matured since the test."""
+    shutil.rmtree(settings.home)
+    shutil.copytree(home_with_champion, settings.home)
+    return open_lake(settings.lake_path)
 
 
 def put(lake: LakeWarehouse, table: str, rows: pd.DataFrame) -> None:
@@ -190,17 +205,13 @@ def test_of_an_empty_bank_there_are_words_and_no_empty_picture(trained: Trained)
 
 
 @pytest.mark.usefixtures("live_bank", "undrawn")
-def test_drift_is_measured_once_a_day_and_again_as_soon_as_another_champion_serves(graph: Graph, trained: Trained):
-    assert graph.run("refresh_dynamic_tables").success
-    assert graph.tick("drift_sensor").run_requests
-    assert graph.run("measure_drift").success
-    assert graph.tick("drift_sensor").skip_message == "measure_drift ran a short while ago"
+def test_drift_is_measured_as_soon_as_a_champion_serves_and_then_once_a_day(graph: Graph, trained: Trained):
+    for _ in range(2):
+        version = registry.register(graph.lake, trained.model, judge(trained, None), utc_now())
+        registry.promote(graph.lake, version, utc_now(), "a test", "", force=True)
+        assert not graph.tick("drift_sensor").run_requests, "no prediction is of it yet"
 
-    version = registry.register(graph.lake, trained.model, judge(trained, None), utc_now())
-    registry.promote(graph.lake, version, utc_now(), "a test", "", force=True)
-    assert not graph.tick("drift_sensor").run_requests, "no prediction is of it yet"
-
-    assert graph.run("refresh_dynamic_tables").success
-    assert graph.tick("drift_sensor").run_requests
-    assert graph.run("measure_drift").success
-    assert not graph.tick("drift_sensor").run_requests
+        assert graph.run("refresh_dynamic_tables").success
+        assert graph.tick("drift_sensor").run_requests
+        assert graph.run("measure_drift").success
+        assert graph.tick("drift_sensor").skip_message == "measure_drift ran a short while ago"

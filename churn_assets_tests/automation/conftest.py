@@ -10,11 +10,8 @@ from churn_assets.clock import utc_now
 from churn_assets.ingestion import kafka
 from churn_assets.ingestion.kafka import Cluster, Watermarks
 from churn_assets.rules import EVENTS_TOPIC
-from churn_assets.settings import load_settings
 from churn_assets.simulator.live import LiveBank
-from churn_assets.wiring import open_lake
-from churn_assets_tests.assets.conftest import Graph, graph, live_bank, seeded_home
-from churn_assets_tests.once import made_once
+from churn_assets_tests.assets.conftest import Graph, graph, graph_over, live_bank, seeded_home
 
 __all__ = ["graph", "live_bank", "seeded_home"]
 
@@ -45,24 +42,24 @@ def graph_with_lost_messages(graph: Graph, live_bank: LiveBank, monkeypatch: pyt
     return graph
 
 
-@pytest.fixture(scope="session")
-def scored_home(seeded_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The seeded home whose dynamic tables are fresh. Copy it, do not use it."""
-
-    def make(home: Path) -> None:
-        shutil.copytree(seeded_home, home)
-        lake, now = open_lake(load_settings(CHURN_HOME=home).lake_path), utc_now()
-        lake.refresh([table.name for table in lake.dynamic_tables(now)], now)
-
-    return made_once(tmp_path_factory, "scored", make)
+@pytest.fixture(scope="module")
+def home_with_a_ready_email(seeded_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The seeded home when its dynamic tables are fresh and the first emails written. Copy it, do not use it."""
+    home = tmp_path_factory.mktemp("ready") / "home"
+    shutil.copytree(seeded_home, home)
+    with graph_over(home) as graph:
+        now = utc_now()
+        graph.lake.refresh([table.name for table in graph.lake.dynamic_tables(now)], now)
+        request = dg.RunRequest(partition_key=now.date().isoformat())
+        assert graph.run("write_retention_emails", request).success
+        assert graph.lake.query("SELECT 1 FROM agent_intervention_log WHERE status = 'READY'").num_rows
+    return home
 
 
 @pytest.fixture
-def graph_with_a_ready_email(graph: Graph, scored_home: Path) -> Graph:
+def graph_with_a_ready_email(graph: Graph, home_with_a_ready_email: Path) -> Graph:
     """The first emails are written, and nobody has approved them."""
     assert "_connection" not in vars(graph.lake), "it is put in place before anybody has opened it"
-    shutil.copytree(scored_home, graph.settings.home, dirs_exist_ok=True)
-    request = dg.RunRequest(partition_key=utc_now().date().isoformat())
-    assert graph.run("write_retention_emails", request).success
-    assert graph.lake.query("SELECT 1 FROM agent_intervention_log WHERE status = 'READY'").num_rows
+    shutil.rmtree(graph.settings.home)
+    shutil.copytree(home_with_a_ready_email, graph.settings.home)
     return graph

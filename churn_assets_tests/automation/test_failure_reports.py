@@ -177,6 +177,7 @@ def test_what_failed_before_the_first_tick_is_not_reported(tmp_path: Path):
         assert watched.tick() == []
 
 
+@pytest.mark.parametrize("watched", [_ephemeral], indirect=True)
 def test_an_alert_is_a_line_of_json_in_the_log_at_error_or_warning(watched: Watched, caplog: pytest.LogCaptureFixture):
     watched.run("make_customers")
     with caplog.at_level(logging.INFO, "churn_assets.alerts"):

@@ -1,18 +1,23 @@
 """What the Kafka sensors request, and what an ingestion says of it."""
 
+from dataclasses import replace
 from typing import Any
 
 import dagster as dg
 import pytest
 
-from churn_assets.automation.gates import BLOCKING_CHECKS
+from churn_assets.automation.gates import BLOCKING_CHECKS, blocked
 from churn_assets.clock import utc_now
 from churn_assets.ingestion.commit import committed_offsets
+from churn_assets.ingestion.isolation import DIED
 from churn_assets.ingestion.kafka import Cluster
 from churn_assets.ingestion.publisher import Publisher
-from churn_assets.rules import EVENTS_TOPIC, INGEST_SECONDS, RETRY_AFTER_FAILURE_SECONDS
+from churn_assets.rules import EVENTS_TOPIC, INGEST_SECONDS, LONGEST_RETRY_SECONDS
 from churn_assets_tests.assets.conftest import Graph, skip_reason, the_request
+from churn_assets_tests.ingestion.deadly_decoder import deadly, deadly_decoder
 from churn_assets_tests.ingestion.messages import message
+
+__all__ = ["deadly_decoder"]
 
 LONG_AGO = "2026-01-01T00:00:00"
 
@@ -39,10 +44,54 @@ def test_eager_events_are_ingested_alone_where_the_refresh_has_failed_or_is_bloc
     assert the_request(graph.tick(sensor)).job_name == "ingest_events"
     evaluate(passed=True)
     assert the_request(graph.tick(sensor)).job_name == "score_events"
-    graph.instance.create_run_for_job(
-        graph.definitions.resolve_job_def("score_events"), status=dg.DagsterRunStatus.FAILURE
-    )
+    for _ in range(6):  # so that the pause is long
+        graph.instance.create_run_for_job(
+            graph.definitions.resolve_job_def("score_events"), status=dg.DagsterRunStatus.FAILURE
+        )
     assert the_request(graph.tick(sensor)).job_name == "ingest_events"
+
+
+def test_after_a_run_that_did_not_end_well_the_next_decodes_in_a_child(graph: Graph, broker: Cluster):
+    publish(broker, message("TXN"))
+    graph.clock.forward(LONGEST_RETRY_SECONDS)
+    for ends, isolated in (
+        ({}, False),
+        ({"score_events": "SUCCESS"}, False),
+        ({"score_events": "FAILURE"}, True),
+        ({"ingest_events": "CANCELED"}, True),
+        ({"ingest_events": "SUCCESS", "score_events": "FAILURE"}, True),
+        ({"score_events": "FAILURE", "ingest_events": "SUCCESS"}, False),
+    ):
+        with dg.DagsterInstance.ephemeral() as instance:
+            for job, status in ends.items():
+                instance.create_run_for_job(graph.definitions.resolve_job_def(job), status=dg.DagsterRunStatus(status))
+
+            request = the_request(replace(graph, instance=instance).tick("kafka_sensor", cursor=LONG_AGO))
+
+        assert request.run_config["ops"]["ingest"]["config"]["isolated"] is isolated, ends
+
+
+def test_a_message_on_which_the_decoder_died_fails_a_check_that_names_it_and_stops_nothing(
+    graph: Graph, broker: Cluster, deadly_decoder: None
+):
+    publish(broker, message("TXN"), deadly("SIGSEGV"), message("LOG"))
+    died = graph.instance.create_run_for_job(graph.definitions.resolve_job_def("ingest_events"))
+    graph.instance.report_run_failed(died)
+    graph.clock.forward(LONGEST_RETRY_SECONDS)
+
+    result = graph.run("ingest_events", the_request(graph.tick("kafka_sensor", cursor=LONG_AGO)))
+
+    assert result.success
+    assert graph.lake.query("SELECT count(*) AS n FROM event_rejects").to_pylist() == [{"n": 1}]
+    (check,) = [e for e in result.get_asset_check_evaluations() if e.check_name == "no_message_stopped_the_decoder"]
+    (named,) = rows_of(check, "failing_rows")
+    assert (check.passed, check.severity, check.blocking) == (False, dg.AssetCheckSeverity.WARN, False)
+    assert (named["kafka_topic"], named["kafka_offset"], named["reason"]) == (EVENTS_TOPIC, 1, DIED)
+    assert not blocked(graph.instance)
+
+    publish(broker, message("TXN", transaction_ref="T2"))
+    later = graph.run("ingest_events").get_asset_check_evaluations()
+    assert all(evaluation.passed for evaluation in later)
 
 
 def test_a_tick_that_watches_requests_what_arrives_during_it(eager_graph: Graph, broker: Cluster):
@@ -90,14 +139,14 @@ def test_a_gap_fails_a_blocking_check_that_names_it_and_everything_else_goes_on(
     assert {p.number for p, offset in committed_offsets(graph.lake).items() if offset} == {1, 2, 3}
     assert "no_messages_are_missing" in skip_reason(graph.tick("refresh_sensor"))
     # Nothing else waits, and the gap was reported: no further run.
-    graph.clock.forward(RETRY_AFTER_FAILURE_SECONDS)
+    graph.clock.forward(LONGEST_RETRY_SECONDS)
     assert "bank_transactions[0] 0 to 10 were deleted" in skip_reason(graph.tick("kafka_sensor"))
 
 
 def test_a_gap_that_may_be_skipped_is_passed_over_and_the_check_passes(graph_with_lost_messages: Graph):
     graph = graph_with_lost_messages
     graph.run("ingest_events", the_request(graph.tick("kafka_sensor", cursor=LONG_AGO)))
-    graph.clock.forward(RETRY_AFTER_FAILURE_SECONDS)
+    graph.clock.forward(LONGEST_RETRY_SECONDS)
     graph.set(on_gap="skip")
 
     result = graph.run("ingest_events", the_request(graph.tick("kafka_sensor", cursor=LONG_AGO)))

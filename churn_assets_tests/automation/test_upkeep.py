@@ -1,8 +1,12 @@
 """When periodic jobs are requested."""
 
+from datetime import timedelta
+
 import dagster as dg
 
+from churn_assets.clock import utc_now
 from churn_assets.rules import MAINTENANCE_SECONDS, SEARCH_SECONDS
+from churn_assets.warehouse.protocol import Transaction
 from churn_assets_tests.assets.conftest import Graph, skip_reason, the_request
 
 
@@ -55,3 +59,46 @@ def test_on_snowflake_the_search_refreshes_itself(graph: Graph):
     graph.settings = graph.settings.model_copy(update={"target": "snowflake"})
 
     assert skip_reason(graph.tick("search_sensor")) == "the warehouse's own search service keeps itself up to date"
+
+
+def test_the_training_set_waits_for_history_and_not_for_a_day_after_a_run_that_found_none(graph: Graph):
+    def write(days_ago: int) -> None:
+        now = utc_now()
+
+        def insert(tx: Transaction) -> None:
+            tx.execute(
+                "INSERT INTO dim_customers (customer_id, full_name, segment, join_date, updated_at, ingested_at)"
+                " VALUES (?, 'N', 'MASS', DATE '2020-01-01', ?, ?)",
+                [f"C{days_ago}", now, now],
+            )
+            tx.execute(
+                "INSERT INTO dim_accounts (account_id, customer_id, product_code, account_status, updated_at, ingested_at)"
+                " VALUES (?, ?, 'P', 'OPEN', ?, ?)",
+                [f"A{days_ago}", f"C{days_ago}", now, now],
+            )
+            tx.execute(
+                "INSERT INTO app_activity_logs (log_id, customer_id, event_type, event_timestamp, ingested_at)"
+                " VALUES (?, ?, 'LOGIN', ?, ?)",
+                [f"L{days_ago}", f"C{days_ago}", now - timedelta(days=days_ago), now],
+            )
+
+        graph.lake.transact(insert)
+        graph.lake.refresh(["customer_day"], now)
+
+    assert "no event of a known customer" in skip_reason(graph.tick("training_set_sensor"))
+    write(days_ago=1)
+    assert graph.tick("training_set_sensor").run_requests
+    assert graph.run("extend_training_set").success
+    assert "a short while ago" in skip_reason(graph.tick("training_set_sensor"))
+
+    write(days_ago=80)
+
+    assert graph.tick("training_set_sensor").run_requests
+    (event,) = graph.run("extend_training_set").asset_materializations_for_node("churn_training_set")
+    assert event.metadata["rows_added"].value
+    assert "a short while ago" in skip_reason(graph.tick("training_set_sensor"))
+
+
+def test_what_would_measure_nothing_waits_for_a_model_or_an_email(graph: Graph):
+    assert skip_reason(graph.tick("drift_sensor")) == "no model serves yet"
+    assert skip_reason(graph.tick("effect_sensor")) == "nobody has been written to yet"

@@ -2,26 +2,26 @@ import csv
 import getpass
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from churn_assets import wiring
 from churn_assets.settings import load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
-from churn_assets.wiring import open_lake
-from churn_assets_tests.cli.test_app import Churn, Outcome, churn, fails_in_one_line
+from churn_assets_tests.cli.conftest import Churn, Outcome, fails_in_one_line, opened_once
 from churn_assets_tests.retention.post import Mailbox, mail_server, statuses, write_emails
-
-__all__ = ["churn"]  # the fixture
 
 
 @pytest.fixture
-def bank(deployed_home: Path, tmp_path: Path) -> LakeWarehouse:
+def bank(deployed_home: Path, tmp_path: Path) -> Iterator[LakeWarehouse]:
     """Ann and Bob each have an email that is READY."""
     shutil.copytree(deployed_home, tmp_path / "home")
-    lake = open_lake(load_settings().lake_path)
-    write_emails(lake, ["Ann", "Bob"])
-    return lake
+    with opened_once(tmp_path / "home"):
+        lake = wiring.open_lake(load_settings().lake_path)
+        write_emails(lake, ["Ann", "Bob"])
+        yield lake
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from churn_assets_tests.dagster_warm.conftest import (
     sleep_for,
     wait_until,
 )
+from churn_assets_tests.rounds import rounds
 from dagster_warm import launcher
 from dagster_warm.launcher import PROCESS_TAG
 
@@ -176,7 +177,7 @@ def test_many_runs_in_a_row_leave_no_process_open_file_or_memory_behind(project:
 
     warm = launched(20)  # what is learned and cached is by then
     files, memory, own_files = open_files(warm), own_memory(warm), open_files(os.getpid())
-    assert launched(int(os.environ.get("RUNS_IN_A_ROW", "100"))) == warm
+    assert launched(int(os.environ.get("RUNS_IN_A_ROW", max(30, rounds(100))))) == warm
     assert open_files(warm) == files
     assert open_files(os.getpid()) <= own_files + 2  # of the client that asks the code location
     assert own_memory(warm) < memory + 4096

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,16 +74,29 @@ def words(page: AppTest) -> str:
 def home(home_of_a_bank: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The home of a bank that tests read."""
     monkeypatch.setenv("CHURN_HOME", str(home_of_a_bank))
-    app.source_of.clear()
     return home_of_a_bank
 
 
 @pytest.fixture
-def own_home(home_of_a_bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def other_home() -> Iterator[None]:
+    """For a test with a home of its own: the sources that are cached are those of `home`, to open them takes long."""
+    app.source_of.clear()
+    yield
+    app.source_of.clear()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _other_files_have_other_homes() -> Iterator[None]:
+    app.source_of.clear()
+    yield
+    app.source_of.clear()
+
+
+@pytest.fixture
+def own_home(home_of_a_bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other_home: None) -> Path:
     """The same, for a test that changes something."""
     shutil.copytree(home_of_a_bank, tmp_path / "own")
     monkeypatch.setenv("CHURN_HOME", str(tmp_path / "own"))
-    app.source_of.clear()
     return tmp_path / "own"
 
 
@@ -117,7 +131,8 @@ def test_every_tab_is_drawn_for_every_role_and_shows_an_analyst_no_name_or_addre
 def test_an_analysts_customer_page_has_initials_and_the_email_without_the_name(home: Path):
     found = lake_of(home).query(
         "SELECT customer_id, full_name, email FROM agent_intervention_log JOIN dim_customers USING (customer_id)"
-        " WHERE generated_email IS NOT NULL LIMIT 1"
+        # A merchant is called Green Valley Foods.
+        " WHERE generated_email IS NOT NULL AND full_name NOT LIKE '% Green' ORDER BY customer_id LIMIT 1"
     )
     (customer,) = found.to_pylist()
 
@@ -228,18 +243,18 @@ def test_a_name_with_markup_is_shown_as_it_is(own_home: Path):
     assert not re.search(r"(?<!\\)[\[<*]", header)  # each is escaped
 
 
+@pytest.mark.usefixtures("other_home")
 def test_an_empty_lake_is_said_to_be_empty(settings: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CHURN_HOME", str(settings.home))
-    app.source_of.clear()
 
     assert "nothing is scored yet" in words(tab("Overview"))
     assert "No customers match" in words(tab("Customers"))
     assert "No customer has become high risk yet" in words(tab("Interventions"))
 
 
+@pytest.mark.usefixtures("other_home")
 def test_where_there_is_no_lake_every_tab_says_what_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CHURN_HOME", str(tmp_path / "nothing"))
-    app.source_of.clear()
 
     for name in app.TABS:
         page = tab(name)

@@ -40,7 +40,7 @@ _OF_OTHERS = {
 # Click's UsageError. Some versions of Typer carry a Click of their own.
 _UsageError = cast(type[typer.BadParameter], typer.BadParameter.__mro__[1])
 _ASSIGNMENT = re.compile(r"([A-Z][A-Z0-9_]*)=")
-_OTHER_VARIABLES = {"ARGS", "DAGSTER_HOME", "PATH", "PYTHON", "TEST_ROUNDS"}
+_OTHER_VARIABLES = {"ARGS", "CHURN_DEBUG", "DAGSTER_HOME", "PATH", "PYTHON", "TEST_ROUNDS"}
 _PASSED_TO_KAFKA = ("KAFKA_SECURITY_", "KAFKA_SASL_", "KAFKA_SSL_", "KAFKA_ENABLE_")
 
 

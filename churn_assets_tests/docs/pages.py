@@ -72,8 +72,9 @@ class Page:
 
 
 def pages() -> list[Page]:
-    """README.md and its neighbours, and all of docs/."""
-    return [Page(path) for path in (*sorted(REPOSITORY.glob("*.md")), *sorted(REPOSITORY.glob("docs/**/*.md")))]
+    """README.md and its neighbours, all of docs/, and the README of a new project."""
+    patterns = ("*.md", "docs/**/*.md", "churn_assets/operations/new_project/*.md")
+    return [Page(path) for pattern in patterns for path in sorted(REPOSITORY.glob(pattern))]
 
 
 def command_lines(block: Block) -> Iterator[tuple[int, str]]:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from churn_assets.clock import utc_now
 from churn_assets.dynamic_tables import engine
 from churn_assets.dynamic_tables.catalog import LakeTransaction
 from churn_assets.dynamic_tables.tables import DynamicTableError
@@ -246,6 +247,26 @@ def test_the_lag_is_the_age_of_the_oldest_change_that_waits(shop_with_totals: La
     assert lags(shop_with_totals, NOON + timedelta(seconds=7)) == {"totals": pytest.approx(oldest + 7, abs=1e-4)}
     shop_with_totals.refresh(["totals"], NOON)
     assert lags(shop_with_totals) == {"totals": 0}
+
+
+def test_after_a_clock_that_was_days_ahead_all_is_late_and_right_after_one_refresh(shop: LakeWarehouse) -> None:
+    ahead, target = NOON + timedelta(days=2), 300
+    declare(shop, "today", TODAY, "order_id")
+    shop.refresh(["today"], ahead)
+    assert lags(shop, ahead) == {"today": 0}
+    assert lags(shop, NOON) == {"today": target}  # its window is that of another day
+    shop.refresh(["today"], NOON)
+    assert lags(shop, NOON) == {"today": 0}
+    assert position(shop, "today")["as_of_day"] == NOON.date()
+
+
+def test_a_change_that_a_clock_stored_that_was_days_ahead_is_late_at_once(shop_with_totals: LakeWarehouse) -> None:
+    days_ago = utc_now() - timedelta(days=2)  # as if the lake's clock were two days ahead of this one
+    shop_with_totals.refresh(["totals"], days_ago)
+    order(shop_with_totals, (4, "ann", 1))
+    assert lags(shop_with_totals, days_ago) == {"totals": 300}
+    shop_with_totals.refresh(["totals"], days_ago)
+    assert lags(shop_with_totals, days_ago) == {"totals": 0}
 
 
 @pytest.mark.parametrize("statement", ["UPDATE orders SET amount = 6 WHERE order_id = 3", "DELETE FROM orders"])

@@ -47,6 +47,7 @@ PAYLOADS: dict[str, dict[str, Any]] = {
         "open_timestamp": "2026-03-01T10:00:00Z",
         "category": "FEES",
         "sentiment_score": 0.2,
+        "case_text": "Why was I charged twice?",
     },
     "SCORE": {
         "score_id": "S1",

@@ -4,6 +4,7 @@ import json
 import random
 import subprocess
 import sys
+import time
 from collections import Counter
 from datetime import timedelta
 
@@ -174,6 +175,31 @@ def test_a_customer_shows_the_latest_state_however_late_an_older_one_arrives(str
     assert stream.rows("SELECT full_name FROM dim_customers") == [("Third",)]
 
 
+def test_a_time_stamp_ahead_of_its_time_hides_nothing_that_comes_after_it(stream: Stream):
+    ahead = int((time.time() + 3_000) * 1000)  # Kafka itself refuses more than an hour
+    producer = stream.cluster.producer()
+
+    def send(customer: str, name: str, stamp: int | None = None) -> None:
+        value = message("USER", customer_id=customer, full_name=name, updated_at=...)
+        producer.produce(stream.topic, value, b"", 0, timestamp=stamp or int(time.time() * 1000))
+
+    send("alone", "old", ahead)
+    send("together", "old")
+    send("together", "ahead", ahead)
+    assert producer.flush(30) == 0
+    stream.ingest()
+    names = "SELECT full_name FROM dim_customers ORDER BY customer_id"
+    assert stream.rows(names) == [("old",), ("ahead",)]
+    send("alone", "ahead", ahead)
+    send("alone", "new")
+    send("together", "new")
+    assert producer.flush(30) == 0
+    stream.ingest()
+
+    assert stream.rows(names) == [("new",), ("new",)]
+    assert stream.rows("SELECT count(*) FROM dim_customers WHERE updated_at > now() + INTERVAL 1 MINUTE") == [(0,)]
+
+
 def test_what_an_event_says_beyond_the_contract_is_kept(stream: Stream):
     stream.send([message("TXN", loyalty={"tier": "gold"})])
     stream.ingest()
@@ -181,6 +207,7 @@ def test_what_an_event_says_beyond_the_contract_is_kept(stream: Stream):
     assert stream.rows(f"SELECT extra_fields->>'$.loyalty.tier' FROM {LEDGER}") == [("gold",)]
 
 
+@pytest.mark.slow
 def test_two_processes_that_ingest_the_same_messages_at_once_store_them_once(stream: Stream):
     messages, rejects, refs = poisoned_stream(2_000, 0.01, duplicates=100)
     stream.send(messages)

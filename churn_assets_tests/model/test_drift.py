@@ -23,7 +23,7 @@ FEATURES = ("wires", "cases", "sentiment", "risk")
 class Oracle(Model):
     """A model that knows the probability: it is the feature `risk`."""
 
-    def votes(self, features: Floats) -> Floats:
+    def raw(self, features: Floats) -> Floats:
         return features[:, self.features.index("risk")].astype(np.float64)
 
 
@@ -49,6 +49,7 @@ def oracle(calibration: Calibration | None = None) -> Model:
     """A champion that was trained and tested on the population, and that says what `calibration` makes of the truth."""
     return Oracle(
         FEATURES,
+        "forest",
         b"",
         calibration or Calibration("isotonic", (0.0, 1.0), (0.0, 1.0)),
         (0.0,) * len(FEATURES),

@@ -42,7 +42,6 @@ def test_the_calibration_error_that_few_rows_give_to_perfect_probabilities_is_no
         risk = rng.beta(0.5, 4.5, 250)
         left = rng.random(250) < risk
         measured = evaluate(left, risk, np.arange(250), np.zeros(250))
-        assert measured.calibration_error.interval[0] > 0, "draws of what was found do not tell noise"
         passed += measured.calibration_error_beyond_noise <= 0.02 < measured.calibration_error.value
 
     assert passed >= 17
@@ -126,3 +125,33 @@ def test_a_gain_is_told_from_noise_on_the_same_rows(rng: np.random.Generator):
     same = auc_gain(left, truth, truth * 0.5, np.arange(3_000))
     assert better.interval[0] > 0
     assert (same.value, same.interval) == (0, (0, 0))
+
+
+@pytest.mark.parametrize("leavers", [1, 2, 5, 60])
+@pytest.mark.parametrize("rows_of_each", [1, 4])
+@pytest.mark.parametrize("scores", ["random", "perfect", "the same", "tied"])
+def test_every_interval_contains_its_estimate(rng: np.random.Generator, leavers: int, rows_of_each: int, scores: str):
+    left = np.repeat([True, False], [leavers, 120 - leavers])
+    probability = {
+        "random": rng.random(120),
+        "perfect": left.astype(float),
+        "the same": np.full(120, 0.3),
+        "tied": np.round(rng.random(120), 1),
+    }[scores]
+    found = evaluate(left, probability, np.repeat(np.arange(120 // rows_of_each), rows_of_each), np.zeros(120))
+
+    for measure in (found.roc_auc, found.pr_auc, found.calibration_error, found.brier, found.lift):
+        assert measure.interval[0] <= measure.value <= measure.interval[1]
+        assert measure.interval[0] >= 0
+    gain = auc_gain(left, probability, rng.random(120), np.arange(120))
+    assert gain.interval[0] <= gain.value <= gain.interval[1]
+
+
+def test_the_interval_of_the_calibration_error_covers_the_true_one(rng: np.random.Generator):
+    covered = 0
+    for _ in range(50):
+        risk = rng.beta(0.5, 4.5, 400)
+        found = evaluate(rng.random(400) < risk / 1.5, risk, np.arange(400), np.zeros(400)).calibration_error
+        covered += found.interval[0] <= np.mean(risk - risk / 1.5) <= found.interval[1]
+
+    assert covered >= 45

@@ -15,11 +15,12 @@ from churn_assets.model import registry
 from churn_assets.model.artefact import ArtefactError, file_name
 from churn_assets.model.challenge import challenge, is_training_due
 from churn_assets.model.gate import Gate, calibration_verdict, judge
+from churn_assets.model.metrics import Measure
 from churn_assets.model.registry import RegistryError
 from churn_assets.model.scoring import score
 from churn_assets.model.training import Trained
 from churn_assets.model.training_set import read
-from churn_assets.rules import FEATURES, HIGH_FROM, MODEL_HIGH_FROM, MODEL_MEDIUM_FROM, RETRAINING_SECONDS
+from churn_assets.rules import FEATURES, RETRAINING_SECONDS, Rules
 from churn_assets.settings import Settings, load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.wiring import open_lake
@@ -145,7 +146,7 @@ def test_the_calibration_error_is_bounded_also_as_a_part_of_the_share_that_leave
 ):
     found = replace(
         trained.evaluations["model"],
-        calibration_error_beyond_noise=error,
+        calibration_error=Measure(2 * error, (error, 3 * error)),
         rows=10_000,
         leavers=leavers,
     )
@@ -290,7 +291,13 @@ def test_the_model_makes_class_and_reasons_where_it_is_told_to(
     found = predictions(serving).values()
     for row in found:
         probability = row["model_score"]
-        expected = "HIGH" if probability >= MODEL_HIGH_FROM else "MEDIUM" if probability >= MODEL_MEDIUM_FROM else "LOW"
+        expected = (
+            "HIGH"
+            if probability >= Rules().model.high_from
+            else "MEDIUM"
+            if probability >= Rules().model.medium_from
+            else "LOW"
+        )
         assert (row["risk_score"], row["risk_class"]) == (probability, expected)
         assert (row["reason_codes"] is None) == (expected == "LOW"), row
     assert {row["risk_class"] for row in found} == {"HIGH", "MEDIUM", "LOW"}
@@ -306,7 +313,7 @@ def test_as_long_as_no_model_serves_the_rules_make_the_class(lake_by_model: Lake
 
     found = predictions(lake).values()
     assert all(row["risk_score"] == row["churn_score"] for row in found)
-    assert any(row["risk_class"] == "HIGH" and row["churn_score"] >= HIGH_FROM for row in found)
+    assert any(row["risk_class"] == "HIGH" and row["churn_score"] >= Rules().risk.high_from for row in found)
 
 
 def test_a_customer_with_an_infinite_feature_gets_no_score_and_a_check_finds_it(serving: LakeWarehouse):

@@ -2,21 +2,18 @@
 
 import json
 import zipfile
-from dataclasses import replace
 from io import BytesIO
-from itertools import combinations
-from math import factorial
 
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.ensemble import RandomForestClassifier
+from skl2onnx import to_onnx
 
-from churn_assets.model import training
-from churn_assets.model.artefact import ArtefactError, digest, dumps, loads
+from churn_assets.model import families, training
+from churn_assets.model.artefact import ArtefactError, digest, dumps, loads, zipped
 from churn_assets.model.by_digest import servable
 from churn_assets.model.reasons import NO_EVENTS, reasons
-from churn_assets.model.scoring import Calibration, FeatureError, Model, contributions, score
+from churn_assets.model.scoring import Calibration, FeatureError, Line, Model, score
 from churn_assets.model.training import Trained
 from churn_assets.rules import FEATURES
 from churn_assets_tests.model.customers import training_rows
@@ -26,32 +23,38 @@ def matrix(rows: pd.DataFrame) -> np.ndarray:
     return rows[list(FEATURES)].to_numpy(np.float32)
 
 
-def test_the_votes_are_those_of_the_forest_that_was_fitted(monkeypatch: pytest.MonkeyPatch):
-    fitted = list[RandomForestClassifier]()
-    fit = RandomForestClassifier.fit
+def models() -> dict[str, Model]:
+    """One of each family."""
+    rows = training_rows(customers=500)
+    return {family: model for family, (model, _) in training.fit(rows, rows, FEATURES, seed=0).items()}
 
-    def remembered(self, *args, **kwargs):
-        fitted.append(self)
-        return fit(self, *args, **kwargs)
 
-    monkeypatch.setattr(RandomForestClassifier, "fit", remembered)
-    rows = training_rows()
-    model = training.fit(rows, rows, FEATURES, seed=0)
+@pytest.mark.usefixtures("quick_training")
+def test_what_serves_says_what_was_fitted(monkeypatch: pytest.MonkeyPatch):
+    fitted = dict[str, object]()
+    fit = families.fit
 
-    # On the thresholds themselves too, where <= and < differ.
-    thresholds = np.concatenate([tree.tree_.threshold for tree in fitted[-1].estimators_])
-    asked = np.concatenate(
-        [matrix(rows), np.float32(np.random.default_rng(0).choice(thresholds, (2_000, len(FEATURES))))]
-    )
+    def remembered(family, *args):
+        fitted[family] = fit(family, *args)
+        return fitted[family]
 
-    assert np.abs(model.votes(asked) - fitted[-1].predict_proba(asked)[:, 1]).max() < 1e-6
+    monkeypatch.setattr(families, "SHAPES", families.SHAPES[:1])
+    monkeypatch.setattr(families, "STAGE_STEP", families.STAGES)
+    monkeypatch.setattr(families, "fit", remembered)
+    found = models()
+
+    rows = matrix(training_rows())
+    assert set(found) == {"logistic", "forest", "boosting"}
+    for family, model in found.items():
+        assert model.raw(rows) == pytest.approx(families.raw(family, fitted[family], rows), abs=1e-5)
+        assert 0 < model.probability(rows).min() < model.probability(rows).max() < 1
 
 
 @pytest.mark.parametrize(
     "calibration", [Calibration("sigmoid", (0.8, -1.0)), Calibration("isotonic", (0.1, 0.4, 0.9), (0.0, 0.3, 1.0))]
 )
 def test_a_calibration_keeps_the_order_and_gives_probabilities(calibration: Calibration):
-    found = calibration(np.linspace(0, 1, 101))
+    found = calibration("forest", np.linspace(0, 1, 101))
 
     assert (np.diff(found) >= 0).all()
     assert found.min() >= 0
@@ -74,47 +77,24 @@ def test_the_order_of_columns_and_other_columns_do_not_matter(trained: Trained):
     assert score(trained.model, rows.iloc[:0]).shape == (0,)
 
 
-def shapley(model: Model, row: np.ndarray) -> np.ndarray:
-    """By definition, over all sets of features."""
-    count = len(row)
-    typical = np.asarray(model.typical, np.float32)
-    sets = [subset for size in range(count + 1) for subset in combinations(range(count), size)]
-    asked = np.array([np.where(np.isin(np.arange(count), subset), row, typical) for subset in sets], np.float32)
-    worth = dict(zip(sets, model.votes(asked), strict=True))
-    return np.array(
-        [
-            sum(
-                factorial(len(subset)) * factorial(count - len(subset) - 1) / factorial(count)
-                * (worth[tuple(sorted((*subset, one)))] - worth[subset])
-                for subset in sets
-                if one not in subset
-            )
-            for one in range(count)
-        ]
-    )  # fmt: skip
+@pytest.mark.usefixtures("quick_training")
+def test_contributions_of_a_line_are_those_of_the_package_shap():
+    import shap
+
+    model, rows = models()["logistic"], matrix(training_rows(weeks=1))[:300]
+    assert isinstance(model.learned, Line)
+    typical = np.array([model.typical])
+    explainer = shap.LinearExplainer((np.array(model.learned.coefficients), model.learned.intercept), typical)
+
+    assert model.contributions(rows) == pytest.approx(explainer.shap_values(rows.astype(float)), abs=1e-9)
 
 
-def test_contributions_are_near_the_shapley_values_of_customers_at_risk(trained: Trained):
-    rows = trained.test.nlargest(40, "model")
-    found = contributions(trained.model, matrix(rows))
-    exact = np.array([shapley(trained.model, row) for row in matrix(rows)])
-
-    assert np.corrcoef(found.ravel(), exact.ravel())[0, 1] > 0.95
-    strongest_two = np.argsort(-exact, axis=1)[:, :2]
-    assert np.mean([best in two for best, two in zip(found.argmax(axis=1), strongest_two, strict=True)]) > 0.9
-
-
-def test_contributions_are_exact_where_features_interact_in_pairs_only(
-    monkeypatch: pytest.MonkeyPatch, trained: Trained
-):
-    def votes(_: Model, x: np.ndarray) -> np.ndarray:
-        return x[:, 0] + 2 * x[:, 1] * x[:, 2] - x[:, 3] * x[:, 0] + 0.5 * x[:, 5]
-
-    monkeypatch.setattr(Model, "votes", votes)
-    model = replace(trained.model, typical=(1.0, 0.5, 2.0, 0.0, 1.0, 3.0, 1.0))
-    rows = np.random.default_rng(0).normal(size=(20, 7)).astype(np.float32)
-
-    assert contributions(model, rows) == pytest.approx(np.array([shapley(model, row) for row in rows]), abs=1e-5)
+@pytest.mark.usefixtures("quick_training")
+def test_contributions_sum_to_what_a_customer_is_above_the_typical_one_in_every_family():
+    rows = matrix(training_rows(weeks=1))[:300]
+    for family, model in models().items():
+        above = model.raw(rows) - model.raw(np.array([model.typical], np.float32))
+        assert model.contributions(rows).sum(axis=1) == pytest.approx(above, abs=1e-6), family
 
 
 def test_reasons_name_what_stands_out_in_the_words_of_the_rules(trained: Trained):
@@ -137,22 +117,38 @@ def test_reasons_name_what_stands_out_in_the_words_of_the_rules(trained: Trained
 # The file
 
 
-def test_a_model_is_the_same_after_it_was_stored(trained: Trained):
-    content = dumps(trained.model)
-    read = loads(content)
+@pytest.mark.usefixtures("quick_training")
+def test_a_model_of_any_family_is_the_same_after_it_was_stored():
+    rows = training_rows(weeks=1)
+    for model in models().values():
+        content = dumps(model)
+        read = loads(content)
 
-    assert dumps(read) == content
-    assert (score(read, trained.test) == trained.test["model"]).all()
+        assert dumps(read) == content
+        assert (score(read, rows) == score(model, rows)).all()
+
+
+def test_a_file_of_version_02_is_read():
+    rows = training_rows(customers=500)
+    forest = families.fit("forest", matrix(rows), rows["has_left"].to_numpy(bool), 0)
+    onnx = to_onnx(forest, matrix(rows)[:1], options={"zipmap": False}).SerializeToString()
+    head = {"format": 1, "features": FEATURES, "typical": [0.0] * len(FEATURES), "card": {"label": "then"}}
+    for calibration in (Calibration("sigmoid", (0.8, -1.0)), Calibration("isotonic", (0.1, 0.9), (0.01, 0.5))):
+        said = {"method": calibration.method, "x": calibration.x, "y": calibration.y}
+        content = zipped({"card.json": json.dumps(head | {"calibration": said}).encode(), "forest.onnx": onnx})
+
+        model = servable(lambda _, content=content: content, digest(content))
+
+        assert (model.family, model.card) == ("forest", {"label": "then"})
+        shares = forest.predict_proba(matrix(rows))[:, 1]
+        assert score(model, rows) == pytest.approx(calibration("forest", shares), abs=1e-5)
 
 
 def rewritten(content: bytes, **changes: object) -> bytes:
     with zipfile.ZipFile(BytesIO(content)) as archive:
-        head, forest = json.loads(archive.read("card.json")), archive.read("forest.onnx")
-    stored = BytesIO()
-    with zipfile.ZipFile(stored, "w") as archive:
-        archive.writestr("card.json", json.dumps(head | changes))
-        archive.writestr("forest.onnx", forest)
-    return stored.getvalue()
+        files = {name: archive.read(name) for name in archive.namelist()}
+    head = json.loads(files["card.json"]) | changes
+    return zipped({**files, "card.json": json.dumps(head).encode()})
 
 
 def test_a_damaged_file_is_refused_wherever_a_byte_is_wrong(trained: Trained):
@@ -169,8 +165,8 @@ def test_a_damaged_file_is_refused_wherever_a_byte_is_wrong(trained: Trained):
 
 def test_a_file_of_another_format_or_of_other_features_is_refused_saying_so(trained: Trained):
     content = dumps(trained.model)
-    with pytest.raises(ArtefactError, match="format 2, this version of churn_assets reads 1"):
-        loads(rewritten(content, format=2))
+    with pytest.raises(ArtefactError, match="format 3, this version of churn_assets reads 1 and 2"):
+        loads(rewritten(content, format=3))
     with pytest.raises(ArtefactError, match=r"is not a model.s file"):
         loads(b"cos\nsystem\n(S'touch /tmp/hacked'\ntR.")
     other = rewritten(content, features=["age", *FEATURES[1:]])

@@ -10,7 +10,7 @@ import pytest
 from churn_assets.clock import utc_now
 from churn_assets.model.training_set import TrainingSetError, cut_offs, extend, features_as_of
 from churn_assets.operations.dbt import DBT_PROJECT
-from churn_assets.rules import FEATURES, LABEL_DAYS
+from churn_assets.rules import FEATURES, Rules
 from churn_assets.simulator.seeding import new_bank, seed
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.protocol import Transaction
@@ -84,8 +84,8 @@ def test_who_closes_the_last_account_within_the_window_has_left_and_nobody_else(
     end = datetime(2026, 5, 11)
     closed = {
         "closes on the day after": [end],
-        "closes on the last day": [end + LABEL_DAYS * DAY - timedelta(seconds=1)],
-        "closes a day late": [end + LABEL_DAYS * DAY],
+        "closes on the last day": [end + Rules().labels.days * DAY - timedelta(seconds=1)],
+        "closes a day late": [end + Rules().labels.days * DAY],
         "keeps one account": [end, None],
         "stays": [None],
         "closes both": [end + DAY, end + 2 * DAY],
@@ -114,7 +114,7 @@ def test_who_closes_the_last_account_within_the_window_has_left_and_nobody_else(
     lake.transact(write)
     lake.refresh(TABLES, now)
 
-    assert extend(lake, features_sql(lake), now, lambda _: None) > 0
+    assert extend(lake, features_sql(lake), now, lambda _: None).added > 0
 
     rows = lake.query("SELECT customer_id, has_left FROM churn_training_set WHERE cut_off = ?", [cut_off]).to_pylist()
     assert {row["customer_id"]: row["has_left"] for row in rows} == {
@@ -130,12 +130,12 @@ def test_who_closes_the_last_account_within_the_window_has_left_and_nobody_else(
 def test_a_training_set_grows_by_what_is_missing_and_keeps_what_was_learned_from(bank: LakeWarehouse):
     now = utc_now()
     earlier = now - 21 * DAY
-    assert extend(bank, features_sql(bank), earlier, lambda _: None) > 0
+    assert extend(bank, features_sql(bank), earlier, lambda _: None).added > 0
     before = bank.query("FROM churn_training_set ORDER BY cut_off, customer_id")
 
-    assert extend(bank, features_sql(bank), earlier, lambda _: None) == 0
+    assert extend(bank, features_sql(bank), earlier, lambda _: None).added == 0
     reported = list[str]()
-    assert extend(bank, features_sql(bank), now, reported.append) > 0
+    assert extend(bank, features_sql(bank), now, reported.append).added > 0
 
     assert len(reported) == 3
     known = bank.query("FROM churn_training_set WHERE made_at = ? ORDER BY cut_off, customer_id", [earlier])

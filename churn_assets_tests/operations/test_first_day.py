@@ -1,6 +1,9 @@
 from datetime import date, timedelta
 
+import pytest
+
 from churn_assets.clock import utc_now
+from churn_assets.operations import lake as lake_deployment
 from churn_assets.operations.first_day import first_day, note_first_day
 from churn_assets.operations.lake import deploy
 from churn_assets.settings import Settings, load_settings
@@ -25,7 +28,12 @@ def test_a_home_that_never_noted_it_begins_before_everything(tmp_path):
     assert first_day(load_settings(CHURN_HOME=tmp_path / "nowhere")) <= date(2026, 1, 1)
 
 
-def test_a_deployment_to_a_lake_with_emails_begins_with_the_oldest(settings: Settings, lake: LakeWarehouse):
+def test_a_deployment_to_a_lake_with_emails_begins_with_the_oldest(
+    settings: Settings, lake: LakeWarehouse, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(
+        lake_deployment, "declare", lambda settings: None
+    )  # dbt, which takes seconds and reads no email
     long_ago = utc_now().date() - timedelta(days=40)
     lake.transact(
         lambda tx: tx.execute(

@@ -2,11 +2,12 @@
 
 from datetime import datetime, timedelta
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pyarrow as pa
 
 from churn_assets.retention.queue import fill_queue
-from churn_assets.rules import CRITICAL_FROM, HIGH_FROM, MEDIUM_FROM
+from churn_assets.rules import Rules
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.protocol import Transaction
 
@@ -50,7 +51,7 @@ def measure(lake: LakeWarehouse, averages: dict[str, float]) -> None:
     """Leave the live metrics as a refresh would."""
     rows = ", ".join(
         f"('{customer}', 3, {average}, {average}, 2, 40.0, TIMESTAMP '{NOW}',"
-        f" '{'CRITICAL' if average >= CRITICAL_FROM else 'SAFE'}')"
+        f" '{'CRITICAL' if average >= Rules().live.critical_from else 'SAFE'}')"
         for customer, average in averages.items()
     )
 
@@ -63,7 +64,7 @@ def measure(lake: LakeWarehouse, averages: dict[str, float]) -> None:
 
 
 def risk_class(score: float) -> str:
-    return "HIGH" if score >= HIGH_FROM else "MEDIUM" if score >= MEDIUM_FROM else "LOW"
+    return "HIGH" if score >= Rules().risk.high_from else "MEDIUM" if score >= Rules().risk.medium_from else "LOW"
 
 
 def fill(lake: LakeWarehouse, now: datetime = NOW) -> int:
@@ -93,15 +94,35 @@ def written_to(lake: LakeWarehouse) -> list[str]:
     ]
 
 
+_TABLES = (
+    "dim_customers", "dim_accounts", "dyn_churn_predictions", "churn_metrics_live", "retention_queue",
+    "agent_intervention_log", "intervention_moves", "suppressions", "suppressed_addresses", "addressed_emails",
+    "high_risk_history",
+)  # fmt: skip
+_forgotten = WeakKeyDictionary[LakeWarehouse, int]()  # of a lake, the snapshot as of which it was last emptied
+
+
 def forget_everybody(lake: LakeWarehouse) -> None:
     """Leave the lake as it was deployed."""
 
     def clear(tx: Transaction) -> None:
-        for table in (
-            "dim_customers", "dim_accounts", "dyn_churn_predictions", "churn_metrics_live", "retention_queue",
-            "agent_intervention_log", "intervention_moves", "suppressions", "high_risk_history",
-        ):  # fmt: skip
-            tx.execute(f"DELETE FROM {table}")
-        tx.execute("UPDATE streams SET position = NULL")
+        # To delete from a table that is empty already takes as long as from another one.
+        written = (
+            tx.rows(
+                "SELECT DISTINCT table_name FROM __ducklake_metadata_lake.ducklake_snapshot_changes"
+                " JOIN __ducklake_metadata_lake.ducklake_table"
+                " ON list_contains(regexp_extract_all(changes_made, '\\d+'), table_id::VARCHAR) WHERE snapshot_id > ?",
+                [_forgotten[lake]],
+            )
+            if lake in _forgotten
+            else [(table,) for table in (*_TABLES, "streams")]
+        )
+        for (table,) in written:
+            if table in _TABLES:
+                tx.execute(f"DELETE FROM {table}")
+        if ("streams",) in written:
+            tx.execute("UPDATE streams SET position = NULL")
 
     lake.transact(clear)
+    [newest] = lake.query("SELECT max(snapshot_id) AS newest FROM ducklake_snapshots('lake')")["newest"].to_pylist()
+    _forgotten[lake] = newest

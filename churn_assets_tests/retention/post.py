@@ -21,7 +21,10 @@ from churn_assets.warehouse.protocol import Transaction
 from churn_assets_tests.ports import free_port
 from churn_assets_tests.retention.bank import NOW, TODAY
 
-TABLES = ("dim_customers", "dim_accounts", "agent_intervention_log", "intervention_moves", "suppressions")
+TABLES = (
+    "dim_customers", "dim_accounts", "agent_intervention_log", "intervention_moves", "suppressions",
+    "suppressed_addresses", "addressed_emails",
+)  # fmt: skip
 
 
 def empty(lake: LakeWarehouse) -> None:

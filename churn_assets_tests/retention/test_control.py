@@ -2,7 +2,7 @@ import pytest
 from scipy.stats import binom
 
 from churn_assets.retention.control import is_in_control_group
-from churn_assets.rules import CONTROL_SHARE
+from churn_assets.rules import Rules
 
 IDS = [f"C{number:08d}" for number in range(100_000)]
 # Computed once. A change of these would move customers from one group to the other amid the experiment.
@@ -18,14 +18,14 @@ PINNED = [
 
 
 def test_a_tenth_of_the_customers_is_in_the_control_group():
-    low, high = binom.interval(0.999, len(IDS), CONTROL_SHARE)
+    low, high = binom.interval(0.999, len(IDS), Rules().emails.control_share)
 
-    assert low <= sum(map(is_in_control_group, IDS)) <= high
+    assert low <= sum(is_in_control_group(id_, Rules().emails.control_share) for id_ in IDS) <= high
 
 
 @pytest.mark.parametrize(("customer_id", "assigned"), PINNED)
 def test_a_customer_never_changes_sides(customer_id: str, assigned: bool):
-    assert is_in_control_group(customer_id) == assigned
+    assert is_in_control_group(customer_id, 0.1) == assigned
 
 
 def test_a_larger_share_only_adds_customers_to_the_control_group():

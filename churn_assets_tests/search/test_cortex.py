@@ -16,21 +16,24 @@ from churn_assets.warehouse.protocol import WarehouseError
 from churn_assets.warehouse.snowflake_names import Names
 from churn_assets.wiring import open_search
 
+TEXTS = "CHURN.MAIN.case_texts_search"
 NOON = datetime.fromisoformat("2026-03-01T12:00:00")
 
 
 class ScriptedWarehouse:
     """Answers by how a query begins, and remembers what it was asked."""
 
-    def __init__(self, answer: Any = None, grants: Sequence[str] = ("*",)) -> None:
+    def __init__(self, answer: Any = None, grants: Sequence[str] = ("*",), texts: Any = '{"results": []}') -> None:
         self.asked: list[tuple[str, list[Any]]] = []
         self._answer = answer
+        self._texts = texts
         self._grants = grants
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         self.asked.append((sql, list(parameters)))
         if sql == SEARCH_PREVIEW:
-            return pa.table({"answer": [self._answer]})
+            of_texts = parameters[0] == TEXTS
+            return pa.table({"answer": [self._texts if of_texts else self._answer]})
         if sql.startswith("SELECT segment FROM segment_grants"):
             return pa.table({"segment": pa.array(self._grants, pa.string())})
         if sql.startswith("SELECT customer_id, segment FROM dim_customers"):
@@ -52,7 +55,7 @@ def row(event_id: str, customer: str = "C1", **other: Any) -> dict[str, Any]:
     }
 
 
-def search(warehouse: ScriptedWarehouse, role: str = "DATA_ENGINEER") -> CortexSearch:
+def search(warehouse: ScriptedWarehouse, role: str = "MARKETING_ANALYST") -> CortexSearch:
     return CortexSearch(warehouse, Names(), SeenByGrants(warehouse, role))  # type: ignore[arg-type]
 
 
@@ -84,6 +87,41 @@ def test_the_service_is_asked_with_bound_text_and_its_answer_becomes_hits():
     ]
 
 
+def test_an_engineer_finds_cases_by_what_customers_wrote_and_sees_the_passage_once_with_the_better_score():
+    def passage(number: int, event_id: str, document: str) -> dict[str, Any]:
+        more = {"passage_id": f"{event_id}#{number}", "category": "CARD"}
+        return row(event_id, kind="case", error_code=None, device=None, document=document, **more)
+
+    texts = [
+        passage(1, "S2", "I am at the airport. The machine kept my card."),
+        passage(0, "S2", "Dear bank"),
+        passage(0, "S1", "It kept me waiting."),
+    ]
+    of_all = answer(
+        row("L1"), row("S1", kind="case", error_code=None, device=None, document="Support case about card.")
+    )
+
+    hits = search(ScriptedWarehouse(of_all, texts=answer(*texts)), "DATA_ENGINEER").search("kept my card", Filters())
+
+    assert [(hit.event_id, hit.score, hit.passage) for hit in hits] == [
+        ("L1", 1.0, "One-time code refused. ERR_AUTH_OTP at LOGIN on IOS"),
+        ("S2", 1.0, "I am at the airport. The machine kept my card."),
+        ("S1", 0.5, "It kept me waiting."),
+    ]
+    assert {hit.title for hit in hits[1:]} == {"Support case about card"}
+
+
+@pytest.mark.parametrize("role", ["MARKETING_ANALYST", "TELLER"])
+def test_no_other_role_asks_the_service_of_the_texts(role: str):
+    warehouse = ScriptedWarehouse(answer(row("L1")))
+
+    search(warehouse, role).search("kept my card", Filters())
+
+    assert [parameters[0] for sql, parameters in warehouse.asked if sql == SEARCH_PREVIEW] == [
+        "CHURN.SERVING.churn_logs_search"
+    ]
+
+
 def test_times_are_asked_for_by_day_and_kept_to_the_second():
     filters = Filters(since=NOON, until=NOON.replace(hour=13))
     late, early = row("L2", happened_at="2026-03-01T13:00:00"), row("L3", happened_at="2026-03-01T11:59:59")
@@ -95,7 +133,7 @@ def test_times_are_asked_for_by_day_and_kept_to_the_second():
     assert json_filter(filters, None) == {
         "@and": [{"@gte": {"happened_at": "2026-03-01"}}, {"@lte": {"happened_at": "2026-03-02"}}]
     }
-    assert json.loads(warehouse.asked[-2][1][1])["limit"] == 1000
+    assert json.loads(warehouse.asked[1][1][1])["limit"] == 1000
 
 
 def test_an_analyst_is_shown_customers_who_are_in_a_granted_segment_now():
@@ -124,8 +162,8 @@ def test_without_words_the_newest_are_read_from_the_ledgers():
 
     sql, values = next((sql, values) for sql, values in warehouse.asked if "ORDER BY" in sql)
     assert sql.endswith(
-        "WHERE TRUE AND customer_id = ? AND happened_at >= ? AND segment IN (?, ?) ORDER BY happened_at DESC NULLS LAST"
-        " LIMIT 3"
+        "WHERE TRUE AND customer_id = ? AND happened_at >= ? AND segment IN (?, ?) ORDER BY happened_at DESC NULLS LAST,"
+        " event_id LIMIT 3"
     )
     assert "FROM CHURN.MAIN.searchable_events WHERE" in sql
     assert values == ["C1", NOON.replace(hour=9), "MASS", "SMB"]

@@ -1,17 +1,21 @@
 """What a search answers, to whom, and that nothing in a question can make it raise or widen its filters."""
 
 import json
+import re
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from churn_assets.search.hits import Filters, Search
 from churn_assets.search.index import IndexNotFoundError, LogIndex
+from churn_assets.search.passages import MAX_PASSAGE
 from churn_assets.serving.reading import UnknownRoleError
-from churn_assets.settings import Settings
-from churn_assets.wiring import open_search
+from churn_assets.settings import Settings, load_settings
+from churn_assets.wiring import open_lake, open_search
 from churn_assets_tests.search.conftest import NOON, Ledgers, ids
+from churn_assets_tests.search.quality import load_questions
 
 # By what is bad about it: a question in which nothing has a meaning of its own.
 BAD_QUESTIONS = {
@@ -125,11 +129,84 @@ def test_what_an_event_said_is_found_and_shown(two_customers: Ledgers, index: Lo
     two_customers.error("L5", "ERR_NEW", extra_fields=json.dumps(said))
     two_customers.case("S3", "SERVICE", extra_fields=json.dumps({"text": "x" * 5000}))
     index.update()
+    assert not re.search("x{501}", engineer.search("", Filters(kind="case"), 1)[0].document)
 
     (hit,) = engineer.search("biometric sensor", Filters(kind="error"))[:1]
     assert hit.event_id == "L5"
     assert hit.document.endswith('ERR_NEW at LOGIN on IOS "Biometric sensor dirty"')
-    assert len(engineer.search("", Filters(kind="case"), 1)[0].document) < 1000
+
+
+@pytest.fixture(scope="module")
+def seeded_search(home_of_a_bank: Path) -> Search:
+    """The engineer's search over a bank with some hundred errors and cases."""
+    settings = load_settings(CHURN_HOME=home_of_a_bank)
+    LogIndex(settings.search_path, open_lake(settings.lake_path)).update()
+    return open_search(settings, "DATA_ENGINEER")
+
+
+FILLER = "We talked about the weather for a while. "
+LONG = f"{FILLER * 300}Then the machine kept my card, {'and it rained ' * 30}. {FILLER * 150}"
+
+
+# By where the words stand: the text of a case, a question that only this case answers, and the passage that is shown.
+TEXTS = {
+    "short": ("The machine kept my purse.", "machine kept purse", "The machine kept my purse."),
+    "in the middle": (LONG, "machine kept card", "Then the machine kept my card, and it rained"),
+    "at the end": (FILLER * 400 + "zebra", "zebra", "zebra"),
+    "after a word without end": ("x" * 19_990 + " okapi", "okapi", "okapi"),
+    "accents": ("Une carte bloquée\nà l'étranger", "carte bloquee", "Une carte bloquée à l'étranger"),
+    "odd signs": ("a\x00b tapir \ud800".encode("utf-8", "replace").decode(), "tapir", "tapir"),
+}
+
+
+def test_the_text_of_a_case_is_searched_in_full_and_shown_where_it_matched(
+    two_customers: Ledgers, index: LogIndex, engineer: Search
+):
+    for where, (text, _, _) in TEXTS.items():
+        two_customers.case(where, "SERVICE", case_text=text)
+    index.update()
+
+    for where, (_, question, passage) in TEXTS.items():
+        hit = engineer.search(question, Filters())[0]
+        assert (hit.event_id, hit.title) == (where, "Support case about service")
+        assert passage in hit.passage, where
+        assert len(hit.passage) <= MAX_PASSAGE + len("…  …"), where
+
+
+def test_words_that_stand_together_count_more_than_the_same_words_far_apart(
+    two_customers: Ledgers, index: LogIndex, engineer: Search
+):
+    two_customers.case("together", "SERVICE", case_text=f"The zebra ate my umbrella. {FILLER * 50}")
+    two_customers.case("apart", "SERVICE", case_text=f"A zebra. {FILLER * 50} An umbrella.")
+    index.update()
+
+    hits = engineer.search("zebra umbrella", Filters(kind="case"))
+
+    assert ids(hits) == ["together", "apart"]
+    assert hits[0].score > hits[1].score
+
+
+def test_hits_are_in_the_order_of_the_scores_that_are_shown_and_the_newest_of_equals_first(seeded_search: Search):
+    for one in (asked for part in load_questions().values() for asked in part):
+        hits = seeded_search.search(one.query, Filters(), 50)
+        shown = [(-hit.score, -hit.happened_at.timestamp()) for hit in hits]
+        assert shown == sorted(shown), one.query
+        assert all(hit.passage for hit in hits)
+        assert hits == seeded_search.search(one.query, Filters(), 50)
+
+
+def test_events_of_one_moment_keep_their_order_and_microseconds_count(
+    two_customers: Ledgers, index: LogIndex, engineer: Search
+):
+    for number in (2, 0, 1):
+        at = NOON + timedelta(days=1, microseconds=number)
+        two_customers.error(f"M{number}", "ERR_NETWORK", event_timestamp=at)
+        two_customers.error(f"E{number}", "ERR_NETWORK", event_timestamp=NOON + timedelta(days=2))
+        index.update()
+    found = ids(engineer.search("", Filters(error_code="ERR_NETWORK")))
+
+    assert found[3:6] == ["M2", "M1", "M0"]
+    assert ids(engineer.search("", Filters(error_code="ERR_NETWORK"), 2)) == found[:2]
 
 
 def test_extra_fields_that_are_no_object_say_nothing(two_customers: Ledgers, index: LogIndex, engineer: Search):
@@ -193,12 +270,16 @@ class TestAnalyst:
     def test_neither_sees_nor_finds_what_an_event_said(
         self, two_customers: Ledgers, index: LogIndex, analyst: Search, engineer: Search
     ):
+        two_customers.case("S5", "SERVICE", case_text="Write to ann@example.com, zzyzx")
         two_customers.error("L5", "ERR_NETWORK", extra_fields='{"message": "mail ann@example.com, zzyzx"}')
         index.update()
 
         assert "ann@example.com" in engineer.search("zzyzx", Filters())[0].document
         assert "ann@example.com" not in analyst.search("", Filters(), 1)[0].document
         assert all(hit.score < 0.5 for hit in analyst.search("zzyzx", Filters()))
+        seen = [f"{hit.document} {hit.passage}" for hit in analyst.search("", Filters())]
+        assert len(seen) == 7
+        assert not any("ann@example.com" in text or "zzyzx" in text for text in seen)
 
 
 def test_a_role_that_nobody_knows_is_refused_with_those_that_there_are(two_customers: Ledgers, settings: Settings):

@@ -22,7 +22,7 @@ COLUMNS = {table.name: [column.name for column in table.columns] for table in MO
 
 def guarded(sql: str) -> str:
     """What the lake is asked."""
-    return with_serving_views(on_views(MODEL, checked(sql, TABLES)))
+    return with_serving_views(on_views(MODEL, checked(sql, TABLES), "duckdb"))
 
 
 REFUSED = [
@@ -265,7 +265,7 @@ def test_what_is_allowed_gives_the_rows_of_the_tables(sql: str, same: str, bank:
 
 @pytest.mark.parametrize("query", MODEL.verified_queries, ids=lambda query: query.name)
 def test_a_verified_query_passes_and_means_the_same(query, bank: LakeWarehouse):
-    (of_the_lake,) = sqlglot.transpile(on_views(MODEL, query.sql), read="snowflake", write="duckdb")
+    (of_the_lake,) = sqlglot.transpile(on_views(MODEL, query.sql, "snowflake"), read="snowflake", write="duckdb")
     assert bank.query(guarded(query.sql)) == bank.query(with_serving_views(of_the_lake))
 
 

@@ -35,8 +35,8 @@ def fact_ids(events: list[Event]) -> list[object]:
 
 @pytest.fixture(scope="module")
 def a_day() -> list[Event]:
-    """24 hours at 200 events a minute."""
-    return flat(windows(LiveBank(BANK), START, 5 * MINUTE, 24 * 12, 5 * 200))
+    """24 hours at 60 events a minute."""
+    return flat(windows(LiveBank(BANK), START, 5 * MINUTE, 24 * 12, 5 * 60))
 
 
 def test_a_window_has_as_many_events_as_asked_for_in_order_and_within_it():

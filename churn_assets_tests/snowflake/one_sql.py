@@ -19,12 +19,20 @@ FUNCTIONS = {
     "COALESCE",
     "COUNT",
     "DATE_TRUNC",
+    "JSON_EXTRACT_PATH_TEXT",  # of a name of letters, which is no path
     "LAG",
     "LEAD",
+    "LOWER",
     "MAX",
     "MIN",
+    "NULLIF",
     "ROW_NUMBER",
+    "SHA1",
+    "SUBSTR",
     "SUM",
+    "TRIM",
+    "TRY_CAST",
+    "UPPER",
 }
 TYPES = {"BIGINT", "BOOLEAN", "DATE", "DOUBLE", "INTEGER", "TIMESTAMP", "VARCHAR"}
 # https://docs.snowflake.com/en/sql-reference/reserved-keywords, and the clauses of FROM that an alias can be taken for.

@@ -14,14 +14,18 @@ from dbt.cli.main import dbtRunner
 from snowflake.connector.cursor import SnowflakeCursor
 from snowflake.connector.errors import ProgrammingError
 
+from churn_assets.clock import utc_now
+from churn_assets.ingestion.corrections import KEY_TWICE, correct
 from churn_assets.model.artefact import digest, dumps, file_name
 from churn_assets.model.scoring import score_matrix
 from churn_assets.model.training import fit
 from churn_assets.operations.account import deploy
 from churn_assets.operations.dbt import DBT_PROJECT
+from churn_assets.operations.erasure import ErasureError, erase
 from churn_assets.rules import FEATURES
 from churn_assets.settings import load_settings
 from churn_assets.warehouse.snowflake import PAST_REFRESHES
+from churn_assets.wiring import open_warehouse
 from churn_assets_tests.model.customers import training_rows
 from churn_assets_tests.snowflake.emulator.process import PASSWORD, RunningEmulator, running
 
@@ -126,7 +130,13 @@ def test_another_target_lag_is_altered_and_streams_stay(
 ):
     cursor.execute(STREAM.format("OR REPLACE", ""))
     since = asked_so_far(cursor)
-    dbt(deployed, folder, "run", "--vars", "{features_target_lag: 10 minutes}")
+    dbt(
+        deployed,
+        folder,
+        "run",
+        "--vars",
+        "{features: {target_lag: 10 minutes, window_days: 30, neutral_sentiment: 0.5}}",
+    )
 
     sent = definitions_sent(cursor, since)
     assert len(sent) == 2
@@ -178,7 +188,7 @@ def test_a_transfer_reaches_the_predictions_their_stream_and_the_history_of_refr
 
 def test_the_predictions_are_scored_by_the_champion_whose_file_lies_on_the_stage(cursor: SnowflakeCursor):
     rows_to_learn_from = training_rows(300)
-    model = fit(rows_to_learn_from, rows_to_learn_from, FEATURES, seed=0)
+    model, _ = fit(rows_to_learn_from, rows_to_learn_from, FEATURES, seed=0)["boosting"]
     content = dumps(model)
     put = f"PUT file:///here/{file_name(digest(content))} @churn_models AUTO_COMPRESS = FALSE"
     cursor.execute(put, file_stream=BytesIO(content))
@@ -194,3 +204,27 @@ def test_the_predictions_are_scored_by_the_champion_whose_file_lies_on_the_stage
     cursor.execute("DELETE FROM churn_champion")
     cursor.execute("ALTER DYNAMIC TABLE dyn_churn_predictions REFRESH")
     assert rows(cursor, "SELECT count(model_score) FROM dyn_churn_predictions") == [(0,)]
+
+
+def test_a_customer_is_corrected_and_another_is_erased(
+    deployed: RunningEmulator, cursor: SnowflakeCursor, tmp_path: Path
+):
+    cursor.execute(STREAM.format("OR REPLACE", ""))  # the full refresh above has left both streams stale
+    cursor.execute("CREATE OR REPLACE STREAM churn_metrics_stream ON DYNAMIC TABLE churn_metrics_live")
+    settings = load_settings(CHURN_HOME=tmp_path / "home", **deployed.environment())
+    warehouse, file = open_warehouse(settings), tmp_path / "customers.csv"
+    header = "customer_id,full_name,segment,join_date"
+    file.write_text(f"{header}\nC1,Anna,RETAIL,2020-01-01\nC2,Twice,RETAIL,2020-01-01\nC2,Twice,RETAIL,2020-01-01\n")
+    corrected = correct(warehouse, "dim_customers", [file], "Ann", utc_now)
+
+    erased = erase(settings, warehouse, None, "C2", "Ann", utc_now)
+
+    assert (corrected.replaced, corrected.rejected) == (1, {KEY_TWICE: 2})
+    assert (erased.rejects_blanked, erased.left) == (2, [])
+    assert any("Time Travel" in line for line in erased.unreachable)
+    for table in ("dim_customers", "dim_accounts", "dyn_customer_features", "dyn_churn_predictions"):
+        assert rows(cursor, f"SELECT customer_id FROM {table}") == [("C1",)], table
+    assert rows(cursor, "SELECT full_name FROM dim_customers") == [("Anna",)]
+    assert rows(cursor, "SELECT reason, original FROM event_rejects") == [(KEY_TWICE, None)] * 2
+    with pytest.raises(ErasureError, match="nothing is stored about a customer C2"):
+        erase(settings, warehouse, None, "C2", "Ann", utc_now)

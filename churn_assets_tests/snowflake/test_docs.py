@@ -1,6 +1,7 @@
 """docs/snowflake.md tells of every object of the deployment what was verified, and of no other."""
 
 import re
+from functools import cache
 
 import pytest
 
@@ -31,6 +32,7 @@ def kind(text: str) -> str:
     return (found[1] or found[2]).lower() if found else "semantic view"
 
 
+@cache
 def objects() -> dict[tuple[str, str], bool]:
     """Every object by name and kind, and whether sqlfluff parses the statement that creates it."""
     own = {
@@ -49,6 +51,7 @@ def objects() -> dict[tuple[str, str], bool]:
     return own | model | of_tasks | {(name, "dynamic table"): False for name in DYNAMIC_TABLES}
 
 
+@cache
 def rows() -> dict[tuple[str, str], tuple[str, str, str]]:
     table = PAGE.partition("| object | kind | parsed | emulator | live |\n")[2]
     lines = [

@@ -1,4 +1,4 @@
-"""The whole Dagster graph over an emulated account, as `churn check` runs it over a lake."""
+"""The whole Dagster graph over an emulated account, as `churn check` runs it over a lake, and `churn run` after it."""
 
 import json
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from churn_assets.clock import utc_now
 from churn_assets.definitions import build_defs
 from churn_assets.ingestion.broker import embedded_broker
 from churn_assets.ingestion.publisher import Publisher
+from churn_assets.operations.run_once import run_once
 from churn_assets.rules import EVENTS_TOPIC
 from churn_assets.settings import Settings
 from churn_assets.simulator.live import LiveBank
@@ -43,7 +44,9 @@ def instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def test_every_job_runs_and_every_check_passes(deployed: Settings, instance: dg.DagsterInstance):
+def test_every_job_runs_and_every_check_passes_and_one_command_goes_on(
+    deployed: Settings, instance: dg.DagsterInstance
+):
     warehouse = SnowflakeWarehouse(deployed)
     bank = new_bank(3000, 160, 1, utc_now())
     seed(warehouse, bank, utc_now(), lambda *_: None)
@@ -61,6 +64,9 @@ def test_every_job_runs_and_every_check_passes(deployed: Settings, instance: dg.
             )
             for number, job in enumerate(JOBS)
         }
+        produce_at_once(LiveBank(bank), publisher, 200, utc_now, lambda _: None)
+        said = list[str]()
+        run_once(deployed, warehouse, "Ann", utc_now, said.append, lambda _: None)
 
     assert {job: result.success for job, result in results.items()} == dict.fromkeys(results, True)
     checks = [check for result in results.values() for check in result.get_asset_check_evaluations()]
@@ -78,6 +84,8 @@ def test_every_job_runs_and_every_check_passes(deployed: Settings, instance: dg.
     )
     tag = json.loads(told["query_tag"][0].as_py())
     assert tag["run_id"] == results["0 ingest_events"].run_id
+    assert said[0] == "Kafka: 200 messages, 200 stored, 0 known already, 0 rejected"
+    assert [line.partition(" ")[0] for line in said] == ["Kafka:", "refresh:", "labels:", "model:", "the", "queue:"]
     assert "fact_transaction_ledger" in tag["assets"]
     for spec in definitions.resolve_all_asset_specs():
         assert "ducklake" not in spec.kinds

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,10 @@ from dbt_common.context import set_invocation_context
 from sqlfluff.core import Linter
 
 from churn_assets.model.training_set import features_as_of
-from churn_assets.operations.dbt import DBT_PROJECT
+from churn_assets.operations.dbt import DBT_PROJECT, compiled
 from churn_assets.project_files import CODE_ROOT
+from churn_assets.settings import load_settings
 from churn_assets_tests.snowflake.incremental_form import broken_rules
-
-pytestmark = pytest.mark.heavy
 
 BREAKING = {
     "select current_date as day from t": "the clock outside",
@@ -49,7 +49,7 @@ BREAKING = {
 
 @pytest.fixture(scope="module")
 def dynamic_tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """The compiled nodes of all dynamic tables, by name."""
+    """The compiled nodes of all dynamic tables, by name. dbt takes eight seconds, so its tests are marked `emulator`."""
     target = tmp_path_factory.mktemp("snowflake")
     command = [Path(sys.executable).with_name("dbt"), "compile", "--target", "snowflake", "--quiet"]
     offline = ["--no-populate-cache", "--no-introspect"]
@@ -74,6 +74,7 @@ def dynamic_tables(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[s
     return {node["name"]: node for node in nodes if node["config"]["materialized"] == "dynamic_table"}
 
 
+@pytest.mark.emulator
 def test_every_model_compiles_to_the_form_that_snowflake_refreshes_incrementally(dynamic_tables):
     broken = {name: broken_rules(node["compiled_code"]) for name, node in dynamic_tables.items()}
 
@@ -82,11 +83,13 @@ def test_every_model_compiles_to_the_form_that_snowflake_refreshes_incrementally
     }
 
 
+@pytest.mark.emulator
 def test_every_model_asks_for_incremental_refreshes_so_that_snowflake_would_refuse_another_form(dynamic_tables):
     assert {node["config"]["refresh_mode"] for node in dynamic_tables.values()} == {"INCREMENTAL"}
     assert all(node["config"]["target_lag"] for node in dynamic_tables.values())
 
 
+@pytest.mark.emulator
 def test_a_window_that_moves_reads_snowflakes_clock_and_no_variable_of_the_lake(dynamic_tables):
     features = dynamic_tables["dyn_customer_features"]["compiled_code"].lower()
     metrics = dynamic_tables["churn_metrics_live"]["compiled_code"].lower()
@@ -96,12 +99,40 @@ def test_a_window_that_moves_reads_snowflakes_clock_and_no_variable_of_the_lake(
     assert not any("getvariable" in node["compiled_code"] for node in dynamic_tables.values())
 
 
+@pytest.mark.emulator
 def test_what_the_training_set_makes_of_the_features_is_sql_that_snowflake_takes(dynamic_tables):
     compiled = dynamic_tables["dyn_customer_features"]["compiled_code"]
     then = features_as_of(compiled, date(2026, 3, 1), "snowflake")
 
     assert "CURRENT_TIMESTAMP" not in then.upper()
     assert "CAST(CAST('2026-03-01' AS DATE) AS DATE)" in then
+    assert not Linter(dialect="snowflake").parse_string(then).violations
+
+
+@pytest.mark.emulator
+@pytest.mark.parametrize(
+    ("rule", "read"),
+    [
+        ('churn = "silent"\ndays = 60', "heard_of"),
+        ('churn = "column"\ncolumn = "left_on"', "extra_fields"),
+        ('churn = "event"\nevent = "CONTRACT_ENDED"', "departures"),
+    ],
+)
+def test_by_any_rule_of_who_has_left_snowflake_would_refresh_the_features_incrementally(
+    rule: str, read: str, with_rules: Callable[[str], None]
+):
+    with_rules(f"[labels]\n{rule}\n")
+
+    (features,) = [
+        model.query
+        for model in compiled(load_settings(CHURN_TARGET="snowflake"))
+        if model.name == "dyn_customer_features"
+    ]
+
+    assert [name for name in ("heard_of", "extra_fields", "departures") if name in features] == [read]
+    assert broken_rules(features) == []
+    then = features_as_of(features, date(2026, 3, 1), "snowflake")
+    assert "CURRENT_TIMESTAMP" not in then.upper()
     assert not Linter(dialect="snowflake").parse_string(then).violations
 
 

@@ -23,7 +23,7 @@ from churn_assets.retention.writing.prompts import load_prompts
 from churn_assets.retention.writing.template import TemplateWriter
 from churn_assets.retention.writing.text_checks import complaints_about
 from churn_assets.retention.writing.writer import Answer, EmailRequest
-from churn_assets.rules import EMAIL_PAUSE_DAYS
+from churn_assets.rules import Rules
 from churn_assets.settings import Settings
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.protocol import Transaction, Warehouse
@@ -184,7 +184,7 @@ def test_the_native_tasks_and_dagster_leave_the_same_queue_log_and_alerts_over_t
         # Alerts have grown old; who is HIGH waits on, who is not is dropped.
         (2, {name: score for name, score in (calm | crowd | {"suppressed": HIGH}).items() if name != "leaves"}, []),
         (2, calm | crowd | {"suppressed": HIGH, "C0": LOW, "calm": HIGH}, ["C1"]),
-        (EMAIL_PAUSE_DAYS, calm | crowd | {"suppressed": HIGH + 0.05, "C0": HIGH}, []),
+        (Rules().emails.pause_days, calm | crowd | {"suppressed": HIGH + 0.05, "C0": HIGH}, []),
     ]
     for warehouse in both:
         know(warehouse, list(calm), refuse=["refuses"])
@@ -211,6 +211,6 @@ def test_the_native_tasks_and_dagster_leave_the_same_queue_log_and_alerts_over_t
     log = account_with_tasks.query("SELECT customer_id, status, writer FROM agent_intervention_log").to_pylist()
     assert {(row["status"], row["writer"]) for row in log} == {("CONTROL", None), ("READY", "cortex")}
     assert {row["customer_id"] for row in log if row["status"] == "CONTROL"} == {
-        row["customer_id"] for row in log if is_in_control_group(row["customer_id"])
+        row["customer_id"] for row in log if is_in_control_group(row["customer_id"], Rules().emails.control_share)
     }
     assert "suppressed" in {row["customer_id"] for row in log}, "an alert that grew old took its customer with it"

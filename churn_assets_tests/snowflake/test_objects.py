@@ -42,7 +42,8 @@ UNKNOWN_TO_SQLFLUFF = (
     "GRANT USAGE ON FUTURE AGENTS",
     "GRANT READ SESSION ON ACCOUNT",
     "CREATE ROW ACCESS POLICY IF NOT EXISTS CHURN.SERVING.granted_segments",  # it takes a name without schema
-    "CREATE CORTEX SEARCH SERVICE IF NOT EXISTS",  # its query is parsed by a test of its own
+    "CREATE CORTEX SEARCH SERVICE IF NOT EXISTS CHURN.SERVING.churn_logs_search",  # a test of its own parses its query
+    "CREATE CORTEX SEARCH SERVICE IF NOT EXISTS CHURN.MAIN.case_texts_search",
     "CREATE OR REPLACE AGENT",  # its specification is read by a test of its own
     "CREATE OR REPLACE STREAMLIT",
     "ALTER STREAMLIT",
@@ -121,6 +122,7 @@ def linter() -> Linter:
     return Linter(dialect="snowflake")
 
 
+@pytest.mark.emulator
 def test_every_statement_parses_and_the_list_of_exceptions_is_no_longer_than_needed(linter: Linter):
     refused = [plain(one) for one in ALL if linter.parse_string(f"{one.text};\n").violations]
 
@@ -315,7 +317,12 @@ def test_a_view_has_its_policies_from_the_start_and_its_columns_in_order(view: S
     assert "COPY GRANTS" in header
     declared = re.findall(r"^    (\w+)", header, re.MULTILINE)
     assert sqlglot.parse_one(query, dialect="snowflake").named_selects == declared
-    for column, mask in (("full_name", "mask_name"), ("email", "mask_email"), ("email_text", "mask_text")):
+    for column, mask in (
+        ("full_name", "mask_name"),
+        ("email", "mask_email"),
+        ("email_text", "mask_text"),
+        ("case_text", "mask_case_text"),
+    ):
         assert (column in declared) == (f"{column} WITH MASKING POLICY CHURN.SERVING.{mask}" in header)
     assert ("generated_email" in query) == ("email_text" in declared)
 
@@ -324,7 +331,7 @@ def test_policies_ask_for_the_roles_of_the_session_and_rows_for_the_segments_gra
     rules = [plain(one) for one in ALL if "SET BODY" in one.text]
     rows = [rule for rule in rules if "ROW ACCESS POLICY" in rule]
 
-    assert len(rules) == 4
+    assert len(rules) == 5
     assert all("IS_ROLE_IN_SESSION('DATA_ENGINEER')" in rule for rule in rules)
     assert not any("CURRENT_ROLE" in rule for rule in rules)
     assert len(rows) == 1
@@ -366,31 +373,74 @@ def test_the_grants_of_segments_begin_with_all_and_what_was_taken_back_stays_so(
 def test_a_policy_hides_everything_until_its_rule_is_set():
     policies = [plain(one) for one in ALL if re.match(r"CREATE (MASKING|ROW ACCESS) POLICY", plain(one))]
 
-    assert sorted(policy.rpartition("-> ")[2] for policy in policies) == ["'masked'", "'masked'", "'masked'", "FALSE"]
+    assert sorted(policy.rpartition("-> ")[2] for policy in policies) == [*["'masked'"] * 4, "FALSE"]
 
 
-def test_the_search_service_has_what_it_needs_and_no_name_or_address_in_it(linter: Linter):
-    text = plain(named("CREATE CORTEX SEARCH SERVICE"))
+@pytest.mark.parametrize(
+    ("service", "view", "key"),
+    [
+        ("CHURN.SERVING.churn_logs_search", "searchable_events", "event_id"),
+        ("CHURN.MAIN.case_texts_search", "searchable_case_texts", "passage_id"),
+    ],
+)
+def test_a_search_service_has_what_it_needs_and_no_name_or_address_in_it(
+    linter: Linter, service: str, view: str, key: str
+):
+    text = plain(named(f"CREATE CORTEX SEARCH SERVICE IF NOT EXISTS {service} "))
     properties, _, query = text.partition(" AS SELECT ")
-    view = plain(named("CREATE VIEW")).partition(" AS SELECT ")[2]
-    columns, of_the_view = (
-        sqlglot.parse_one(f"SELECT {selected}", dialect="snowflake").named_selects for selected in (query, view)
+    of_the_view = plain(named(f"CREATE VIEW IF NOT EXISTS CHURN.MAIN.{view} ")).partition(" AS SELECT ")[2]
+    columns, columns_of_the_view = (
+        sqlglot.parse_one(f"SELECT {selected}", dialect="snowflake").named_selects for selected in (query, of_the_view)
     )
     attributes = re.findall(r"\w+", properties.partition("ATTRIBUTES ")[2].partition(" WAREHOUSE")[0])
 
     assert linter.parse_string(f"SELECT {query};\n").violations == []
-    assert "ON document PRIMARY KEY (event_id)" in properties
-    assert {"document", "event_id", *attributes} == set(columns)
-    assert columns == of_the_view
+    assert f"ON document PRIMARY KEY ({key})" in properties
+    assert {"document", key, *attributes} <= set(columns)
+    assert columns == columns_of_the_view
     for needed in ("WAREHOUSE = CHURN", "TARGET_LAG = '1 hour'", "EMBEDDING_MODEL = 'snowflake-arctic-embed-l-v2.0'"):
         assert needed in properties
-    assert not re.search(r"full_name|email|amount|CURRENT_", view)
+    assert not re.search(r"full_name|email|amount|CURRENT_", of_the_view)
+
+
+def test_what_customers_wrote_is_searched_where_only_the_engineers_role_has_rights():
+    of_analysts = [plain(one) for one in ALL if "TO ROLE MARKETING_ANALYST" in one.text]
+
+    assert not any("case_text" in grant or "SCHEMA CHURN.MAIN" in grant for grant in of_analysts)
+    assert not any("case_text" in plain(one) for one in ALL if "searchable_events" in one.text)
+
+
+@pytest.mark.parametrize("length", [1, 1800, 1801, 3300, 20_000])
+def test_the_passages_of_a_text_overlap_and_leave_out_nothing(lake: LakeWarehouse, length: int):
+    create = named("CREATE VIEW IF NOT EXISTS CHURN.MAIN.searchable_case_texts").text
+    query = create[create.index("\nAS\n") + 4 :].replace("CHURN.MAIN.", "")
+    text = "".join(chr(ord("a") + number % 26) if number % 7 else " " for number in range(length))
+    lake.transact(
+        lambda tx: tx.execute(
+            "INSERT INTO dim_customers (customer_id, full_name, segment, join_date, updated_at, ingested_at)"
+            " VALUES ('C1', 'Ann', 'SMB', DATE '2020-01-01', now(), now())"
+        )
+    )
+    for case, words in (("S1", text), ("S2", None), ("S3", "")):
+        lake.transact(
+            lambda tx, case=case, words=words: tx.execute(
+                "INSERT INTO support_cases (case_id, customer_id, open_timestamp, category, case_text, ingested_at)"
+                " VALUES (?, 'C1', now(), 'CARD', ?, now())",
+                [case, words],
+            )
+        )
+
+    rows = lake.query(f"{query} ORDER BY length(passage_id), passage_id").to_pylist()
+
+    assert {row["event_id"] for row in rows} == {"S1"}
+    assert len({row["passage_id"] for row in rows}) == len(rows)
+    assert rows[0]["document"] + "".join(row["document"][300:] for row in rows[1:]) == text
 
 
 def test_what_is_searched_says_in_words_what_happened_and_is_the_same_on_the_lake(
     settings: Settings, lake: LakeWarehouse
 ):
-    create = named("CREATE VIEW").text
+    create = named("CREATE VIEW IF NOT EXISTS CHURN.MAIN.searchable_events").text
     query = create[create.index("\nAS\n") + 4 :].replace("CHURN.MAIN.", "")
     moment = datetime.fromisoformat("2026-03-01T12:00:00")
 

@@ -16,7 +16,7 @@ from churn_assets.ingestion.events import LEDGERS
 from churn_assets.ingestion.publisher import Publisher
 from churn_assets.retention.claims import claim
 from churn_assets.retention.queue import fill_queue, raise_alerts
-from churn_assets.rules import CONTROL_SHARE, EVENTS_TOPIC
+from churn_assets.rules import EVENTS_TOPIC, Rules
 from churn_assets.settings import Settings, load_settings
 from churn_assets.simulator.live import LiveBank
 from churn_assets.simulator.producer import produce_at_once
@@ -56,7 +56,7 @@ def run(warehouse: Warehouse, settings: Settings, now: datetime) -> None:
     warehouse.refresh([table.name for table in warehouse.dynamic_tables(utc_now())], utc_now())
     warehouse.transact(lambda tx: fill_queue(tx, now))
     warehouse.transact(lambda tx: raise_alerts(tx, now))
-    warehouse.transact(lambda tx: claim(tx, now.date(), now, 500, CONTROL_SHARE))
+    warehouse.transact(lambda tx: claim(tx, now.date(), now, 500, Rules().emails.control_share))
 
 
 def rows(warehouse: Warehouse, table: str) -> list[str]:

@@ -84,10 +84,16 @@ def test_results_have_names_in_lower_case_and_the_lakes_types(warehouse: Snowfla
     assert found.to_pylist()[0]["a_time"] == NOON
 
 
-def test_a_query_without_rows_has_its_columns(warehouse: SnowflakeWarehouse):
-    found = warehouse.query("SELECT customer_id, suppressed_at FROM suppressions")
+def test_a_query_without_rows_has_its_columns_and_their_types_and_can_be_staged(warehouse: SnowflakeWarehouse):
+    sql = (
+        "SELECT customer_id, suppressed_at, CAST(suppressed_at AS DATE) AS a_day, customer_id = 'A' AS a_truth, 1 AS a_count,"
+        " CAST(1 AS DOUBLE) AS a_double FROM suppressions"
+    )
+    found = warehouse.query(sql)
+    suppressed = warehouse.transact(lambda tx: suppress(tx, "A"), {"staged_rows": found})
 
-    assert (found.num_rows, found.column_names) == (0, ["customer_id", "suppressed_at"])
+    assert (suppressed, found.num_rows) == (1, 0)
+    assert found.schema == warehouse.query(sql).schema
 
 
 def test_changes_are_counted(warehouse: SnowflakeWarehouse):

@@ -24,7 +24,7 @@ def preload(*modules: str) -> None:
 @contextmanager
 def process(target: Callable[..., None], *args: Any) -> Iterator[tuple[BaseProcess, Connection]]:
     """Run `target(connection, *args)` in a process of its own, which does not outlive the block."""
-    preload("__main__", "pytest", "churn_assets.warehouse.lake")
+    preload("__main__", "pytest", "churn_assets.wiring")
     ours, theirs = FORKS.Pipe()
     child = FORKS.Process(target=target, args=(theirs, *args), daemon=True)
     child.start()

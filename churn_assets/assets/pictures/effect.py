@@ -7,8 +7,8 @@ from typing import Any
 import dagster as dg
 
 from churn_assets.assets.pictures.charts import picture, png_of
+from churn_assets.configuration import rules
 from churn_assets.retention.effect import Effect, Group, Interval
-from churn_assets.rules import EFFECT_DAYS
 
 _ENOUGH_FOR_A_MONTH = 10  # customers in each group; fewer give an interval from nearly 0 to nearly 100
 _MONTHS_SHOWN = 12
@@ -43,7 +43,7 @@ def _png(effects: Mapping[str, Effect]) -> bytes:
         _draw(churn, [(group.churn, group.interval) for group in groups], colour, shift, name)
     _draw(difference, [(there.difference, there.interval) for there in effects.values()], _WITH, 0.0, "difference")
     difference.axhline(0, color="#cc3333", linewidth=1)
-    churn.set_ylabel(f"left within {EFFECT_DAYS} days, %")
+    churn.set_ylabel(f"left within {rules().emails.effect_days} days, %")
     churn.set_ylim(bottom=0)
     churn.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)  # above, where no point can be
     difference.set_ylabel("control - treated, points")

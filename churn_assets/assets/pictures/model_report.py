@@ -11,14 +11,17 @@ import numpy as np
 import pandas as pd
 
 from churn_assets.assets.pictures.charts import picture
+from churn_assets.configuration import rules
+from churn_assets.model.families import FAMILIES
 from churn_assets.model.metrics import CONFIDENCE, LIFT_AT, Evaluation, Floats, Measure, auc_gain, bins
 from churn_assets.model.training import Trained, ways
-from churn_assets.rules import LABEL_DAYS, MODEL_HIGH_FROM, MODEL_MEDIUM_FROM
 
 _MODEL, _STAYED, _CHANCE, _REMARK = "#4f43dd", "#888888", "#cc3333", "#666666"
 _LINES = {
     "model": {"color": _MODEL, "linewidth": 2.5, "zorder": 3},
     "logistic": {"color": "#555555", "linewidth": 1.5},
+    "forest": {"color": "#2a9d5c", "linewidth": 1.5},
+    "boosting": {"color": "#d98a00", "linewidth": 1.5},
     "heuristic": {"color": "#aaaaaa", "linewidth": 1.5, "linestyle": "dashed"},
 }
 _POINTS = 400  # of a curve: more than one for each pixel would not show
@@ -32,19 +35,25 @@ def report(trained: Trained) -> dg.MarkdownMetadataValue:
 
 
 def _why_the_model_serves(trained: Trained) -> list[str]:
-    """A paragraph if the logistic regression is above the model, so that nobody takes it for the model that serves."""
-    ours, theirs = (trained.evaluations[way].roc_auc.value for way in ("model", "logistic"))
-    if ours >= theirs:
-        return []
+    """What the model is, and a paragraph if another family is above it, so that nobody takes that one for the model."""
+    family = trained.model.family
+    words = [
+        f"The model is of the family {family}: the simplest within a standard error of the best on the validation."
+    ]
+    others = [way for way in trained.evaluations if way in FAMILIES]
+    best = max(others, key=lambda way: trained.evaluations[way].roc_auc.value, default=None)
+    if best is None or trained.evaluations[best].roc_auc.value <= trained.evaluations["model"].roc_auc.value:
+        return words
+    ours, theirs = (trained.evaluations[way].roc_auc.value for way in ("model", best))
     test = trained.test
-    gain = auc_gain(test["has_left"], test["model"], test["logistic"], test["customer_id"])
+    gain = auc_gain(test["has_left"], test["model"], test[best], test["customer_id"])
     low, high = gain.interval
     chance = "which chance alone can make" if high >= 0 else "more than chance alone makes"
     return [
-        f"On these rows the logistic regression is above the model: ROC AUC {theirs:.3f} against {ours:.3f}. The difference is"
-        f" {gain.value:+.3f} ({low:+.3f} to {high:+.3f}), {chance}. The regression is only a yardstick and never serves: the"
-        " model is a forest because on a larger bank it is ahead (docs/model.md), and because a score's reasons are read from"
-        " its trees. The check against the champion decides whether the model may serve."
+        *words,
+        f"On the test rows {best} is above the model: ROC AUC {theirs:.3f} against {ours:.3f}. The difference is"
+        f" {gain.value:+.3f} ({low:+.3f} to {high:+.3f}), {chance}. The test chooses nothing: a model that was chosen by it would"
+        " look better on it than it is. The check against the champion decides whether the model may serve.",
     ]
 
 
@@ -182,7 +191,7 @@ def _draw_calibration(axes: Any, test: pd.DataFrame) -> None:
     axes.set(
         title="Calibration of the model",
         xlabel="mean probability, % (log scale)",
-        ylabel=f"left within {LABEL_DAYS} days, % (log scale)",
+        ylabel=f"left within {rules().labels.days} days, % (log scale)",
     )
     _log_percent(axes, "x", lowest, highest)
     _log_percent(axes, "y", lowest, highest)
@@ -230,7 +239,10 @@ def _draw_distribution(axes: Any, test: pd.DataFrame) -> None:
         shares = 100 * counts / max(1, some.sum())
         axes.stairs(shares, 100 * edges, fill=True, color=colour, alpha=0.25)
         axes.stairs(shares, 100 * edges, color=colour, linewidth=2, label=f"{name} ({some.sum():,})")
-    for name, bound, dashes in (("MEDIUM", MODEL_MEDIUM_FROM, "dotted"), ("HIGH", MODEL_HIGH_FROM, "dashed")):
+    for name, bound, dashes in (
+        ("MEDIUM", rules().model.medium_from, "dotted"),
+        ("HIGH", rules().model.high_from, "dashed"),
+    ):
         label = f"{name} from {bound:.0%}"
         axes.axvline(100 * bound, color=_REMARK, linewidth=1, linestyle=dashes, label=label)
     axes.legend(loc="upper left")

@@ -13,6 +13,7 @@ from dataclasses import astuple, dataclass
 from datetime import datetime
 from pathlib import Path
 
+from churn_assets.retention.addresses import note_addresses
 from churn_assets.retention.outbox.leaving import Leaving, OutboxError, all_leaving, alone
 from churn_assets.retention.statuses import move
 from churn_assets.warehouse.protocol import Transaction, Warehouse
@@ -55,7 +56,9 @@ def export(
         def claim(tx: Transaction) -> None:
             if all_leaving(tx, by, now) != (leaving, 0):
                 raise OutboxError("the outbox changed while it was written; nothing was exported, so try again")
-            move(tx, [email.intervention_id for email in leaving], "EXPORTED", now, by, f"{_UNFINISHED}{file}")
+            ids = [email.intervention_id for email in leaving]
+            move(tx, ids, "EXPORTED", now, by, f"{_UNFINISHED}{file}")
+            note_addresses(tx, ids, now)
 
         try:
             warehouse.transact(claim)

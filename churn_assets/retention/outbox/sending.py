@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from churn_assets.retention.addresses import note_addresses
 from churn_assets.retention.outbox.approval import masked
-from churn_assets.retention.outbox.leaving import APPROVALS, IN_TURN, LEAVING, Leaving, alone, cancel
+from churn_assets.retention.outbox.leaving import APPROVALS, IN_TURN, Leaving, alone, cancel, leaving, leaving_at
 from churn_assets.retention.outbox.quiet_hours import QuietHours
 from churn_assets.retention.outbox.smtp import Line, Outcome, Smtp, is_address, message
 from churn_assets.retention.statuses import Status, move
@@ -90,9 +91,12 @@ def _claim(warehouse: Warehouse, intervention_id: str, by: str, now: datetime) -
     """Move an approved email to SENDING, or to CANCELLED where it has an obstacle; None if it is no longer approved."""
 
     def work(tx: Transaction) -> Leaving | None:
-        found = [Leaving(*row) for row in tx.rows(f"{LEAVING} AND log.intervention_id = ?", [now, intervention_id])]
+        sql, parameters = f"{leaving()} AND log.intervention_id = ?", [*leaving_at(now), intervention_id]
+        found = [Leaving(*row) for row in tx.rows(sql, parameters)]
         cancel(tx, found, by, now)
-        move(tx, [email.intervention_id for email in found if not email.obstacle], "SENDING", now, by)
+        ids = [email.intervention_id for email in found if not email.obstacle]
+        move(tx, ids, "SENDING", now, by)
+        note_addresses(tx, ids, now)
         return found[0] if found else None
 
     return warehouse.transact(work)

@@ -15,11 +15,12 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
 
+from churn_assets.configuration import rules
 from churn_assets.errors import ChurnError
 from churn_assets.project_files import PROJECT_FILES
 from churn_assets.retention.writing.addressee import addressee
 from churn_assets.retention.writing.writer import EmailRequest
-from churn_assets.rules import MAX_EMAIL_SENTENCES, RISK_RULES
+from churn_assets.rules import Rules
 
 PROMPTS_FILE = PROJECT_FILES / "marketing" / "retention_email.yaml"
 TEMPERATURE = 0.3  # some variety, few inventions
@@ -85,16 +86,26 @@ class Wording(_Part):
         if "default" not in self.openings:
             raise ValueError("openings: add a `default` for segments that are not named")
         offered = [offer.reason for offer in self.offers]
-        known = {rule.reason for rule in RISK_RULES}
-        if missing := sorted(known - set(offered)):
+        own, default = ({rule.reason for rule in these.risk.rules} for these in (rules(), Rules()))
+        # The file is written for the default rules. A reason of the bank's own may go without an offer, and an offer for a
+        # default rule that the bank has left out may stay.
+        if missing := sorted((own & default) - set(offered)):
             raise ValueError(f"offers: add an offer for the reason {missing[0]!r}")
+        known = own | default
         if unknown := sorted(set(offered) - known):
             raise ValueError(
                 f"offers: no rule has the reason {unknown[0]!r}; the reasons are {', '.join(sorted(known))}"
             )
-        if len(offered) > len(known):
+        if len(offered) > len(set(offered)):
             raise ValueError("offers: keep one offer for each reason")
         return self
+
+    @property
+    def reasons_without_offer(self) -> list[str]:
+        """The reasons of the bank's rules whose customers get the general offer."""
+        return [
+            rule.reason for rule in rules().risk.rules if rule.reason not in {offer.reason for offer in self.offers}
+        ]
 
 
 @dataclass(frozen=True)
@@ -135,7 +146,7 @@ class Prompts:
         return _filled(
             self.wording.prompt.system,
             {
-                "sentences": str(MAX_EMAIL_SENTENCES),
+                "sentences": str(rules().emails.max_sentences),
                 "offers": offers,
                 "closing": self.wording.closing,
                 "signature": self.wording.signature,

@@ -6,11 +6,11 @@ It also writes in place of another writer that fails, so its text must pass the 
 from collections.abc import Sequence
 from itertools import product
 
+from churn_assets.configuration import rules
 from churn_assets.retention.writing.addressee import MAX_NAME_CHARACTERS, addressee
 from churn_assets.retention.writing.prompts import Prompts, PromptsError
 from churn_assets.retention.writing.text_checks import complaints_about
 from churn_assets.retention.writing.writer import Answer, EmailRequest
-from churn_assets.rules import RISK_RULES
 
 _LONGEST_NAME = "A" * MAX_NAME_CHARACTERS
 
@@ -23,7 +23,7 @@ class TemplateWriter:
     def __init__(self, prompts: Prompts) -> None:
         """`PromptsError` if one of its texts does not pass the checks: better now than for one customer in ten."""
         self._prompts = prompts
-        segments, reasons = prompts.wording.openings, ("", *(rule.reason for rule in RISK_RULES))
+        segments, reasons = prompts.wording.openings, ("", *(rule.reason for rule in rules().risk.rules))
         for segment, reason in product(segments, reasons):
             request = EmailRequest(_LONGEST_NAME, segment, reason)
             if complaints := complaints_about(self._text(request), request, prompts):

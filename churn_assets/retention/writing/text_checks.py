@@ -10,14 +10,14 @@ import unicodedata
 from dataclasses import dataclass
 from re import Pattern
 
+from churn_assets.configuration import rules
 from churn_assets.retention.writing import patterns
 from churn_assets.retention.writing.addressee import addressee
 from churn_assets.retention.writing.patterns import plain
 from churn_assets.retention.writing.prompts import Prompts
 from churn_assets.retention.writing.writer import EmailRequest
-from churn_assets.rules import MAX_EMAIL_CHARACTERS, MAX_EMAIL_SENTENCES
 
-_READ_CHARACTERS = 10 * MAX_EMAIL_CHARACTERS  # a longer text is refused unread
+_READ_TIMES = 10  # a text of so many times the allowed length is refused unread
 _FOUND_CHARACTERS = 40  # of a finding, in a complaint
 
 
@@ -65,7 +65,7 @@ def complaints_about(text: str, request: EmailRequest, prompts: Prompts) -> list
 
     A complaint can be logged and shown to a language model: it quotes at most a few words of the text.
     """
-    if len(text) > _READ_CHARACTERS:
+    if len(text) > _READ_TIMES * rules().emails.max_characters:
         return [_too_long(text)]
     readable = _tidy(plain(text))
     if not readable:
@@ -79,7 +79,7 @@ def complaints_about(text: str, request: EmailRequest, prompts: Prompts) -> list
     prose = re.sub(r"\n\n[^.!?]{1,80}\Z", "", prose) if wrong_sign_off else prose
     outside_the_name = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", " ", body, flags=re.IGNORECASE)
     found = (
-        _too_long(text) if len(text) > MAX_EMAIL_CHARACTERS else None,
+        _too_long(text) if len(text) > rules().emails.max_characters else None,
         _unprintable(text),
         wrong_greeting,
         wrong_sign_off,
@@ -97,7 +97,7 @@ def _tidy(text: str) -> str:
 
 
 def _too_long(text: str) -> str:
-    return f"it has {len(text)} characters, at most {MAX_EMAIL_CHARACTERS} are allowed"
+    return f"it has {len(text)} characters, at most {rules().emails.max_characters} are allowed"
 
 
 def _unprintable(text: str) -> str | None:
@@ -132,8 +132,8 @@ def _wrong_count_of_sentences(prose: str) -> str | None:
     count = _sentences(prose)
     if not count:
         return "it says nothing between greeting and sign-off"
-    if count > MAX_EMAIL_SENTENCES:
-        return f"it has {count} sentences between greeting and sign-off, at most {MAX_EMAIL_SENTENCES} are allowed"
+    if count > rules().emails.max_sentences:
+        return f"it has {count} sentences between greeting and sign-off, at most {rules().emails.max_sentences} are allowed"
     return None
 
 

@@ -11,13 +11,13 @@ from churn_assets.assets.pictures import model_report
 from churn_assets.assets.pictures.model_report import report
 from churn_assets.model.metrics import Evaluation, Measure
 from churn_assets.model.scoring import Calibration, Model
-from churn_assets.model.training import Trained, evaluate_ways
+from churn_assets.model.training import Trained, evaluate_ways, ways
 
 pytestmark = pytest.mark.heavy
 
 MODEL, HEURISTIC, CHANCE = (0x4F, 0x43, 0xDD), (0xAA, 0xAA, 0xAA), (0xCC, 0x33, 0x33)
 WAYS = ("model", "logistic", "heuristic")
-UNUSED = Model(("active_days_30d",), b"", Calibration("sigmoid", (1.0, 0.0)), (0.0,))
+UNUSED = Model(("active_days_30d",), "forest", b"", Calibration("sigmoid", (1.0, 0.0)), (0.0,))
 
 
 def rows_of(customers: int, cut_offs: int = 4) -> pd.DataFrame:
@@ -33,7 +33,7 @@ def rows_of(customers: int, cut_offs: int = 4) -> pd.DataFrame:
 
 
 def trained_on(test: pd.DataFrame) -> Trained:
-    return Trained(UNUSED, test, evaluate_ways(test), {"active_days_30d": 0.06, "avg_sentiment": -0.01})
+    return Trained(UNUSED, test, evaluate_ways(test, ways(test)), {"active_days_30d": 0.06, "avg_sentiment": -0.01})
 
 
 def png_in(value: str) -> bytes:
@@ -80,9 +80,7 @@ def test_the_picture_is_small_enough_for_the_event_log(picture: bytes):
 def test_the_table_has_each_measure_of_each_way_with_its_interval():
     measures = [Measure(number / 8, (number / 16, number / 4)) for number in range(1, 6)]
     test = rows_of(50)
-    trained = Trained(
-        UNUSED, test, dict.fromkeys(WAYS, Evaluation(200, 4, *measures, calibration_error_beyond_noise=0)), {}
-    )
+    trained = Trained(UNUSED, test, dict.fromkeys(WAYS, Evaluation(200, 4, *measures)), {})
 
     *_, head, _, model, logistic, heuristic = report(trained).value.splitlines()
 
@@ -96,15 +94,16 @@ def test_the_picture_fits_into_the_dialog_on_a_screen_that_is_1440_wide(picture:
     assert Image.open(BytesIO(picture)).width <= 1080
 
 
-def test_where_the_regression_is_above_the_model_it_is_said_why_the_model_serves(
+def test_where_another_family_is_above_the_model_it_is_said_why_the_model_serves(
     drawn: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(model_report, "_png", lambda _: b"")  # this is about the words
     test = rows_of(500)
     worse = test.assign(model=test["heuristic"], logistic=test["model"])
 
-    assert "logistic regression is above the model" not in drawn
-    assert "logistic regression is above the model" in report(trained_on(worse)).value
+    assert "The model is of the family forest" in drawn
+    assert "is above the model" not in drawn
+    assert "On the test rows logistic is above the model" in report(trained_on(worse)).value
 
 
 def test_without_the_heuristic_nothing_speaks_of_it(many: Trained, picture: bytes):
@@ -133,7 +132,7 @@ def test_a_model_that_says_the_same_of_all_is_drawn_by_chance(probability: float
 def test_however_few_rows_there_are_they_are_drawn(customers: int):
     test = rows_of(customers, cut_offs=1)
     unknown = Measure(0.5, (float("nan"), float("nan")))  # of two customers, one in two draws has no leaver
-    evaluation = Evaluation(customers, 1, *[unknown] * 5, calibration_error_beyond_noise=0)
+    evaluation = Evaluation(customers, 1, *[unknown] * 5)
 
     value = report(Trained(UNUSED, test, dict.fromkeys(WAYS, evaluation), {})).value
 

@@ -31,7 +31,6 @@ from churn_assets_tests.retention.bank import MINUTE, NOW
 from churn_assets_tests.retention.post import (
     Mailbox,
     approved_emails,
-    empty,
     last_note,
     mail_server,
     statuses,
@@ -45,7 +44,6 @@ LATER = NOW + MINUTE
 @pytest.fixture
 def bank(lake: LakeWarehouse) -> LakeWarehouse:
     """Nobody and nothing to send."""
-    empty(lake)
     return lake
 
 
@@ -144,38 +142,49 @@ def test_a_sender_who_is_refused_for_good_costs_one_email_and_not_all(
     assert sending.stopped == "the sender was refused: 553 not your address"
 
 
-@pytest.mark.parametrize("address", [None, "", "ann", "ann@bank.example\r\nBcc: eve@evil.example", "änn@bank.example"])
 def test_who_has_no_address_that_can_be_written_to_is_failed(
-    three_approved: LakeWarehouse, box: Mailbox, smtp: Smtp, folder: Path, address: str | None
+    bank: LakeWarehouse, box: Mailbox, smtp: Smtp, folder: Path
 ):
-    three_approved.transact(
-        lambda tx: tx.execute("UPDATE dim_customers SET email = ? WHERE customer_id = 'Ann'", [address])
+    addresses = {
+        "No": None,
+        "Empty": "",
+        "Short": "ann",
+        "Eve": "ann@bank.example\r\nBcc: eve@evil.example",
+        "Foreign": "änn@bank.example",
+    }
+    approved_emails(bank, [*addresses, "Zoe"])
+    bank.transact(
+        lambda tx: [
+            tx.execute("UPDATE dim_customers SET email = ? WHERE customer_id = ?", [address, customer])
+            for customer, address in addresses.items()
+        ]
     )
 
-    assert send(three_approved, smtp, folder).failed == 1
+    assert send(bank, smtp, folder).failed == len(addresses)
 
-    assert statuses(three_approved)["Ann"] == "FAILED"
-    assert box.count() == {"Bob": 1, "Cat": 1}
+    assert statuses(bank) == {**dict.fromkeys(addresses, "FAILED"), "Zoe": "SENT"}
+    assert box.count() == {"Zoe": 1}
 
 
 @pytest.mark.parametrize("place", ["sender", "recipient", "message"])
 def test_a_server_that_is_busy_stops_the_sending_and_holds_up_no_other_email_the_next_time(
-    three_approved: LakeWarehouse, box: Mailbox, smtp: Smtp, folder: Path, place: str
+    bank: LakeWarehouse, box: Mailbox, smtp: Smtp, folder: Path, place: str
 ):
+    approved_emails(bank, ["Ann", "Bob"])
     busy = "451 try again later"
     if place == "sender":
         box.sender_answer = busy
     else:
         (box.recipient_answers if place == "recipient" else box.message_answers)["Ann"] = busy  # type: ignore[index]
 
-    sending = send(three_approved, smtp, folder)
-    assert (sending.sent, sending.waiting) == (0, 3)
+    sending = send(bank, smtp, folder)
+    assert (sending.sent, sending.waiting) == (0, 2)
     assert sending.stopped == f"the {place} was refused: {busy}"
-    assert set(statuses(three_approved).values()) == {"APPROVED"}
+    assert set(statuses(bank).values()) == {"APPROVED"}
 
     box.sender_answer = "250 OK"
-    send(three_approved, smtp, folder)
-    assert {"Bob", "Cat"} <= set(box.count())
+    send(bank, smtp, folder)
+    assert "Bob" in box.count()
 
 
 def test_a_server_that_cannot_be_reached_changes_nothing_and_is_named(three_approved: LakeWarehouse, folder: Path):
@@ -302,6 +311,7 @@ def send_two_and_die_at_the_second(_: Connection, path: Path, port: int, folder:
     send(open_lake(path), smtp_on(port), folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["before", "in", "after"])
 def test_a_sender_that_is_killed_leaves_one_email_in_doubt_and_sends_none_twice(
     three_approved: LakeWarehouse, lake_path: Path, box: Mailbox, smtp: Smtp, folder: Path, place: str
@@ -345,7 +355,7 @@ def test_while_one_sends_nobody_else_sends_or_exports(
 def test_even_without_the_lock_two_senders_at_once_send_each_email_once(
     bank: LakeWarehouse, box: Mailbox, smtp: Smtp, folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    names = [f"C{number}" for number in range(8)]
+    names = [f"C{number}" for number in range(4)]
     approved_emails(bank, names)
     monkeypatch.setattr(sending, "alone", lambda _: nullcontext())
 
@@ -388,15 +398,20 @@ def test_an_export_has_the_approved_emails_once_and_a_second_one_has_none(
     assert last_note(bank, "Ann") == str(tmp_path / "x.csv")
 
 
-@pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
-def test_a_name_that_a_spreadsheet_would_run_is_only_text(
-    three_approved: LakeWarehouse, folder: Path, tmp_path: Path, name: str
-):
-    three_approved.transact(lambda tx: tx.execute("UPDATE dim_customers SET full_name = ?", [name]))
+def test_a_name_that_a_spreadsheet_would_run_is_only_text(bank: LakeWarehouse, folder: Path, tmp_path: Path):
+    names = dict(zip("ABCDEF", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"], strict=True))
+    approved_emails(bank, [*names])
+    bank.transact(
+        lambda tx: [
+            tx.execute("UPDATE dim_customers SET full_name = ? WHERE customer_id = ?", [name, customer])
+            for customer, name in names.items()
+        ]
+    )
 
-    export(three_approved, tmp_path / "x.csv", folder)
+    export(bank, tmp_path / "x.csv", folder)
 
-    assert {row["full_name"] for row in rows(tmp_path / "x.csv")} == {f"'{name}"}
+    exported = {row["customer_id"]: row["full_name"] for row in rows(tmp_path / "x.csv")}
+    assert exported == {customer: f"'{name}" for customer, name in names.items()}
 
 
 def test_an_export_overwrites_no_file_and_makes_no_folder(three_approved: LakeWarehouse, folder: Path, tmp_path: Path):
@@ -438,6 +453,7 @@ def export_and_die(_: Connection, path: Path, file: Path, folder: Path, place: s
     export(open_lake(path), file, folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("place", "exported", "said"),
     [
@@ -472,22 +488,22 @@ def test_an_export_that_is_killed_is_finished_or_named_by_the_next_and_no_email_
     assert len(told) == len(said)
 
 
-@pytest.mark.parametrize("status", ["CLAIMED", "APPROVED", "SENDING", "UNCERTAIN", "SENT", "EXPORTED", "CONTROL"])
-def test_only_what_is_ready_can_be_approved_or_rejected_and_only_what_is_uncertain_resolved(
-    bank: LakeWarehouse, status: str
-):
+def test_only_what_is_ready_can_be_approved_or_rejected_and_only_what_is_uncertain_resolved(bank: LakeWarehouse):
+    others = ("CLAIMED", "APPROVED", "SENDING", "UNCERTAIN", "SENT", "EXPORTED", "CONTROL")
     write_emails(bank, ["Ann"])
-    write_emails(bank, ["Bob"], status)
+    for status in others:
+        write_emails(bank, [status.lower()], status)
 
-    for decide in (approval.approve, approval.reject):
-        with pytest.raises(StatusError, match=f"to-Bob is {status}"):
-            decide(bank, ["to-Ann", "to-Bob"], "boss", NOW)
+    for status in others:
+        for decide in (approval.approve, approval.reject):
+            with pytest.raises(StatusError, match=f"to-{status.lower()} is {status}"):
+                decide(bank, ["to-Ann", f"to-{status.lower()}"], "boss", NOW)
     with pytest.raises(StatusError, match="to-Ann is READY"):
         approval.resolve(bank, "to-Ann", False, "boss", NOW)
     with pytest.raises(StatusError, match="no intervention to-Eve"):
         approval.approve(bank, ["to-Eve"], "boss", NOW)
 
-    assert statuses(bank) == {"Ann": "READY", "Bob": status}
+    assert statuses(bank) == {"Ann": "READY"} | {status.lower(): status for status in others}
 
 
 def test_a_rejected_email_never_leaves_and_says_why(bank: LakeWarehouse, box: Mailbox, smtp: Smtp, folder: Path):
@@ -501,16 +517,13 @@ def test_a_rejected_email_never_leaves_and_says_why(bank: LakeWarehouse, box: Ma
     assert text is not None
 
 
-@pytest.mark.parametrize(("setting", "status", "count"), [("hand", "READY", 0), ("auto", "APPROVED", 1)])
-def test_emails_are_approved_by_themselves_only_where_that_is_set(
-    bank: LakeWarehouse, setting: str, status: str, count: int
-):
+def test_emails_are_approved_by_themselves_only_where_that_is_set(bank: LakeWarehouse):
     write_emails(bank, ["Ann"])
 
-    assert approval.approve_if_automatic(bank, load_settings(CHURN_APPROVAL=setting), NOW) == count
-
-    [entry] = approval.waiting(bank)
-    assert (entry.status, entry.moved_by) == (status, "auto" if count else None)
+    for setting, approved, status, by in (("hand", 0, "READY", None), ("auto", 1, "APPROVED", "auto")):
+        assert approval.approve_if_automatic(bank, load_settings(CHURN_APPROVAL=setting), NOW) == approved
+        [entry] = approval.waiting(bank)
+        assert (entry.status, entry.moved_by) == (status, by)
 
 
 def test_a_list_has_what_waits_for_somebody_and_no_address(bank: LakeWarehouse):

@@ -22,7 +22,7 @@ from churn_assets.retention.writing.prompts import PROMPTS_FILE, PromptsError, l
 from churn_assets.retention.writing.template import TemplateWriter
 from churn_assets.retention.writing.text_checks import complaints_about
 from churn_assets.retention.writing.writer import Answer, EmailRequest, WriterError
-from churn_assets.rules import RISK_RULES
+from churn_assets.rules import Rules
 from churn_assets.settings import SettingsError, load_settings
 from churn_assets.simulator.population import SEGMENTS
 from churn_assets.warehouse.protocol import WarehouseError
@@ -30,7 +30,7 @@ from churn_assets.wiring import make_writer, open_lake
 from churn_assets_tests.ports import free_port
 from churn_assets_tests.retention.openai_server import OpenAIServer, Reply, completion
 
-REASONS = [rule.reason for rule in RISK_RULES]
+REASONS = [rule.reason for rule in Rules().risk.rules]
 PROMPTS = load_prompts()
 TEMPLATE = TemplateWriter(PROMPTS)
 ZOE = EmailRequest("Zoë O'Brien", "SMB", "unhappy with support; rarely active")
@@ -217,10 +217,40 @@ def test_a_name_is_greeted_as_it_is(name: str):
         ("Ann\x00Lee", "Ann Lee"),
         ("Ann\u2028Lee", "Ann Lee"),
         ("A\u200bnn\u202e Lee", "Ann Lee"),
-        ("Ａｎｎ Lee", "Ann Lee"),
+        ("Ａｎｎ　Ｌｅｅ", "Ann Lee"),
+        ("Ann\u00a0Lee", "Ann Lee"),
+        ("\ufeff\u202eAnn\u202c Lee", "Ann Lee"),
+        ("Soﬁa Loﬄer", "Sofia Loffler"),
+        ("Mu\u0308ller", "Müller"),
     ],
 )
 def test_a_name_is_brought_onto_one_visible_line(written: str, greeted: str):
+    assert addressee(written) == greeted
+
+
+@pytest.mark.parametrize("sign", [*"´`‘ʹʻʼʽˊˋ′‵΄՚׳ꞌ＇｀", " \u0301", " \u0300"])
+def test_a_sign_in_place_of_an_apostrophe_is_greeted_as_one(sign: str):
+    assert addressee(f"Sean O{sign}Brien") == "Sean O'Brien"
+
+
+@pytest.mark.parametrize(
+    ("written", "greeted"),
+    [
+        ("Mu¨ller", "Müller"),
+        ("Mu \u0308ller", "Müller"),
+        ("Dvorˇák", "Dvořák"),
+        ("Jose´ Vidal", "Jose' Vidal"),
+        ("\u0301Ann Lee", "Ann Lee"),
+        ("Ann ¨ Lee", "Ann Lee"),
+        ("👩\u200d💻 Ann ❤️ Lee 👍🏽", "Ann Lee"),
+        ("SEAN O´BRIEN", "SEAN O'BRIEN"),
+        ("DR.SMITH", "DR. SMITH"),
+        ("A\u0300\u0301\u0302\u0303nn", "customer"),
+        ("´Ann", "customer"),
+        ("´", "customer"),
+    ],
+)
+def test_an_accent_joins_its_letter_and_a_picture_is_left_out(written: str, greeted: str):
     assert addressee(written) == greeted
 
 
@@ -271,7 +301,7 @@ def test_every_text_of_the_template_is_short_passes_the_checks_and_gives_nothing
 def test_every_rule_has_a_sentence_of_its_own():
     texts = {template("MASS", reason) for reason in REASONS}
 
-    assert len(texts) == len(RISK_RULES)
+    assert len(texts) == len(Rules().risk.rules)
     assert template("MASS") not in texts
 
 

@@ -1,6 +1,6 @@
 -- The average decides, so that a single score does not raise an alarm.
 {{ config(
-    target_lag=var('metrics_target_lag'), refresh_key='customer_id', clock_window=var('metrics_window')
+    target_lag=var('live').target_lag, refresh_key='customer_id', clock_window=var('live').window
 ) }}
 
 with
@@ -14,7 +14,7 @@ recent as (
         coalesce(declines, 0) as declines
     from {{ source('bank', 'churn_scores_raw') }}
     where
-        scored_at > {{ as_of_time() }} - interval '{{ var("metrics_window") }}'
+        scored_at > {{ as_of_time() }} - interval '{{ var("live").window }}'
         and scored_at <= {{ as_of_time() }}
 ),
 
@@ -40,8 +40,8 @@ select
     cast(spend as double) as spend,
     last_scored_at,
     case
-        when avg_churn_score >= {{ var('critical_from') }} then 'CRITICAL'
-        when avg_churn_score >= {{ var('at_risk_from') }} then 'AT_RISK'
+        when avg_churn_score >= {{ var('live').critical_from }} then 'CRITICAL'
+        when avg_churn_score >= {{ var('live').at_risk_from }} then 'AT_RISK'
         else 'SAFE'
     end as risk_status
 from window_sums

@@ -1,8 +1,8 @@
 -- Both scores stand side by side; CHURN_SCORE_SOURCE says which of them makes the class.
 {{ config(
-    target_lag=var('features_target_lag'), refresh_key='customer_id', row_timestamp='computed_at',
+    target_lag=var('features').target_lag, refresh_key='customer_id', row_timestamp='computed_at',
     changed_keys={'churn_champion': 'select customer_id from dyn_customer_features'},
-    meta={'score_source': score_source()}
+    meta={'score_source': score_source(), 'rules': var('rules', {})}
 ) }}
 
 with

@@ -15,7 +15,8 @@ select
     cast(ledger.posting_date as date) as event_day,
     {{ spend('ledger.transaction_code', 'ledger.amount') }} as spend,
     case
-        when ledger.transaction_code = '{{ var("wire_out_code") }}' then cast(ledger.amount as decimal(18, 2)) else 0
+        when {{ has_code('ledger.transaction_code', var('codes').wire_out) }} then cast(ledger.amount as decimal(18, 2))
+        else 0
     end as wire_out
 from ledger
 inner join accounts on ledger.account_id = accounts.account_id

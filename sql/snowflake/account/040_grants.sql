@@ -9,6 +9,8 @@ GRANT USAGE, CREATE VIEW, CREATE MASKING POLICY, CREATE ROW ACCESS POLICY, CREAT
 ON SCHEMA {{ database }}.{{ serving_schema }} TO ROLE {{ engineer_role }};
 GRANT CREATE CORTEX SEARCH SERVICE, CREATE SEMANTIC VIEW, CREATE AGENT -- noqa: PRS
 ON SCHEMA {{ database }}.{{ serving_schema }} TO ROLE {{ engineer_role }};
+-- Of the texts that analysts do not see.
+GRANT CREATE CORTEX SEARCH SERVICE ON SCHEMA {{ database }}.{{ schema }} TO ROLE {{ engineer_role }};
 GRANT SELECT, INSERT, UPDATE, DELETE ON FUTURE TABLES IN SCHEMA {{ database }}.{{ schema }} TO ROLE {{ engineer_role }};
 -- Dynamic tables have privileges of their own; MONITOR shows the history of their refreshes.
 GRANT SELECT, MONITOR, OPERATE ON FUTURE DYNAMIC TABLES

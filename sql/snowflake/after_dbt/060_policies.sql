@@ -25,6 +25,13 @@ RETURNS VARCHAR -> 'masked';
 ALTER MASKING POLICY {{ database }}.{{ serving_schema }}.mask_text SET BODY ->
 CASE WHEN IS_ROLE_IN_SESSION('{{ engineer_role }}') THEN email_text ELSE text_without_name END;
 
+-- What a customer wrote may name anybody: the analyst does not see it.
+CREATE MASKING POLICY IF NOT EXISTS {{ database }}.{{ serving_schema }}.mask_case_text
+AS (case_text VARCHAR) -- noqa: LT01
+RETURNS VARCHAR -> 'masked';
+ALTER MASKING POLICY {{ database }}.{{ serving_schema }}.mask_case_text SET BODY ->
+CASE WHEN IS_ROLE_IN_SESSION('{{ engineer_role }}') THEN case_text END;
+
 -- Everyone except engineers sees only the segments that segment_grants gives to a role of the session; a role without
 -- a grant sees no rows.
 CREATE ROW ACCESS POLICY IF NOT EXISTS {{ database }}.{{ serving_schema }}.granted_segments -- noqa: PRS
