@@ -19,6 +19,7 @@ from churn_assets.ingestion.decoding import Decoded
 from churn_assets.ingestion.events import EXTRA_FIELDS, LEDGERS, EventType
 from churn_assets.ingestion.isolation import FATAL_REASONS
 from churn_assets.ingestion.kafka import Chunk, OffsetRange, Partition
+from churn_assets.rules import CLOCK_SKEW_SECONDS
 from churn_assets.warehouse.protocol import Transaction, Warehouse
 from churn_assets.warehouse.values import as_table, flat
 
@@ -379,9 +380,12 @@ def _store_rows(
         # A row of a file that does not say since when it is true is as new as its load. Loaded again it says nothing new.
         differs = " OR ".join(f"batch.{name} IS DISTINCT FROM {ledger}.{name}" for name in names if name != time)
         is_news = "" if topic else f" AND (batch.{time} <> batch.ingested_at OR {differs})"
+        # What is stored since later than now was stored while this clock was wrong. It must not hide what comes.
+        latest = (now + timedelta(seconds=CLOCK_SKEW_SECONDS)).isoformat(sep=" ")
+        is_due = f"({_is_later('batch', ledger, time)} OR {ledger}.{time} > CAST('{latest}' AS TIMESTAMP))"
         return tx.execute(
             f"MERGE INTO {ledger} USING {batch} ON {ledger}.{key} = batch.{key}"
-            f" WHEN MATCHED AND {_is_later('batch', ledger, time)}{is_news} THEN UPDATE SET {assigned}"
+            f" WHEN MATCHED AND {is_due}{is_news} THEN UPDATE SET {assigned}"
             f" WHEN NOT MATCHED THEN INSERT ({listed}) VALUES ({of_batch})",
             origin,
         )

@@ -200,6 +200,37 @@ def test_a_time_stamp_ahead_of_its_time_hides_nothing_that_comes_after_it(stream
     assert stream.rows("SELECT count(*) FROM dim_customers WHERE updated_at > now() + INTERVAL 1 MINUTE") == [(0,)]
 
 
+@pytest.mark.parametrize("odd", [{}, {"note": "decoded one by one"}])
+def test_a_state_that_says_it_holds_from_later_on_hides_nothing_that_comes_after_it(
+    stream: Stream, odd: dict[str, str]
+):
+    def user(name: str, hours: float) -> bytes:
+        since = (utc_now() + timedelta(hours=hours)).isoformat()
+        return message("USER", full_name=name, email_consent=name == "ahead", updated_at=f"{since}Z", **odd)
+
+    stream.send([user("ahead", 5)])
+    stream.send([user("new", 0)])
+    stream.ingest()
+    assert stream.rows("SELECT full_name, email_consent FROM dim_customers") == [("new", False)]
+    stream.send([user("ahead", 5)])
+    stream.ingest()
+    stream.send([user("new", 0)])
+    stream.ingest()
+
+    assert stream.rows("SELECT full_name, email_consent FROM dim_customers") == [("new", False)]
+
+
+def test_what_was_stored_while_the_clock_was_ahead_hides_nothing_that_comes_after_it(stream: Stream):
+    stream.send([message("USER", full_name="ahead", updated_at=f"{(utc_now() + timedelta(days=2)).isoformat()}Z")])
+    stream.ingest(clock=lambda: utc_now() + timedelta(days=2))
+    stream.send([message("USER", full_name="new", updated_at=f"{utc_now().isoformat()}Z")])
+    stream.ingest()
+    stream.send([message("USER", full_name="late", updated_at=f"{(utc_now() - timedelta(days=1)).isoformat()}Z")])
+    stream.ingest()
+
+    assert stream.rows("SELECT full_name FROM dim_customers") == [("new",)]
+
+
 def test_what_an_event_says_beyond_the_contract_is_kept(stream: Stream):
     stream.send([message("TXN", loyalty={"tier": "gold"})])
     stream.ingest()
