@@ -14,7 +14,7 @@ from churn_assets.clock import utc_now
 from churn_assets.errors import ChurnError
 from churn_assets.rules import LATENCY_HOURS
 from churn_assets.settings import load_settings
-from churn_assets.wiring import open_warehouse, place_of
+from churn_assets.wiring import open_lake, open_warehouse, place_of
 
 app = typer.Typer()
 
@@ -41,7 +41,7 @@ def deploy(
         ),
     ] = None,
 ) -> None:
-    """Create the tables and declare the dynamic tables; safe to repeat, even after an interruption.
+    """Create the tables, or bring them to this version, and declare the dynamic tables; safe to repeat.
 
     --dry-run and --only are for Snowflake: on the lake each table is one transaction, with nothing to preview.
     """
@@ -59,7 +59,7 @@ def deploy(
         raise typer.BadParameter("--dry-run and --only are for --target snowflake")
     from churn_assets.operations import lake
 
-    lake.deploy(settings, open_warehouse(settings), say)
+    lake.deploy(settings, open_lake(settings.lake_path, any_version=True), say)
     say(f"deployed to {place_of(settings).described}")
 
 

@@ -245,7 +245,10 @@ def _take_offsets(tx: Transaction, ranges: Sequence[OffsetRange], now: datetime,
     if moved < len(ranges):
         raise OvertakenError
     log = [[*r.partition, r.start, r.end, outcome, now, *sent.get(r.partition.number, (None, None))] for r in ranges]
-    tx.execute(f"INSERT INTO ingest_ranges SELECT * FROM {as_table(log, _LOGGED)} AS logged", flat(log))
+    columns = ", ".join(_LOGGED)
+    tx.execute(
+        f"INSERT INTO ingest_ranges ({columns}) SELECT {columns} FROM {as_table(log, _LOGGED)} AS logged", flat(log)
+    )
 
 
 def _still_holding(rows: pa.Table, ledger: str, decoded: Decoded) -> pa.Table:

@@ -49,10 +49,15 @@ class StatusError(ChurnError):
     """A move that the status of an intervention does not allow; the message names both statuses."""
 
 
+_MOVES_INTO = (
+    "INSERT INTO intervention_moves (intervention_id, status_from, status_to, moved_at, moved_by, note) VALUES"
+)
+
+
 def begin(tx: Transaction, statuses: Mapping[str, Status], now: datetime) -> None:
     """Log the first status of new interventions, given by id."""
     moves = [[id_, None, status, now, "run", None] for id_, status in statuses.items()]
-    tx.execute(f"INSERT INTO intervention_moves VALUES {places(moves)}", flat(moves))
+    tx.execute(f"{_MOVES_INTO} {places(moves)}", flat(moves))
 
 
 def move(tx: Transaction, ids: Sequence[str], to: Status, now: datetime, by: str, note: str | None = None) -> None:
@@ -74,4 +79,4 @@ def move(tx: Transaction, ids: Sequence[str], to: Status, now: datetime, by: str
         raise StatusError(f"intervention {wrong[0]} is {found[wrong[0]]} and cannot become {to}")
     tx.execute(f"UPDATE agent_intervention_log SET status = ? WHERE intervention_id IN ({one_row(ids)})", [to, *ids])
     moves = [[id_, found[id_], to, now, by, note] for id_ in ids]
-    tx.execute(f"INSERT INTO intervention_moves VALUES {places(moves)}", flat(moves))
+    tx.execute(f"{_MOVES_INTO} {places(moves)}", flat(moves))
