@@ -309,6 +309,11 @@ class Settings(BaseSettings):
         return self.home.absolute() / "alerts.jsonl"
 
     @property
+    def restored_file(self) -> Path:
+        """File that says that the lake was restored, until that is recorded in it."""
+        return self.home.absolute() / "restored.json"
+
+    @property
     def broker_file(self) -> Path:
         """File with the address and epoch of the running embedded broker."""
         return self.home.absolute() / "broker.json"

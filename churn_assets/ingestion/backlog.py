@@ -32,6 +32,7 @@ from churn_assets.ingestion.mapping.compiling import Mappings, load_mappings
 from churn_assets.ingestion.schema_registry import Registry
 from churn_assets.settings import OnGap, Settings
 from churn_assets.warehouse.protocol import Warehouse
+from churn_assets.warehouse.setbacks import note_setback
 
 T = TypeVar("T")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
@@ -134,6 +135,8 @@ def ingest(
     `RegistryUnavailableError` and `DecoderError`; what was stored before stays stored.
     """
     _return_freed_memory()
+    if evidence := went_back(warehouse, cluster, {r.partition.topic for r in ranges}, group):
+        note_setback(warehouse, evidence, clock())
     total = Stored()
     asked = sum(map(len, ranges))
     while wanted := _readable(warehouse, cluster, ranges, on_gap, clock, total):
@@ -181,6 +184,28 @@ def ingest_waiting(
         mappings=load_mappings(settings.mapping_file),
         registry=schema_registry.connect(settings),
     )
+
+
+def went_back(warehouse: Warehouse, cluster: Cluster, topics: Iterable[str], group: str) -> str | None:
+    """What shows that the warehouse was further than it is: its group in Kafka, which follows it, is ahead. None otherwise."""
+    told = cluster.group_offsets(group, topics, warehouse.identity())
+    stored = committed_offsets(warehouse) if told else {}  # read afterwards, because another run may move both
+    ahead = [(partition, offset) for partition, offset in told.items() if offset > stored.get(partition, 0)]
+    if not ahead:
+        return None
+    partition, offset = ahead[0]
+    return (
+        f"they had stored {partition} up to offset {offset:,}, as Kafka's group {group} says, and now have it up to"
+        f" {stored.get(partition, 0):,}"
+    )
+
+
+def rewind_group(warehouse: Warehouse, cluster: Cluster, topics: Iterable[str], group: str) -> None:
+    """Let the group in Kafka follow a warehouse that went back."""
+    warehouse_id = warehouse.identity()
+    told, stored = cluster.group_offsets(group, topics, warehouse_id), committed_offsets(warehouse)
+    if told:
+        cluster.commit_group(group, {partition: stored.get(partition, 0) for partition in told}, warehouse_id)
 
 
 def _readable(
@@ -282,6 +307,6 @@ def _tell_group(
     if not offsets:
         return
     try:
-        cluster.commit_group(group, offsets)
+        cluster.commit_group(group, offsets, warehouse.identity())
     except KafkaUnavailableError as error:
         report(f"the messages are stored, but their offsets could not be committed to the group {group}: {error}")

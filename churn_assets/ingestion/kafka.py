@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from confluent_kafka import (
     Consumer,
+    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -167,11 +168,16 @@ class Cluster:
         for topic, of_topic in groupby(wanted, key=lambda r: r.partition.topic):
             yield from self._read_topic(topic, list(of_topic))
 
-    def commit_group(self, group: str, offsets: Mapping[Partition, int]) -> None:
-        """Commit a group's offsets to Kafka, so that tools can show its lag. Only the warehouse decides what is read."""
+    def commit_group(self, group: str, offsets: Mapping[Partition, int], warehouse_id: str) -> None:
+        """Commit a group's offsets to Kafka, so that tools can show its lag. Only the warehouse decides what is read.
+
+        They also say how far the warehouse has been (`group_offsets`).
+        """
         consumer = Consumer(self._config() | {"group.id": group, "enable.auto.commit": False})
         try:
-            positions = [TopicPartition(p.topic, p.number, offset) for p, offset in offsets.items()]
+            positions = [
+                TopicPartition(p.topic, p.number, offset, f"{warehouse_id} {p.epoch}") for p, offset in offsets.items()
+            ]
             for committed in consumer.commit(offsets=positions, asynchronous=False) or []:
                 if committed.error is not None:
                     raise KafkaException(committed.error)
@@ -179,6 +185,30 @@ class Cluster:
             raise self._unavailable(error) from error
         finally:
             consumer.close()
+
+    def group_offsets(self, group: str, topics: Iterable[str], warehouse_id: str) -> dict[Partition, int]:
+        """The offsets that this warehouse has committed to a group; those of another one, or of another program, are left out."""
+        known = self._metadata().topics
+        asked = [
+            TopicPartition(topic, number) for topic in topics if topic in known for number in known[topic].partitions
+        ]
+        if not asked:
+            return {}
+        try:
+            answer = self._admin.list_consumer_group_offsets(
+                [ConsumerGroupTopicPartitions(group, asked)], request_timeout=TIMEOUT_SECONDS
+            )
+            found = answer[group].result().topic_partitions
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+                return {}  # so nothing was ever committed to it
+            raise self._unavailable(error) from error
+        offsets: dict[Partition, int] = {}
+        for one in found:
+            of_warehouse, _, epoch = (one.metadata or "").partition(" ")
+            if of_warehouse == warehouse_id:
+                offsets[Partition(epoch, one.topic, one.partition)] = one.offset
+        return offsets
 
     def producer(self, **properties: str | float | bool) -> Producer:
         """A client that writes to this cluster; `properties` are librdkafka's, with _ for each dot."""

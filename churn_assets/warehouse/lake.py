@@ -259,6 +259,16 @@ class LakeWarehouse:
         with self._reader() as cursor, _stopped_after(self._timeout_seconds, cursor):
             return cursor.execute(sql, parameters).to_arrow_table()
 
+    def identity(self) -> str:
+        return self._identity
+
+    @cached_property
+    def _identity(self) -> str:
+        rows = self.query(
+            "SELECT schema_uuid::VARCHAR AS id FROM __ducklake_metadata_lake.ducklake_schema WHERE schema_name = 'main'"
+        )
+        return rows["id"][0].as_py()
+
     def version(self) -> object | None:
         # Every commit writes to the catalog's log or to the catalog itself. The files are only looked at (stat): opening them
         # a second time in one process would break SQLite's locks. What was just written may not be committed yet.

@@ -107,6 +107,10 @@ class Warehouse(Queries, Protocol):
         """
         ...
 
+    def identity(self) -> str:
+        """What tells this warehouse from every other one, and stays the same when it is moved or restored."""
+        ...
+
     def version(self) -> object | None:
         """A value that changes with each commit, cheap enough to ask for several times a second.
 

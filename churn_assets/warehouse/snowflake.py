@@ -226,6 +226,10 @@ class SnowflakeWarehouse:
         timeout = {} if self._timeout_seconds is None else {"timeout": round(self._timeout_seconds)}
         return self._ask(lambda session: session.arrow(sql, parameters, **timeout))
 
+    def identity(self) -> str:
+        of = self._settings
+        return f"{of.snowflake_account}.{of.snowflake_database}.{of.snowflake_schema}".upper()
+
     def version(self) -> object | None:
         return None
 
