@@ -135,8 +135,7 @@ def ingest(
     `RegistryUnavailableError` and `DecoderError`; what was stored before stays stored.
     """
     _return_freed_memory()
-    if evidence := went_back(warehouse, cluster, {r.partition.topic for r in ranges}, group):
-        note_setback(warehouse, evidence, clock())
+    _notice_if_it_went_back(warehouse, cluster, group, ranges, clock, report)
     total = Stored()
     asked = sum(map(len, ranges))
     while wanted := _readable(warehouse, cluster, ranges, on_gap, clock, total):
@@ -198,6 +197,24 @@ def went_back(warehouse: Warehouse, cluster: Cluster, topics: Iterable[str], gro
         f"they had stored {partition} up to offset {offset:,}, as Kafka's group {group} says, and now have it up to"
         f" {stored.get(partition, 0):,}"
     )
+
+
+def _notice_if_it_went_back(
+    warehouse: Warehouse,
+    cluster: Cluster,
+    group: str,
+    ranges: Iterable[OffsetRange],
+    clock: Callable[[], datetime],
+    report: Callable[[str], None],
+) -> None:
+    """Record it before the ranges are stored: afterwards the warehouse has caught up, and nothing shows it any more."""
+    try:
+        evidence = went_back(warehouse, cluster, {r.partition.topic for r in ranges}, group)
+    except KafkaUnavailableError as error:  # the group's broker may be away alone
+        report(f"the group {group} could not be asked how far this warehouse has been: {error}")
+        return
+    if evidence:
+        note_setback(warehouse, evidence, clock())
 
 
 def rewind_group(warehouse: Warehouse, cluster: Cluster, topics: Iterable[str], group: str) -> None:

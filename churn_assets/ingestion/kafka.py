@@ -49,6 +49,12 @@ _WITHOUT_A_LEADER = {
     KafkaError.FENCED_LEADER_EPOCH,
     KafkaError.UNKNOWN_LEADER_EPOCH,
 }
+# So is a group, after its broker has started or gone.
+_WITHOUT_A_COORDINATOR = {
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+}
 _ELECTION_SECONDS = 0.1
 # The client recovers from these on its own; if it does not, STALL_SECONDS ends the read.
 _PASSING_ERRORS = {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._RESOLVE}
@@ -194,21 +200,27 @@ class Cluster:
         ]
         if not asked:
             return {}
-        try:
-            answer = self._admin.list_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(group, asked)], request_timeout=TIMEOUT_SECONDS
-            )
-            found = answer[group].result().topic_partitions
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
-                return {}  # so nothing was ever committed to it
-            raise self._unavailable(error) from error
         offsets: dict[Partition, int] = {}
-        for one in found:
+        for one in self._committed(group, asked):
             of_warehouse, _, epoch = (one.metadata or "").partition(" ")
             if of_warehouse == warehouse_id:
                 offsets[Partition(epoch, one.topic, one.partition)] = one.offset
         return offsets
+
+    def _committed(self, group: str, asked: list[TopicPartition]) -> list[TopicPartition]:
+        end = monotonic() + TIMEOUT_SECONDS
+        while True:
+            try:
+                answer = self._admin.list_consumer_group_offsets(
+                    [ConsumerGroupTopicPartitions(group, asked)], request_timeout=TIMEOUT_SECONDS
+                )
+                return answer[group].result().topic_partitions
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+                    return []  # so nothing was ever committed to it
+                if error.args[0].code() not in _WITHOUT_A_COORDINATOR or monotonic() > end:
+                    raise self._unavailable(error) from error
+            sleep(_ELECTION_SECONDS)
 
     def producer(self, **properties: str | float | bool) -> Producer:
         """A client that writes to this cluster; `properties` are librdkafka's, with _ for each dot."""
