@@ -113,7 +113,7 @@ class Settings(BaseSettings):
     kafka_group: str = Field(
         "churn_assets",
         alias="CHURN_KAFKA_GROUP",
-        description="Consumer group whose offsets follow the stored ones, for lag exporters only.",
+        description="Consumer group whose offsets follow the stored ones, for lag exporters; one for each home.",
     )
     # Without NoDecode, a variable KAFKA_SECURITY of another program would be parsed as JSON.
     kafka_security: Annotated[dict[str, SecretStr], NoDecode] = Field(

@@ -19,11 +19,13 @@ CREATE TABLE fact_transaction_ledger(transaction_ref VARCHAR NOT NULL, account_i
 CREATE TABLE high_risk_history(alert_id VARCHAR NOT NULL, customer_id VARCHAR NOT NULL, alerted_at TIMESTAMP NOT NULL, avg_churn_score DOUBLE NOT NULL, max_churn_score DOUBLE NOT NULL, declines INTEGER NOT NULL, spend DOUBLE NOT NULL, model_score DOUBLE, intervention_id VARCHAR, generated_email VARCHAR);
 CREATE TABLE ingest_ranges(epoch VARCHAR NOT NULL, topic VARCHAR NOT NULL, kafka_partition INTEGER NOT NULL, start_offset BIGINT NOT NULL, end_offset BIGINT NOT NULL, outcome VARCHAR DEFAULT('STORED') NOT NULL, stored_at TIMESTAMP NOT NULL, oldest_message_at TIMESTAMP, newest_message_at TIMESTAMP);
 CREATE TABLE intervention_moves(intervention_id VARCHAR NOT NULL, status_from VARCHAR, status_to VARCHAR NOT NULL, moved_at TIMESTAMP NOT NULL, moved_by VARCHAR NOT NULL, note VARCHAR);
-CREATE TABLE kafka_offsets(epoch VARCHAR NOT NULL, topic VARCHAR NOT NULL, kafka_partition INTEGER NOT NULL, committed_offset BIGINT NOT NULL, updated_at TIMESTAMP NOT NULL);
+CREATE TABLE kafka_gaps(epoch VARCHAR NOT NULL, topic VARCHAR NOT NULL, kafka_partition INTEGER NOT NULL, kind VARCHAR NOT NULL, start_offset BIGINT NOT NULL, end_offset BIGINT, found_at TIMESTAMP NOT NULL, resolved_at TIMESTAMP, resolved_by VARCHAR, reason VARCHAR);
+CREATE TABLE kafka_offsets(epoch VARCHAR NOT NULL, topic VARCHAR NOT NULL, kafka_partition INTEGER NOT NULL, committed_offset BIGINT NOT NULL, updated_at TIMESTAMP NOT NULL, leader_epoch INTEGER);
 CREATE TABLE retention_queue(customer_id VARCHAR NOT NULL, "source" VARCHAR DEFAULT('prediction') NOT NULL, churn_score DOUBLE NOT NULL, reason_codes VARCHAR, queued_at TIMESTAMP NOT NULL, left_at TIMESTAMP, left_reason VARCHAR);
 CREATE TABLE risk_by_segment(counted_at TIMESTAMP NOT NULL, segment VARCHAR NOT NULL, customer_count BIGINT NOT NULL, high_count BIGINT NOT NULL, medium_count BIGINT NOT NULL, average_risk_score DOUBLE NOT NULL);
 CREATE TABLE schema_version("version" INTEGER NOT NULL, deployed_at TIMESTAMP NOT NULL);
 CREATE TABLE segment_grants(role_name VARCHAR, segment VARCHAR);
+CREATE TABLE setbacks(noticed_at TIMESTAMP NOT NULL, evidence VARCHAR NOT NULL, confirmed_at TIMESTAMP, confirmed_by VARCHAR, goes_on_at TIMESTAMP);
 CREATE TABLE simulated_bank(parameters VARCHAR NOT NULL, chunks_loaded BIGINT NOT NULL, is_complete BOOLEAN NOT NULL);
 CREATE TABLE streams("name" VARCHAR NOT NULL, table_name VARCHAR NOT NULL, "position" BIGINT);
 CREATE TABLE support_cases(case_id VARCHAR NOT NULL, customer_id VARCHAR NOT NULL, open_timestamp TIMESTAMP NOT NULL, category VARCHAR NOT NULL, sentiment_score DOUBLE, case_text VARCHAR, extra_fields VARCHAR, ingested_at TIMESTAMP NOT NULL, kafka_topic VARCHAR, kafka_partition INTEGER, kafka_offset BIGINT);
