@@ -82,6 +82,15 @@ def committed_offsets(warehouse: Warehouse) -> dict[Partition, int]:
     return {Partition(r["epoch"], r["topic"], r["kafka_partition"]): r["committed_offset"] for r in rows}
 
 
+def furthest_offsets(warehouse: Warehouse) -> dict[Partition, int]:
+    """How far each partition has ever been stored: further than its committed offset where it is read again (`go_back`)."""
+    rows = warehouse.query(
+        "SELECT epoch, topic, kafka_partition, max(end_offset) AS end_offset FROM ingest_ranges"
+        " GROUP BY epoch, topic, kafka_partition"
+    ).to_pylist()
+    return {Partition(r["epoch"], r["topic"], r["kafka_partition"]): r["end_offset"] for r in rows}
+
+
 def broken_ranges(warehouse: Warehouse) -> list[str]:
     """Where the logged ranges of a partition leave a gap, overlap, or do not end at its committed offset."""
     rows = warehouse.query(
