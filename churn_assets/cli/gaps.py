@@ -50,13 +50,13 @@ def _list(
 def resolve(
     topic: Annotated[str | None, typer.Argument(help="The topic.")] = None,
     partition: Annotated[
-        int | None, typer.Argument(help="One of its partitions; without it, all of the topic.")
+        int | None, typer.Argument(min=0, help="One of its partitions; without it, all of the topic.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every open gap.")] = False,
     because: Annotated[str | None, typer.Option(help="Why, for the record.")] = None,
 ) -> None:
     """Do what `churn gaps` says about gaps. The next run reads on."""
-    if (topic is None) != everything:
+    if bool(topic) == everything:
         raise typer.BadParameter("name a topic, or --all")
     warehouse = warehouse_to_write(load_settings())
     found = [
