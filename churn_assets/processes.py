@@ -41,6 +41,7 @@ def announce(settings: Settings, name: str, now: datetime) -> None:
     file = _folder(settings) / f"{name.replace(' ', '_')}-{socket.gethostname()}-{os.getpid()}.json"
     if file in _announced:
         return
+    running(settings)  # deletes what others left behind
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         opened = file.open("w", encoding="utf-8")
