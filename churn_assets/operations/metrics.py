@@ -22,6 +22,7 @@ from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from churn_assets.errors import ChurnError
+from churn_assets.ingestion import gaps
 from churn_assets.operations.alerts import alerts_since
 from churn_assets.operations.doctor import Finding, watched
 from churn_assets.operations.status import ALERTS_HOURS, status
@@ -117,9 +118,9 @@ def _of_state(state: dict[str, Any], now: datetime) -> Iterator[Metric]:
         (labels | {"": one["lag"]} for labels, one in of_partition),
     )
     yield _gauges(
-        "churn_kafka_gap",
-        "1 if messages of a partition are missing.",
-        (labels | {"": int(one["gap"] is not None)} for labels, one in of_partition),
+        "churn_kafka_problem",
+        "1 if a partition is not read to its end: messages are missing, or it has no leader.",
+        (labels | {"": int(one["problem"] is not None)} for labels, one in of_partition),
     )
     yield _gauges(
         "churn_table_lag_seconds",
@@ -173,6 +174,7 @@ def _of_history(warehouse: Warehouse, now: datetime) -> Iterator[Metric]:
     ).to_pylist()
     yield CounterMetricFamily("churn_batches", "Batches of messages that were stored.", batches["batches"])
     yield CounterMetricFamily("churn_messages", "Messages that were stored.", float(batches["messages"]))
+    yield _gauge("churn_gaps", "Gaps that nobody has resolved; `churn gaps` lists them.", len(gaps.kept(warehouse)))
     emails = warehouse.query("SELECT status, count(*) AS emails FROM agent_intervention_log GROUP BY status")
     yield _gauges(
         "churn_emails",

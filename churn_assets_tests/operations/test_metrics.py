@@ -7,12 +7,15 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
 
 from churn_assets.clock import utc_now
+from churn_assets.ingestion.kafka import Cluster
 from churn_assets.operations import metrics
 from churn_assets.operations.alerts import Alert, send
 from churn_assets.operations.metrics import serve
 from churn_assets.project_files import PROJECT_FILES
+from churn_assets.rules import EVENTS_TOPIC
 from churn_assets.settings import Settings
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.wiring import open_lake
@@ -93,6 +96,20 @@ def test_every_metric_of_grafanas_dashboard_and_of_the_page_is_served_and_the_ot
 
     assert shown == told == families
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+
+
+def test_partitions_of_kafka_have_their_lag(settings: Settings, lake: LakeWarehouse, broker: Cluster):
+    producer = Producer({"bootstrap.servers": broker.bootstrap_servers})
+    for _ in range(3):
+        producer.produce(EVENTS_TOPIC, b"{}", partition=1)
+    producer.flush()
+
+    served = scraped(settings, lake)
+
+    assert value(served, "churn_kafka_up") == 1
+    assert value(served, f'churn_kafka_lag_messages{{partition="1",topic="{EVENTS_TOPIC}"}}') == 3
+    assert value(served, f'churn_kafka_problem{{partition="1",topic="{EVENTS_TOPIC}"}}') == 0
+    assert value(served, "churn_gaps") == 0
 
 
 def test_without_a_warehouse_that_answers_it_says_so_and_goes_on(settings: Settings, tmp_path: Path):
