@@ -367,7 +367,12 @@ ORPHAN_HOURS = 24  # before a file that belongs to no snapshot counts as left be
 FILE_BYTES = 64 * 1024 * 1024
 REWRITTEN_DELETE_SHARE = 0.1  # a file with a larger share of deleted rows is rewritten without them
 
+FILE_CHECK_SECONDS = 24 * 3600.0  # between two checks of the files' contents ...
+FILE_RECHECK_SECONDS = 15 * 60.0  # ... and after one that found damage, as emails wait until it is mended
+FILE_CHECK_SHARE = 1 / 7  # of the bytes, read by each check: each file once a week
+
 MAX_ORPHAN_SHARE = 0.01  # of a ledger's rows with an unknown account or customer; above it, the check fails
+MAX_REJECT_SHARE = 0.01  # of a day's messages; above it, the doctor and the alerts say so
 MAX_UNKNOWN_POSTINGS = 0.01  # share of the postings with a code that no rule knows; above it, the check fails
 LEDGER_CHECK_SECONDS = 15 * 60.0  # between two checks of whole ledgers while events arrive
 # A refresh must be requested so long before the target lag is reached: an event takes up to 20 s from Kafka to the commit of its

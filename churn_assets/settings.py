@@ -201,6 +201,15 @@ class Settings(BaseSettings):
         description="The dashboard's address, for links in Dagster; no links when unset.",
     )
 
+    alerts: SecretStr | None = Field(
+        None,
+        alias="CHURN_ALERTS",
+        description="Whom to tell of what fails, as addresses of Apprise, comma-separated; only the log and a file when unset.",
+    )
+    log_format: Literal["text", "json"] = Field(
+        "text", alias="CHURN_LOG_FORMAT", description="Logs for people, or one JSON object a line."
+    )
+
     @model_validator(mode="after")
     def _has_tasks_to_drive(self) -> "Settings":
         if self.driver == "native" and self.target != "snowflake":
@@ -319,9 +328,8 @@ class Settings(BaseSettings):
         return self.home.absolute() / "broker.json"
 
 
-_SECRETS = {
-    field.alias or name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)
-}
+# The variables that may hold a secret.
+SECRETS = {field.alias or name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)}
 
 
 def acting_user() -> str:
@@ -358,7 +366,7 @@ def _problem(problem: ErrorDetails) -> str:
     The input of a model validator is a dict of all values, including secrets.
     """
     where, value = problem["loc"], problem["input"]
-    is_shown = isinstance(value, str) and _SECRETS.isdisjoint(where) and _SHOWN_IN_MESSAGES.fullmatch(value)
+    is_shown = isinstance(value, str) and SECRETS.isdisjoint(where) and _SHOWN_IN_MESSAGES.fullmatch(value)
     said = f"{problem['msg']} (got {value!r})" if is_shown else problem["msg"]
     return ": ".join([*map(str, where), said])
 
@@ -377,9 +385,9 @@ def _table() -> tuple[Path, dict[str, Any]]:
     """The section `[settings]` of `churn.toml`, and its file; `SettingsError` for what may not stand there."""
     path, table = settings_table()
     aliases = {field.alias for field in Settings.model_fields.values() if field.alias}
-    known = sorted(aliases - _SECRETS - {CONFIG_VARIABLE})
+    known = sorted(aliases - SECRETS - {CONFIG_VARIABLE})
     for name in table:
-        if name in _SECRETS or name.startswith(_KAFKA_SECURITY):
+        if name in SECRETS or name.startswith(_KAFKA_SECURITY):
             raise SettingsError(
                 f"{path}: {SETTINGS}.{name} may hold a secret; set it in .env or the environment instead"
             )

@@ -1,18 +1,22 @@
 """Upkeep of the warehouse: what many small writes leave behind. The work itself is in `churn_assets.warehouse`."""
 
+from dataclasses import asdict
+
 import dagster as dg
 
 from churn_assets.assets import groups
 from churn_assets.assets.freshness import scheduled
 from churn_assets.assets.ledgers import REJECTS
-from churn_assets.assets.readable import rounded, table
+from churn_assets.assets.readable import failing, rounded, table
 from churn_assets.clock import utc_now
 from churn_assets.ingestion.events import EVENT_TYPES, LEDGERS
-from churn_assets.rules import MAINTENANCE_SECONDS
+from churn_assets.operations import damage
+from churn_assets.rules import FILE_CHECK_SHARE, MAINTENANCE_SECONDS
 from churn_assets.warehouse.protocol import Warehouse
 
 # Sorted by time: so the look-up for duplicates and the windows of the features read few parts of a ledger.
 ORDER = {event_type.ledger: event_type.event_time for event_type in EVENT_TYPES if not event_type.is_dimension}
+FILES_CHECK = dg.AssetCheckKey(dg.AssetKey("table_maintenance"), "files_are_whole")
 
 
 @dg.asset(
@@ -26,6 +30,7 @@ def table_maintenance(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeR
     """Keep reads fast and storage small."""
     started_at = utc_now()
     saved = warehouse.maintain(ORDER, started_at)
+    seen = damage.check(warehouse, 0.0, started_at)  # takes the checksums of the files that are new
     changed = {name: counts for name, counts in saved.files.items() if counts[0] != counts[1]}
     return dg.MaterializeResult(
         metadata={
@@ -35,10 +40,33 @@ def table_maintenance(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeR
             "bytes_after": saved.bytes[1],
             "snapshots_expired": saved.snapshots_expired,
             "files_deleted": saved.files_deleted,
+            "files_damaged": len(seen.damage),
             **rounded({"seconds": (utc_now() - started_at).total_seconds()}),
             "files_by_table": table(
                 [{"table": name, "before": before, "after": after} for name, (before, after) in changed.items()],
                 ["table", "before", "after"],
             ),
         }
+    )
+
+
+@dg.asset_check(
+    asset="table_maintenance",
+    name=FILES_CHECK.name,
+    description="Every file of the tables and models is there, of the size that was written, and has the content of before.",
+    blocking=True,
+)
+def files_are_whole(warehouse: dg.ResourceParam[Warehouse]) -> dg.AssetCheckResult:
+    """Read a part of the files; all of them within a week."""
+    done = damage.check(warehouse, FILE_CHECK_SHARE, utc_now())
+    return dg.AssetCheckResult(
+        passed=not done.damage,
+        description=damage.in_words(done.damage) or None,
+        metadata={
+            "files": done.files,
+            "files_read": done.read,
+            "files_new": done.new,
+            "bytes_read": done.bytes_read,
+            **failing([asdict(one) for one in done.damage], ["file", "table", "problem", "way_out"]),
+        },
     )

@@ -16,6 +16,7 @@ from dagster._core.storage.asset_check_execution_record import (
 
 from churn_assets.assets.ledger_checks import BLOCKING_LEDGER_CHECKS
 from churn_assets.assets.ledgers import BLOCKING_INGEST_CHECKS
+from churn_assets.assets.maintenance import FILES_CHECK
 from churn_assets.rules import CLOCK_SKEW_SECONDS, LONGEST_RETRY_SECONDS, RETRY_AFTER_FAILURE_SECONDS
 
 UNDER_WAY = [
@@ -25,7 +26,7 @@ UNDER_WAY = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
-BLOCKING_CHECKS = (*BLOCKING_INGEST_CHECKS, *BLOCKING_LEDGER_CHECKS)
+BLOCKING_CHECKS = (*BLOCKING_INGEST_CHECKS, *BLOCKING_LEDGER_CHECKS, FILES_CHECK)
 _OUTCOMES = {AssetCheckExecutionRecordStatus.SUCCEEDED: True, AssetCheckExecutionRecordStatus.FAILED: False}
 _NEVER = datetime.fromisoformat("1970-01-01")
 _FAILURES_TO_LONGEST_RETRY = 1 + ceil(log2(LONGEST_RETRY_SECONDS / RETRY_AFTER_FAILURE_SECONDS))

@@ -1,4 +1,4 @@
-"""All sensors: those that request runs, and the one that reports failures. This package only decides; assets do the work.
+"""All sensors: those that request runs, and those that report what is wrong. This package only decides; assets do the work.
 
 A sensor compares states, which the warehouse and Kafka keep: high watermark and committed offset, change and refresh, queue
 and log. Pending work is never kept in a cursor or a run key. So a later tick repeats a failed or lost run, no update is lost
@@ -10,6 +10,8 @@ their ticks (`watching`).
 
 import dagster as dg
 
+from churn_assets.automation.alert_sensor import alert_sensor
+from churn_assets.automation.condition_reports import condition_sensor
 from churn_assets.automation.failure_reports import failure_reports
 from churn_assets.automation.ingestion import ingestion_sensors
 from churn_assets.automation.interventions import intervention_sensors
@@ -26,4 +28,6 @@ def all_sensors(clock: Clock) -> list[dg.SensorDefinition]:
         *intervention_sensors(clock),
         *upkeep_sensors(clock),
         failure_reports,
+        condition_sensor(clock),
+        alert_sensor(clock),
     ]

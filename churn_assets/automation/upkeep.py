@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import dagster as dg
 
+from churn_assets.assets.maintenance import FILES_CHECK
 from churn_assets.assets.model_drift import DRIFT_CHECKS
 from churn_assets.automation.gates import has_failed, not_now, ran_at
 from churn_assets.automation.watching import TICK_SECONDS
@@ -19,6 +20,8 @@ from churn_assets.rules import (
     COST_SECONDS,
     DRIFT_SECONDS,
     EFFECT_SECONDS,
+    FILE_CHECK_SECONDS,
+    FILE_RECHECK_SECONDS,
     LEDGER_CHECK_SECONDS,
     MAINTENANCE_SECONDS,
     RETRAINING_SECONDS,
@@ -157,6 +160,19 @@ def _when_the_index_is_behind(look: Look) -> dg.RunRequest | dg.SensorResult | d
     return every(SEARCH_POSITION_SECONDS)(look)
 
 
+def _when_files_wait_for_a_check(look: Look) -> dg.RunRequest | dg.SkipReason:
+    """Daily, also while nothing is written, as files are damaged where they lie; at once if one is missing or cut.
+
+    Often while damage is known: it stops refreshes and emails until a check passes.
+    """
+    damaged = has_failed(look.instance, FILES_CHECK)
+    if not damaged and look.warehouse.damage():
+        return dg.RunRequest()
+    if look.ran_within(FILE_RECHECK_SECONDS if damaged else FILE_CHECK_SECONDS):
+        return dg.SkipReason("the files were checked a short while ago")
+    return dg.RunRequest()
+
+
 UPKEEP = (
     Upkeep(
         job="check_ledgers",
@@ -243,6 +259,18 @@ UPKEEP = (
         requests=f"Maintains the tables every {MAINTENANCE_SECONDS / 60:g} minutes while something is written.",
         tick_seconds=60,
         when=every(MAINTENANCE_SECONDS),
+    ),
+    Upkeep(
+        job="check_files",
+        selection=dg.AssetSelection.checks(FILES_CHECK),
+        description="Check that the files of tables and models are whole.",
+        sensor="file_check_sensor",
+        requests=(
+            f"Checks a part of the files every {FILE_CHECK_SECONDS / 3600:g} hours; every {FILE_RECHECK_SECONDS / 60:g} minutes"
+            " while damage is known."
+        ),
+        tick_seconds=60,
+        when=_when_files_wait_for_a_check,
     ),
 )
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from churn_assets.cli.logs import rotate
 from churn_assets.cli.ports import must_be_free
 from churn_assets.cli.stop import StopSignal
 from churn_assets.clock import utc_now
@@ -87,6 +88,8 @@ def run_demo(
         else:
             say(f"Kafka      {settings.kafka_bootstrap_servers}")
         dagster = [sys.executable, "-m", "dagster", "dev", "-w", str(PROJECT_FILES / "workspace.yaml"), "-p", str(port)]
+        if settings.log_format == "json":
+            dagster += ["--log-format", "json"]
         processes = [stack.enter_context(_process("dagster", dagster, settings, group=True))]
         processes.append(stack.enter_context(_process("dashboard", dashboard_command(dashboard_port), settings)))
         # The stack unwinds in reverse: first the producer ends, then its events are stored and the runs finish, then
@@ -101,6 +104,7 @@ def run_demo(
         )
         while not stop.wait(STATE_EVERY_SECONDS):
             say(_state_line(settings, warehouse))
+            rotate(_logs(settings))
             for process in processes:
                 if process.poll() is not None:
                     raise DemoError(

@@ -48,10 +48,8 @@ def _list(
 
 @app.command()
 def resolve(
-    topic: Annotated[str | None, typer.Argument(help="The topic.")] = None,
-    partition: Annotated[
-        int | None, typer.Argument(min=0, help="One of its partitions; without it, all of the topic.")
-    ] = None,
+    topic: Annotated[str | None, typer.Argument(help="The topic.", show_default=False)] = None,
+    partition: Annotated[int | None, typer.Option(min=0, help="Only this one of the topic's partitions.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every open gap.")] = False,
     because: Annotated[str | None, typer.Option(help="Why, for the record.")] = None,
 ) -> None:

@@ -1,6 +1,7 @@
 """The commands that deploy, check and monitor the system."""
 
 import json
+from dataclasses import asdict
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated
@@ -118,12 +119,22 @@ def restore(
 
 
 @app.command(rich_help_panel="System")
-def doctor() -> None:
-    """Check the settings, the warehouse, the deployment and Kafka, and say how to fix each problem."""
+def doctor(
+    deep: Annotated[
+        bool,
+        typer.Option("--deep", help="Read every file, and compare it with what it was; SQLite checks the catalog."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Check settings, files, warehouse, Kafka and Dagster, and say how to fix each problem; exit code 1 if there is one."""
+    from churn_assets.automation.liveness import checks
     from churn_assets.operations.doctor import examine
 
-    findings = examine(load_settings())
-    for finding in findings:
+    settings = load_settings()
+    findings = examine(settings, checks(settings, utc_now()), deep=deep)
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))  # noqa: T201
+    for finding in [] if as_json else findings:
         console.print(
             f"{'ok  ' if finding.problem is None else 'FAIL'}  {finding.what}: {finding.problem or finding.state}",
             style=None if finding.problem is None else "red",
@@ -147,6 +158,8 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Machine-readabl
         print(json.dumps(state, indent=2))  # noqa: T201
         return
     table = Table("what", "state", box=None)
+    for found in state["damage"]:
+        table.add_row("[red]damage[/red]", f"[red]{escape(found['in_words'])}[/red]")
     for ledger, rows in state["ledgers"].items():
         table.add_row(ledger, f"{rows:,} rows")
     table.add_row("event_rejects", f"{state['rejects']:,} rows")
@@ -181,6 +194,38 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Machine-readabl
     for alert in failures["newest"]:
         table.add_row("", escape(f"{alert['when']} UTC {alert['severity']}: {alert['message']} ({alert['link']})"))
     console.print(table)
+
+
+@app.command(rich_help_panel="System")
+def rebuild(
+    tables: Annotated[list[str], typer.Argument(help="Dynamic tables; all that are damaged.", show_default=False)],
+) -> None:
+    """Compute dynamic tables anew from what they read, where their own files are damaged."""
+    settings = load_settings()
+    must_be_here(settings, "churn rebuild")
+    for result in open_lake(settings.lake_path).rebuild(tables, utc_now()):
+        say(f"{result.name}: {result.rows_inserted:,} rows")
+
+
+@app.command(rich_help_panel="System")
+def metrics(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the metrics.")] = 9464,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for other machines.")] = "127.0.0.1",
+) -> None:
+    """Serve metrics for Prometheus on http://127.0.0.1:9464/metrics until Ctrl-C."""
+    from churn_assets.cli.ports import must_be_free
+    from churn_assets.cli.stop import StopSignal
+    from churn_assets.operations.metrics import serve
+    from churn_assets.processes import announce
+
+    settings = load_settings()
+    must_be_free(port, "--port")
+    stop = StopSignal()
+    announce(settings, "metrics server", utc_now())
+    with serve(settings, open_warehouse(settings, read_only=True), utc_now, host, port):
+        say(f"metrics on http://{host}:{port}/metrics until Ctrl-C")
+        while not stop.wait(3600.0):
+            pass
 
 
 @app.command(rich_help_panel="System")

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 import streamlit as st
 
 from churn_assets.dashboard import ask, customers, interventions, looks, overview
-from churn_assets.dashboard.shown import Shown
+from churn_assets.dashboard.shown import Shown, damage
 from churn_assets.dashboard.source import SessionSource, Source
 from churn_assets.errors import ChurnError
 from churn_assets.rules import ENGINEER_ROLE
@@ -56,7 +56,13 @@ def main() -> None:
 
 def _tab(draw: Callable[[Shown], None]) -> None:
     try:
-        draw(Shown(_source()))
+        source = _source()
+        if found := damage(source):
+            st.badge(looks.plain(f"damaged: {len(found):,} files"), color="red")
+            st.error(
+                looks.plain(f"{found[0]}. Figures may be wrong, and emails wait; `churn doctor` names the way out.")
+            )
+        draw(Shown(source))
     except ChurnError as error:
         st.session_state.pop("role", None)  # the cause may be a role that no longer exists
         st.error(looks.plain(f"The warehouse does not answer: {error}"), icon=":material/cloud_off:")

@@ -15,6 +15,7 @@ from churn_assets.serving.reading import Serving
 
 _KEPT = 500  # results in the cache
 _KEPT_SECONDS = 300.0
+_DAMAGE_SECONDS = 15.0  # a look at thousands of files takes a tenth of a second, which not each click should pay
 
 
 class Shown:
@@ -38,6 +39,12 @@ class Shown:
 
     def _asked(self, sql: str, parameters: Sequence[Any]) -> pa.Table:
         return _rows(self.source.serving, self.source.serving.role, self._version, sql, tuple(parameters))
+
+
+@st.cache_data(ttl=_DAMAGE_SECONDS, show_spinner=False)
+def damage(_source: Source) -> list[str]:
+    """The damaged files that are known, in words, for every role."""
+    return _source.damage()
 
 
 @st.cache_data(max_entries=_KEPT, ttl=_KEPT_SECONDS, show_spinner=False)

@@ -42,6 +42,10 @@ class Source(Protocol):
         """The agent that answers questions in words."""
         ...
 
+    def damage(self) -> list[str]:
+        """The damaged files that are known, in words; empty in Snowflake, which keeps the files itself."""
+        ...
+
     def decide(self, decision: Decision, ids: Sequence[str], note: str | None = None) -> None:
         """Approve or reject READY emails; on a `ChurnError` nothing has changed."""
         ...
@@ -67,6 +71,9 @@ class SessionSource:
         names = Names(**dict(zip(("database", "serving_schema"), here, strict=True)))
         search = CortexSearch(self._queries, names, SeenInViews(self.serving))
         self.agent = Agent(load_semantic_model(), self.serving, lambda: search, None, utc_now, {})
+
+    def damage(self) -> list[str]:
+        return []
 
     def decide(self, decision: Decision, ids: Sequence[str], note: str | None = None) -> None:
         must_be_seen(self.serving, ids)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from churn_assets.clock import utc_now
 from churn_assets.dashboard.source import Decision, must_be_seen
+from churn_assets.processes import announce
 from churn_assets.retention.outbox import approval
 from churn_assets.settings import Settings, acting_user
 from churn_assets.wiring import open_agent, open_serving, open_warehouse
@@ -21,6 +22,13 @@ class WarehouseSource:
         self._settings = settings
         self.serving = open_serving(settings, role, TIMEOUT_SECONDS)
         self.agent = open_agent(settings, role)
+        self._warehouse = open_warehouse(settings, read_only=True)
+        announce(settings, "dashboard", utc_now())
+
+    def damage(self) -> list[str]:
+        return [
+            f"{one.file}{f' of {one.table}' if one.table else ''} {one.problem}" for one in self._warehouse.damage()
+        ]
 
     def decide(self, decision: Decision, ids: Sequence[str], note: str | None = None) -> None:
         must_be_seen(self.serving, ids)

@@ -80,6 +80,35 @@ def refresh(tx: LakeTransaction, names: Iterable[str], now: datetime) -> list[Re
     return results
 
 
+def rebuild(tx: LakeTransaction, names: Iterable[str], now: datetime) -> list[Refresh]:
+    """Empty tables without reading their files, which may be damaged, and compute them and all that reads them anew.
+
+    Not if a stream reads one: that compares with the rows of before. `now` as in `refresh`.
+    """
+    definitions, wanted = read_definitions(tx), set(names)
+    if unknown := wanted - definitions.keys():
+        raise DynamicTableError(
+            f"{', '.join(sorted(unknown))} is no dynamic table; there are {', '.join(in_order(definitions))}"
+        )
+    for stream, table in tx.rows("SELECT name, table_name FROM streams ORDER BY name"):
+        if table in wanted:
+            raise DynamicTableError(
+                f"{stream} reads {table} and compares it with its rows of before, so it cannot be computed anew; restore a"
+                " backup"
+            )
+    affected = set(wanted)
+    for name in in_order(definitions):
+        if name in wanted:
+            tx.execute(f"DELETE FROM {name}")
+        if definitions[name].sources & affected:
+            affected.add(name)
+    places = ", ".join("?" * len(affected))
+    tx.execute(
+        f"UPDATE dynamic_tables SET position = NULL, base_position = NULL WHERE name IN ({places})", sorted(affected)
+    )
+    return refresh(tx, affected, now)
+
+
 def _refreshed(
     tx: LakeTransaction,
     lake: Lake,

@@ -4,11 +4,14 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
+import duckdb
+
 from churn_assets.configuration import rules
 from churn_assets.errors import ChurnError
 from churn_assets.ingestion import kafka
 from churn_assets.ingestion.backlog import lags
 from churn_assets.ingestion.events import LEDGERS
+from churn_assets.operations import damage
 from churn_assets.operations.alerts import alerts_since
 from churn_assets.operations.erasure import unfinished
 from churn_assets.operations.unknown_codes import Unknown, unknown_codes
@@ -20,11 +23,24 @@ _ALERTS_SHOWN = 5
 
 
 def status(settings: Settings, warehouse: Warehouse, now: datetime) -> dict[str, Any]:
-    """Rows, unknown codes, offsets, dynamic tables, risk classes, queue, emails, model, erasures and failures; JSON-serializable.
+    """Damage, rows, unknown codes, offsets, dynamic tables, risk classes, queue, emails, model, erasures and failures.
 
-    `now` is UTC. Failures are counted over the last 24 hours, and the newest are listed.
+    JSON-serializable. `now` is UTC. Failures are counted over the last 24 hours, and the newest are listed.
     If Kafka does not answer, `offsets` is empty and `kafka` gives the error.
     """
+    found = damage.damage(warehouse)
+    try:
+        return {
+            "damage": [asdict(one) | {"in_words": one.in_words} for one in found],
+            **_state(settings, warehouse, now),
+        }
+    except duckdb.Error as error:
+        if not found:
+            raise
+        raise ChurnError(f"the warehouse is damaged: {damage.in_words(found)}") from error
+
+
+def _state(settings: Settings, warehouse: Warehouse, now: datetime) -> dict[str, Any]:
     tables = warehouse.dynamic_tables(now)
     if not tables:
         raise ChurnError("no dynamic table is declared yet; run `churn deploy`")

@@ -37,10 +37,14 @@ from churn_assets.rules import (
     REWRITTEN_DELETE_SHARE,
     SNAPSHOT_RETENTION_HOURS,
 )
+from churn_assets.warehouse import lake_files
 from churn_assets.warehouse.catalog_file import narrow_statistics, vacuum
+from churn_assets.warehouse.lake_files import LakeFile
 from churn_assets.warehouse.protocol import (
     Column,
     Credits,
+    Damage,
+    FileCheck,
     Maintenance,
     QueryTimeoutError,
     ReadOnlyError,
@@ -303,6 +307,14 @@ class LakeWarehouse:
         wanted = list(names)
         return self.transact(lambda tx: engine.refresh(tx, wanted, now))
 
+    def rebuild(self, names: Iterable[str], now: datetime) -> list[Refresh]:
+        """Compute dynamic tables, and what reads them, anew without reading the rows that they have. `now` is UTC.
+
+        `DynamicTableError` if one is none, or if a stream reads it.
+        """
+        wanted = list(names)
+        return self.transact(lambda tx: engine.rebuild(tx, wanted, now))
+
     def past_refreshes(self, after: datetime) -> list[Refresh]:
         rows = self.query(
             "SELECT name, refresh_action AS action, reason, started_at, duration_seconds, rows_inserted, rows_updated,"
@@ -369,6 +381,12 @@ class LakeWarehouse:
             files_deleted=deleted,
         )
 
+    def damage(self) -> list[Damage]:
+        return lake_files.known_damage(self._path, self._live_files)
+
+    def check_files(self, share: float, now: datetime) -> FileCheck:
+        return lake_files.check(self._path, self._live_files, share, now)
+
     def forget_history(self, catch_up: Callable[[], None]) -> str | None:
         # As in `maintain`, the larger steps take turns to write of their own.
         self.transact(lambda tx: tx.rows("CALL ducklake_flush_inlined_data('lake')"))
@@ -385,6 +403,15 @@ class LakeWarehouse:
         with self._turn_to_write():
             vacuum(self._path / "catalog.sqlite")
         return None
+
+    def _live_files(self) -> list[LakeFile]:
+        try:
+            with self._one_snapshot() as tx:
+                oldest = engine.oldest_needed_snapshot(tx)
+        except duckdb.Error:  # the positions are among what is damaged, or nothing is deployed yet
+            oldest = -1
+        rows = self.query(lake_files.FILES, [oldest]).to_pydict()
+        return [LakeFile(*row) for row in zip(*rows.values(), strict=True)]
 
     def _files(self) -> dict[str, tuple[int, int]]:
         """By table, the number of files, including those of deletions, and their size in bytes."""

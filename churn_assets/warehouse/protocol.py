@@ -52,6 +52,26 @@ class Maintenance:
 
 
 @dataclass(frozen=True)
+class Damage:
+    """A file of the warehouse that is not as it was written. `table` is empty for a file that belongs to no table."""
+
+    file: str
+    table: str
+    problem: str
+
+
+@dataclass(frozen=True)
+class FileCheck:
+    """What a check of the warehouse's files read, and all damage that is known after it. `new`: read for the first time."""
+
+    files: int
+    read: int
+    new: int
+    bytes_read: int
+    damage: list[Damage]
+
+
+@dataclass(frozen=True)
 class Credits:
     """What one service of the warehouse's provider billed for one day (UTC)."""
 
@@ -170,6 +190,20 @@ class Warehouse(Queries, Protocol):
 
         `order` names the column that each table is sorted by; a dynamic table with a date in its refresh key is sorted by
         that date. What a dynamic table or a stream still has to read is kept. `now` is UTC.
+        """
+        ...
+
+    def damage(self) -> list[Damage]:
+        """Files that are missing or have another size than was written, and what the last `check_files` found.
+
+        It reads no file, so it may be asked for each page that a person opens. Empty where others keep the files.
+        """
+        ...
+
+    def check_files(self, share: float, now: datetime) -> FileCheck:
+        """Compare the contents of a `share` (0 to 1) of the files with what they were, those first that waited the longest.
+
+        A file that no check has seen yet is remembered as it is. `now` is UTC.
         """
         ...
 

@@ -32,7 +32,16 @@ from churn_assets.dynamic_tables.tables import DynamicTable, Refresh, target_lag
 from churn_assets.errors import ModelFileError
 from churn_assets.rules import ORPHAN_HOURS
 from churn_assets.settings import Settings
-from churn_assets.warehouse.protocol import Column, Credits, Maintenance, ReadOnlyError, T, Transaction
+from churn_assets.warehouse.protocol import (
+    Column,
+    Credits,
+    Damage,
+    FileCheck,
+    Maintenance,
+    ReadOnlyError,
+    T,
+    Transaction,
+)
 from churn_assets.warehouse.schema_version import READ_VERSION, UNVERSIONED, refuse_another
 from churn_assets.warehouse.snowflake_connection import (
     Connections,
@@ -309,6 +318,12 @@ class SnowflakeWarehouse:
 
         size = sum(int(row["bytes"] or 0) for row in self._ask(lambda session: session.dicts("SHOW TABLES")))
         return Maintenance(files={}, bytes=(size, size), snapshots_expired=0, files_deleted=self._ask(clean))
+
+    def damage(self) -> list[Damage]:
+        return []  # Snowflake keeps the files, and their checksums
+
+    def check_files(self, share: float, now: datetime) -> FileCheck:
+        return FileCheck(0, 0, 0, 0, [])
 
     def forget_history(self, catch_up: Callable[[], None]) -> str | None:
         """Time Travel and Fail-safe cannot be emptied by a statement.

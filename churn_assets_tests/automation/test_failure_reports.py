@@ -18,10 +18,17 @@ from churn_assets_tests.assets.conftest import Graph, skip_reason
 SECRET = "Jane Doe, jane@example.com, password hunter2"
 
 
+class repaired:  # noqa: N801
+    """Whether somebody has repaired the asset."""
+
+    is_broken = True
+
+
 @dg.asset
 def broken() -> None:
     """An asset that cannot be made."""
-    raise ValueError(SECRET)
+    if repaired.is_broken:
+        raise ValueError(SECRET)
 
 
 @dg.asset(
@@ -120,10 +127,11 @@ def test_a_failed_run_is_reported_once_with_its_step_and_without_the_text_of_the
         "run_id": run_id,
         "message": "make_broken failed in step broken: ValueError",
         "link": f"/runs/{run_id}",
+        "state": "begins",
     }
     assert watched.tick() == []
     again = watched.run("make_broken")
-    assert [each["run_id"] for each in watched.tick()] == [again]
+    assert [(each["run_id"], each["state"]) for each in watched.tick()] == [(again, "goes on")]
 
 
 def test_a_failed_check_is_reported_once_for_each_run_and_at_severity_warn_as_a_warning(watched: Watched):
@@ -143,6 +151,34 @@ def test_a_failed_check_is_reported_once_for_each_run_and_at_severity_warn_as_a_
     assert watched.tick() == []
     watched.run("make_customers")
     assert len(watched.tick()) == 3
+
+
+def test_the_end_of_a_failure_is_reported_once_also_if_it_lasted_for_less_than_a_tick(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+):
+    def report(passed: bool) -> None:
+        watched.instance.report_runless_asset_event(
+            dg.AssetCheckEvaluation(asset_key=dg.AssetKey("customers"), check_name="some_rows", passed=passed)
+        )
+
+    watched.run("make_broken")
+    report(False)
+    assert [each["state"] for each in watched.tick()] == ["begins", "begins"]
+
+    monkeypatch.setattr(repaired, "is_broken", False)
+    watched.run("make_broken")
+    report(True)
+
+    assert [(each["state"], each["severity"], each["message"]) for each in watched.tick()] == [
+        ("is over", "info", "make_broken has run again without a failure"),
+        ("is over", "info", "check some_rows of customers passes again"),
+    ]
+    watched.run("make_broken")
+    report(True)
+    assert watched.tick() == []
+    report(False)
+    report(True)
+    assert [each["state"] for each in watched.tick()] == ["begins", "is over"]
 
 
 def test_a_check_that_failed_outside_of_a_run_is_reported_with_a_link_to_its_asset(watched: Watched):

@@ -5,7 +5,7 @@ from datetime import timedelta
 import dagster as dg
 
 from churn_assets.clock import utc_now
-from churn_assets.rules import MAINTENANCE_SECONDS, SEARCH_SECONDS
+from churn_assets.rules import FILE_CHECK_SECONDS, FILE_RECHECK_SECONDS, MAINTENANCE_SECONDS, SEARCH_SECONDS
 from churn_assets.warehouse.protocol import Transaction
 from churn_assets_tests.assets.conftest import Graph, skip_reason, the_request
 
@@ -102,3 +102,29 @@ def test_the_training_set_waits_for_history_and_not_for_a_day_after_a_run_that_f
 def test_what_would_measure_nothing_waits_for_a_model_or_an_email(graph: Graph):
     assert skip_reason(graph.tick("drift_sensor")) == "no model serves yet"
     assert skip_reason(graph.tick("effect_sensor")) == "nobody has been written to yet"
+
+
+def test_files_are_checked_daily_also_while_nothing_is_written_and_at_once_when_one_is_missing(graph: Graph, live_bank):
+    assert graph.tick("file_check_sensor").run_requests
+    assert graph.run("check_files").success
+    assert skip_reason(graph.tick("file_check_sensor")) == "the files were checked a short while ago"
+    file = next((graph.settings.lake_path / "data" / "main" / "app_activity_logs").glob("*.parquet"))
+    content = file.read_bytes()
+    file.unlink()
+    assert graph.tick("file_check_sensor").run_requests
+
+    failed = graph.run("check_files")
+
+    assert not failed.success
+    (check,) = failed.get_asset_check_evaluations()
+    assert (check.passed, check.blocking) == (False, True)
+    assert f"{file.name} of app_activity_logs is missing; restore a backup" in (check.description or "")
+    assert "stopped by the failed check files_are_whole" in skip_reason(graph.tick("refresh_sensor"))
+    assert skip_reason(graph.tick("file_check_sensor"))
+    graph.clock.forward(FILE_RECHECK_SECONDS)
+    file.write_bytes(content)
+    assert graph.tick("file_check_sensor").run_requests, "so that all goes on by itself"
+    assert graph.run("check_files").success
+    assert "stopped" not in (graph.tick("refresh_sensor").skip_message or "")
+    graph.clock.forward(FILE_CHECK_SECONDS)
+    assert graph.tick("file_check_sensor").run_requests

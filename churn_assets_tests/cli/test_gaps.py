@@ -29,7 +29,7 @@ def test_gaps_are_listed_resolved_one_by_one_and_remembered(lake_with_two_gaps: 
         (1, "CREATED_AGAIN", 7, None),
     ]
 
-    assert churn("gaps", "resolve", "bank", "0", "--because", "an hour of retention").out == (
+    assert churn("gaps", "resolve", "bank", "--partition", "0", "--because", "an hour of retention").out == (
         "bank[0]: goes on at 60 without them\n"
     )
     assert committed_offsets(lake_with_two_gaps) == {FIRST: 60}
@@ -43,7 +43,7 @@ def test_gaps_are_listed_resolved_one_by_one_and_remembered(lake_with_two_gaps: 
 
 
 def test_resolving_what_is_not_open_or_not_named_is_an_error(lake_with_two_gaps: LakeWarehouse, churn: Churn):
-    assert "no such gap is open" in churn("gaps", "resolve", "bank", "5").err
+    assert "no such gap is open" in churn("gaps", "resolve", "bank", "--partition", "5").err
     wrong = churn("gaps", "resolve")
     assert wrong.code == 2
     assert "name a topic, or --all" in wrong.err

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from churn_assets.dashboard import app
@@ -15,6 +16,7 @@ from churn_assets.rules import ANALYST_ROLE
 from churn_assets.serving.reading import Freshness, LakeServing
 from churn_assets.settings import load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.warehouse.protocol import Damage
 from churn_assets.wiring import open_lake
 
 INJECTIONS = [
@@ -260,6 +262,23 @@ def test_where_there_is_no_lake_every_tab_says_what_to_run(tmp_path: Path, monke
         page = tab(name)
         assert not page.exception
         assert "run `churn deploy` first" in words(page)
+
+
+def test_a_damaged_file_is_a_red_mark_on_each_tab_and_none_is_none(
+    home: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert not tab("Customers").error
+    monkeypatch.setattr(
+        LakeWarehouse, "damage", lambda self: [Damage("main/dim_customers/x.parquet", "dim_customers", "is missing")]
+    )
+    st.cache_data.clear()
+
+    for name in ("Overview", "Customers"):
+        (error,) = tab(name).error
+        assert "dim" in error.value
+        assert "is missing" in error.value
+        assert "churn doctor" in error.value
+    st.cache_data.clear()
 
 
 def test_late_tables_are_said_to_be_stale(home: Path, monkeypatch: pytest.MonkeyPatch):

@@ -53,7 +53,7 @@ def test_the_state_of_an_empty_deployed_lake_is_complete_and_json(settings: Sett
     assert json.loads(json.dumps(state)) == state
     assert set(state) == {
         "ledgers", "rejects", "kafka", "offsets", "dynamic_tables", "risk", "queue", "emails", "model",
-        "failures", "unknown_codes", "unfinished_erasures",
+        "damage", "failures", "unknown_codes", "unfinished_erasures",
     }  # fmt: skip
     assert state["ledgers"] == dict.fromkeys(LEDGERS, 0)
     assert (state["rejects"], state["queue"], state["model"]) == (0, 0, None)

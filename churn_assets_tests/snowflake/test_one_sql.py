@@ -35,7 +35,7 @@ from churn_assets.model.gate import judge
 from churn_assets.model.training import Trained
 from churn_assets.operations import erasure
 from churn_assets.operations.dbt import features_query, manifest_path
-from churn_assets.operations.status import status
+from churn_assets.operations.metrics import StateCollector
 from churn_assets.retention import claims, effect, emails, suppressions
 from churn_assets.retention.outbox import approval, exporting, sending
 from churn_assets.retention.outbox.smtp import smtp_of
@@ -125,12 +125,20 @@ UNREACHED = {
     ("cli/questions.py", "search"): "a look at whether there is a lake, on the lake only",
     ("retention/writing/cortex.py", "write"): "AI_COMPLETE, which only Snowflake has",
     ("operations/traces.py", "_mask_sqlite"): "SQLite files of this machine",
+    ("operations/damage.py", "_explained"): "what the lake's streams read, if a file of it is damaged",
     ("operations/lake.py", "deploy"): "the lake's deployment; Snowflake's asks the same in operations/account.py",
 }
 # What the lake's own engine and connections run, and what Snowflake's do; the search of each of the two; and what reads the
 # serving views, which are written into it on the lake: test_in_snowflake.py holds the dashboard's, test_guard.py what is asked.
 _NO_PROTOCOL = (
-    *("dynamic_tables", "warehouse/lake.py", "warehouse/catalog_file.py", "warehouse/snowflake", "search/"),
+    *(
+        "dynamic_tables",
+        "warehouse/lake.py",
+        "warehouse/catalog_file.py",
+        "warehouse/lake_files.py",
+        "warehouse/snowflake",
+        "search/",
+    ),
     *("dashboard/", "serving/reading.py", "analyst/agent.py", "ingestion/mapping/"),
 )
 _NO_WAREHOUSE = {"connection", "self"}  # DuckDB as a library; a protocol's own method
@@ -275,7 +283,7 @@ def _events_to_emails(settings: Settings, trained: Trained, folder: Path) -> Non
             "count_risk",
         ):
             assert graph.run(job).success, job
-        status(settings, lake, utc_now())
+        assert list(StateCollector(settings, lake, utc_now).collect())
         rehearsal._missing(lake)
         lake.transact(lambda tx: tx.execute("UPDATE dyn_churn_predictions SET risk_class = 'HIGH', risk_score = 0.9"))
         lake.transact(lambda tx: tx.execute("UPDATE streams SET position = NULL"))
