@@ -1,23 +1,25 @@
 """`churn demo`: start everything on one machine and stop it cleanly.
 
-Here belongs the supervision of processes. The demo runs the same commands and the same graph as any other deployment.
+Here belongs which processes there are and in which order they end; `supervision` keeps them running. The demo runs the same
+commands and the same graph as any other deployment.
 """
 
+import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from churn_assets.cli.ports import must_be_free
 from churn_assets.cli.stop import StopSignal
+from churn_assets.cli.supervision import Supervised, supervised
 from churn_assets.clock import utc_now
 from churn_assets.dashboard.serve import command as dashboard_command
-from churn_assets.errors import ChurnError
 from churn_assets.ingestion.backlog import ingest_waiting
 from churn_assets.ingestion.broker import embedded_broker
 from churn_assets.operations.lake import deploy
@@ -31,26 +33,10 @@ from churn_assets.warehouse.protocol import Warehouse
 from churn_assets.wiring import limits_of, must_be_here, warehouse_to_write
 
 STATE_EVERY_SECONDS = 5.0
+LOOK_SECONDS = 0.5  # between two looks at the processes
 WORK_OFF_SECONDS = 60.0  # for active runs to finish
-STOP_SECONDS = 15.0  # for a process to end before it is killed
 SEED = 1
-# On Linux a child asks the kernel for SIGTERM when the demo dies, so that nothing is left running.
-_ENDS_WITH_THE_DEMO = (
-    [
-        sys.executable,
-        "-c",
-        "import ctypes, os, signal, sys\n"
-        "PR_SET_PDEATHSIG = 1\n"
-        "ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)\n"
-        "os.execv(sys.argv[1], sys.argv[1:])",
-    ]
-    if sys.platform == "linux"
-    else []
-)
-
-
-class DemoError(ChurnError):
-    """The demo cannot start or continue."""
+DEFINITIONS = "churn_assets.definitions"  # also the name of the code location
 
 
 def run_demo(
@@ -86,37 +72,72 @@ def run_demo(
             say(f"Kafka      {cluster.bootstrap_servers} (embedded)")
         else:
             say(f"Kafka      {settings.kafka_bootstrap_servers}")
-        dagster = [sys.executable, "-m", "dagster", "dev", "-w", str(PROJECT_FILES / "workspace.yaml"), "-p", str(port)]
-        processes = [stack.enter_context(_process("dagster", dagster, settings, group=True))]
-        processes.append(stack.enter_context(_process("dashboard", dashboard_command(dashboard_port), settings)))
+        run = partial(_run, stack, settings)
+        processes = [run(name, command) for name, command in _dagster(stack, port).items()]
+        processes.append(run("dashboard", dashboard_command(dashboard_port)))
         # The stack unwinds in reverse: first the producer ends, then its events are stored and the runs finish, then
         # Dagster ends, so that no run is interrupted.
         stack.callback(_work_off, settings, warehouse, stop, say)
         stack.callback(_drain, settings, warehouse, say)
-        churn = [sys.executable, "-m", "churn_assets.cli", "produce", "--rate", str(rate)]
-        processes.append(stack.enter_context(_process("producer", churn, settings)))
+        produce = [sys.executable, "-m", "churn_assets.cli", "produce", "--rate", str(rate)]
+        processes.append(run("producer", produce))
         say(
             f"Dagster    http://127.0.0.1:{port}\ndashboard  http://127.0.0.1:{dashboard_port}\nlogs       {_logs(settings)}\n"
             "Ctrl-C stops everything; the next start continues from there"
         )
-        while not stop.wait(STATE_EVERY_SECONDS):
-            say(_state_line(settings, warehouse))
+        state_at = time.monotonic() + STATE_EVERY_SECONDS
+        while not stop.wait(LOOK_SECONDS):
             for process in processes:
-                if process.poll() is not None:
-                    raise DemoError(
-                        f"a process ended unexpectedly with code {process.returncode}; see {_logs(settings)}"
-                    )
+                if news := process.look():
+                    say(f"{_now()}  {news}")
+            if time.monotonic() >= state_at:
+                say(f"{_now()}  {_state(settings, warehouse)}")
+                state_at = time.monotonic() + STATE_EVERY_SECONDS
         say("stopping after the active runs; Ctrl-C again stops at once")
     say("stopped")
 
 
-def _state_line(settings: Settings, warehouse: Warehouse) -> str:
+def _dagster(stack: ExitStack, port: int) -> dict[str, list[str]]:
+    """The commands that are Dagster, by name, in the order in which they start.
+
+    Not `dagster dev`: it does not notice that its code server is dead.
+    """
+    folder = Path(stack.enter_context(TemporaryDirectory(prefix="churn-")))
+    # A socket instead of a port, as nobody else on this machine should reach it. It stays the same when the server is started
+    # again, so the daemon and the web server find it by themselves.
+    socket, workspace = folder / "code_server", folder / "workspace.yaml"
+    workspace.write_text(
+        json.dumps({"load_from": [{"grpc_server": {"socket": str(socket), "location_name": DEFINITIONS}}]})
+    )
+    dagster = [sys.executable, "-m"]
+    return {
+        "code server": [
+            *dagster,
+            "dagster",
+            "api",
+            "grpc",
+            "-m",
+            DEFINITIONS,
+            "--empty-working-directory",
+            "--socket",
+            str(socket),
+        ],
+        "daemon": [*dagster, "dagster._daemon", "run", "-w", str(workspace)],
+        "webserver": [*dagster, "dagster_webserver", "-w", str(workspace), "-p", str(port)],
+    }
+
+
+def _now() -> str:
+    return time.strftime("%H:%M:%SZ", time.gmtime())
+
+
+def _state(settings: Settings, warehouse: Warehouse) -> str:
     state = status(settings, warehouse, utc_now())
     waiting = sum(offset["lag"] for offset in state["offsets"])
     stored = sum(offset["committed"] for offset in state["offsets"])
     lag = max(table["lag_seconds"] for table in state["dynamic_tables"])
     return (
-        f"{time.strftime('%H:%M:%S', time.gmtime())}Z  events in {stored:,} (waiting {waiting:,}, rejected {state['rejects']:,})"
+        f"events in {stored:,} (waiting {waiting:,}, rejected {state['rejects']:,})"
         f"  scores {lag:.0f} s behind  HIGH {state['risk']['HIGH']:,}  queue {state['queue']:,}"
         f"  emails {state['emails']['total']:,}  model {state['model']['version'] if state['model'] else 'none'}"
     )
@@ -162,15 +183,8 @@ def _logs(settings: Settings) -> Path:
     return settings.home.absolute() / "logs"
 
 
-@contextmanager
-def _process(
-    name: str, command: list[str], settings: Settings, *, group: bool = False
-) -> Generator[subprocess.Popen[bytes]]:
-    """Run a command with its output in a log file. On exit, interrupt it, and kill it if it does not end.
-
-    Each command has its own session, so that Ctrl-C reaches only the demo, which stops the commands in order. `group`: also
-    end the processes that the command leaves behind.
-    """
+def _run(stack: ExitStack, settings: Settings, name: str, command: list[str]) -> Supervised:
+    """Run a command until the stack unwinds."""
     environment = os.environ | {
         "CHURN_HOME": str(settings.home.absolute()),
         # Someone is watching, so by default the demo does not wait for the target lag.
@@ -178,32 +192,5 @@ def _process(
         "CHURN_DASHBOARD_URL": settings.dashboard_url or "",
         "PYTHONUNBUFFERED": "1",
     }
-    with (_logs(settings) / f"{name}.log").open("ab") as log:
-        process = subprocess.Popen(
-            [*_ENDS_WITH_THE_DEMO, *command],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=environment,
-            start_new_session=True,
-        )
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if group:
-            _end_group(process.pid)
-
-
-def _end_group(group: int) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(group, number)
-        except ProcessLookupError:
-            return
-        time.sleep(1.0)
+    log = _logs(settings) / f"{name.replace(' ', '_')}.log"
+    return stack.enter_context(supervised(name, command, environment, log))
