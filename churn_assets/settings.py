@@ -201,6 +201,22 @@ class Settings(BaseSettings):
         description="The dashboard's address, for links in Dagster; no links when unset.",
     )
 
+    runs_days: int = Field(
+        30, alias="CHURN_RUNS_DAYS", ge=1, description="Days for which Dagster's runs that succeeded are kept."
+    )
+    failed_runs_days: int = Field(
+        90,
+        alias="CHURN_FAILED_RUNS_DAYS",
+        ge=1,
+        description="Days for which runs that failed or were canceled are kept.",
+    )
+    runs_of_a_job: int = Field(
+        500,
+        alias="CHURN_RUNS_OF_A_JOB",
+        ge=10,
+        description="Runs of a job that are kept at most, of those that succeeded and of those that failed.",
+    )
+
     @model_validator(mode="after")
     def _has_tasks_to_drive(self) -> "Settings":
         if self.driver == "native" and self.target != "snowflake":

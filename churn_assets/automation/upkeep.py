@@ -21,6 +21,7 @@ from churn_assets.rules import (
     EFFECT_SECONDS,
     LEDGER_CHECK_SECONDS,
     MAINTENANCE_SECONDS,
+    PURGE_SECONDS,
     RETRAINING_SECONDS,
     SEARCH_POSITION_SECONDS,
     SEARCH_SECONDS,
@@ -243,6 +244,15 @@ UPKEEP = (
         requests=f"Maintains the tables every {MAINTENANCE_SECONDS / 60:g} minutes while something is written.",
         tick_seconds=60,
         when=every(MAINTENANCE_SECONDS),
+    ),
+    Upkeep(
+        job="purge_runs",
+        selection=dg.AssetSelection.assets("run_history"),
+        description="Delete old runs and what they recorded.",
+        sensor="purge_sensor",
+        requests=f"Purges Dagster's own storage every {PURGE_SECONDS / 60:g} minutes while something is written.",
+        tick_seconds=60,
+        when=every(PURGE_SECONDS),
     ),
 )
 
