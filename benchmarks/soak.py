@@ -1,6 +1,6 @@
 """Does it grow? A demo at 2,000 events a minute for hours, with run workers killed now and then.
 
-    make soak                                # 15 minutes of warm-up and an hour
+    make soak                                # 20 minutes of warm-up and an hour
     make soak ARGS="--hours 8"
     make soak ARGS="--hours 0.1 --warm-up 2 --every 1 --home /tmp/soak"
 
@@ -137,7 +137,7 @@ def main() -> None:
     """Run the demo, kill and measure, stop it, check what it has stored."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hours", type=float, default=1.0, help="after the warm-up")
-    parser.add_argument("--warm-up", type=float, default=15.0, help="minutes")
+    parser.add_argument("--warm-up", type=float, default=20.0, help="minutes")
     parser.add_argument("--every", type=float, default=5.0, help="minutes between two lines")
     parser.add_argument("--rate", type=float, default=2000.0, help="events a minute")
     parser.add_argument("--customers", type=int, default=5000)

@@ -211,7 +211,7 @@ class Settings(BaseSettings):
         description="Days for which runs that failed or were canceled are kept.",
     )
     runs_of_a_job: int = Field(
-        500,
+        200,
         alias="CHURN_RUNS_OF_A_JOB",
         ge=10,
         description="Runs of a job that are kept at most, of those that succeeded and of those that failed.",

@@ -58,7 +58,8 @@ def purge(instance: DagsterInstance, retention: Retention, now: datetime) -> int
             of_run = AssetCheckExecutionsTable.c.run_id == run
             connection.execute(AssetCheckExecutionsTable.delete().where(of_run))
     _purge_what_no_run_recorded(events, latest, evaluations, now - retention.successes)
-    for state in instance.all_instigator_state():
+    # An instance that lives in memory has no ticks.
+    for state in instance.all_instigator_state() if instance.schedule_storage else []:
         before = (now - retention.skipped_ticks).replace(tzinfo=UTC).timestamp()
         instance.purge_ticks(state.instigator_origin_id, state.selector_id, before, [TickStatus.SKIPPED])
     return len(due)

@@ -1,30 +1,24 @@
 """`churn demo`: start everything on one machine and stop it cleanly.
 
-Here belongs which processes there are and in which order they end; `supervision` keeps them running. The demo runs the same
-commands and the same graph as any other deployment.
+Here belongs what it has beside Dagster, and the order in which all of it ends. The demo runs the same commands and the same
+graph as any other deployment.
 """
 
-import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import partial
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from churn_assets.cli.ports import must_be_free
 from churn_assets.cli.stop import StopSignal
-from churn_assets.cli.supervision import Supervised, supervised
+from churn_assets.cli.up import LOOK_SECONDS, logs, look_after, now, prepare_dagster_home, run, start_dagster
 from churn_assets.clock import utc_now
 from churn_assets.dashboard.serve import command as dashboard_command
 from churn_assets.ingestion.backlog import ingest_waiting
 from churn_assets.ingestion.broker import embedded_broker
 from churn_assets.operations.lake import deploy
 from churn_assets.operations.status import status
-from churn_assets.project_files import PROJECT_FILES
 from churn_assets.retention.emails import next_day
 from churn_assets.retention.queue import ALERT_STREAM, STREAM
 from churn_assets.settings import Settings
@@ -33,10 +27,8 @@ from churn_assets.warehouse.protocol import Warehouse
 from churn_assets.wiring import limits_of, must_be_here, warehouse_to_write
 
 STATE_EVERY_SECONDS = 5.0
-LOOK_SECONDS = 0.5  # between two looks at the processes
 WORK_OFF_SECONDS = 60.0  # for active runs to finish
 SEED = 1
-DEFINITIONS = "churn_assets.definitions"  # also the name of the code location
 
 
 def run_demo(
@@ -64,7 +56,8 @@ def run_demo(
     say(f"bank of {bank.customers:,} customers, {bank.days} days of history")
     seeding.seed(warehouse, bank, utc_now(), lambda ledger, rows: say(f"  {ledger}: {rows:,} rows"))
     deploy(settings, warehouse, lambda step: say(f"  {step}"))
-    _prepare_dagster_home(settings)
+    prepare_dagster_home(settings.dagster_home)
+    os.environ["DAGSTER_HOME"] = str(settings.dagster_home.absolute())
 
     with ExitStack() as stack:
         if settings.kafka_bootstrap_servers is None:
@@ -72,63 +65,31 @@ def run_demo(
             say(f"Kafka      {cluster.bootstrap_servers} (embedded)")
         else:
             say(f"Kafka      {settings.kafka_bootstrap_servers}")
-        run = partial(_run, stack, settings)
-        processes = [run(name, command) for name, command in _dagster(stack, port).items()]
-        processes.append(run("dashboard", dashboard_command(dashboard_port)))
+        environment = {
+            # Someone is watching, so by default the demo does not wait for the target lag.
+            "CHURN_REFRESH": settings.refresh if "refresh" in settings.model_fields_set else "eager",
+            "CHURN_DASHBOARD_URL": settings.dashboard_url or "",
+        }
+        processes = start_dagster(stack, settings, environment, "127.0.0.1", port)
+        processes.append(run(stack, settings, environment, "dashboard", dashboard_command(dashboard_port)))
         # The stack unwinds in reverse: first the producer ends, then its events are stored and the runs finish, then
         # Dagster ends, so that no run is interrupted.
         stack.callback(_work_off, settings, warehouse, stop, say)
         stack.callback(_drain, settings, warehouse, say)
         produce = [sys.executable, "-m", "churn_assets.cli", "produce", "--rate", str(rate)]
-        processes.append(run("producer", produce))
+        processes.append(run(stack, settings, environment, "producer", produce))
         say(
-            f"Dagster    http://127.0.0.1:{port}\ndashboard  http://127.0.0.1:{dashboard_port}\nlogs       {_logs(settings)}\n"
+            f"Dagster    http://127.0.0.1:{port}\ndashboard  http://127.0.0.1:{dashboard_port}\nlogs       {logs(settings)}\n"
             "Ctrl-C stops everything; the next start continues from there"
         )
         state_at = time.monotonic() + STATE_EVERY_SECONDS
         while not stop.wait(LOOK_SECONDS):
-            for process in processes:
-                if news := process.look():
-                    say(f"{_now()}  {news}")
+            look_after(processes, say)
             if time.monotonic() >= state_at:
-                say(f"{_now()}  {_state(settings, warehouse)}")
+                say(f"{now()}  {_state(settings, warehouse)}")
                 state_at = time.monotonic() + STATE_EVERY_SECONDS
         say("stopping after the active runs; Ctrl-C again stops at once")
     say("stopped")
-
-
-def _dagster(stack: ExitStack, port: int) -> dict[str, list[str]]:
-    """The commands that are Dagster, by name, in the order in which they start.
-
-    Not `dagster dev`: it does not notice that its code server is dead.
-    """
-    folder = Path(stack.enter_context(TemporaryDirectory(prefix="churn-")))
-    # A socket instead of a port, as nobody else on this machine should reach it. It stays the same when the server is started
-    # again, so the daemon and the web server find it by themselves.
-    socket, workspace = folder / "code_server", folder / "workspace.yaml"
-    workspace.write_text(
-        json.dumps({"load_from": [{"grpc_server": {"socket": str(socket), "location_name": DEFINITIONS}}]})
-    )
-    dagster = [sys.executable, "-m"]
-    return {
-        "code server": [
-            *dagster,
-            "dagster",
-            "api",
-            "grpc",
-            "-m",
-            DEFINITIONS,
-            "--empty-working-directory",
-            "--socket",
-            str(socket),
-        ],
-        "daemon": [*dagster, "dagster._daemon", "run", "-w", str(workspace)],
-        "webserver": [*dagster, "dagster_webserver", "-w", str(workspace), "-p", str(port)],
-    }
-
-
-def _now() -> str:
-    return time.strftime("%H:%M:%SZ", time.gmtime())
 
 
 def _state(settings: Settings, warehouse: Warehouse) -> str:
@@ -169,28 +130,3 @@ def _work_off(settings: Settings, warehouse: Warehouse, stop: StopSignal, say: C
                 return
             time.sleep(0.5)
     say("  some runs were interrupted; the next start repeats their work")
-
-
-def _prepare_dagster_home(settings: Settings) -> None:
-    settings.dagster_home.mkdir(parents=True, exist_ok=True)
-    # Copy without the mode: a copy from a read-only site-packages would be read-only, and the next start would fail.
-    shutil.copyfile(PROJECT_FILES / "dagster.yaml", settings.dagster_home / "dagster.yaml")
-    os.environ["DAGSTER_HOME"] = str(settings.dagster_home.absolute())
-    _logs(settings).mkdir(exist_ok=True)
-
-
-def _logs(settings: Settings) -> Path:
-    return settings.home.absolute() / "logs"
-
-
-def _run(stack: ExitStack, settings: Settings, name: str, command: list[str]) -> Supervised:
-    """Run a command until the stack unwinds."""
-    environment = os.environ | {
-        "CHURN_HOME": str(settings.home.absolute()),
-        # Someone is watching, so by default the demo does not wait for the target lag.
-        "CHURN_REFRESH": settings.refresh if "refresh" in settings.model_fields_set else "eager",
-        "CHURN_DASHBOARD_URL": settings.dashboard_url or "",
-        "PYTHONUNBUFFERED": "1",
-    }
-    log = _logs(settings) / f"{name.replace(' ', '_')}.log"
-    return stack.enter_context(supervised(name, command, environment, log))

@@ -18,6 +18,7 @@ from churn_assets.errors import ChurnError
 EARLY_SECONDS = 60.0  # a process that ends sooner after its start than this has ended early ...
 MOST_EARLY_ENDS = 5  # ... which it may do so many times in a row
 STOP_SECONDS = 15.0  # for a process to end before it is killed
+LEFT_SECONDS = 45.0  # for what it leaves behind, such as runs under way, to end by itself
 # On Linux a child asks the kernel for SIGTERM when its parent dies, so that nothing is left running.
 _ENDS_WITH_ITS_PARENT = (
     [
@@ -91,7 +92,7 @@ class Supervised:
         return f"the {self._name} ended with {_said(code)}; it is started again {when} (see {self._log})"
 
     def end(self) -> None:
-        """Interrupt it, kill it if it does not end, and end what it has left behind."""
+        """Interrupt it, kill it if it does not end, and wait for what it has left behind, which is then ended as well."""
         self._process.send_signal(signal.SIGINT)
         try:
             self._process.wait(STOP_SECONDS)
@@ -125,6 +126,9 @@ def _is_there(group: int) -> bool:
 
 
 def _end_group(group: int) -> None:
+    end = time.monotonic() + LEFT_SECONDS
+    while _is_there(group) and time.monotonic() < end:
+        time.sleep(0.1)
     for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(group, number)

@@ -34,6 +34,7 @@ from churn_assets.rules import (
     FILE_BYTES,
     FILE_GRACE_HOURS,
     MANY_FILES,
+    MANY_INLINED_ROWS,
     ORPHAN_HOURS,
     REWRITTEN_DELETE_SHARE,
     SMALL_FILE_BYTES,
@@ -65,6 +66,7 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
 }
 # A smaller insert stays in the catalog, so that a micro-batch does not leave a tiny Parquet file in each table.
 _INLINE_ROWS = 500
+_FLUSH = "CALL ducklake_flush_inlined_data('lake', table_name => ?)"
 _RESTORE = "restore CHURN_HOME from a backup, or set it to a new folder"
 _RELEASED = datetime.fromisoformat("2000-01-01")  # the files to be deleted have a time before it
 _SETTLED_NS = 100_000_000  # after a write to the catalog, by when it is committed
@@ -233,6 +235,11 @@ class LakeWarehouse:
             for statement in statements:
                 tx.execute(statement.query)
             tx.execute("CALL ducklake_set_option('lake', 'target_file_size', ?)", [f"{FILE_BYTES}B"])
+            for table in _not_inlined(tx):  # by an earlier version of this project
+                tx.execute(
+                    "CALL ducklake_set_option('lake', 'data_inlining_row_limit', ?, table_name => ?)",
+                    [_INLINE_ROWS, table],
+                )
 
         self.transact(create)
 
@@ -274,17 +281,40 @@ class LakeWarehouse:
 
     def refresh(self, names: Iterable[str], now: datetime) -> list[Refresh]:
         wanted = list(names)
-        refreshes = self.transact(lambda tx: engine.refresh(tx, wanted, now))
-        self._merge_where_files_are_many({refresh.name for refresh in refreshes if refresh.action != "NO_DATA"})
-        return refreshes
+        self._tidy(wanted)
+        return self.transact(lambda tx: engine.refresh(tx, wanted, now))
 
-    def _merge_where_files_are_many(self, tables: Collection[str]) -> None:
-        """Merge the small files of tables that have many. Without this, each refresh writes a file for nearly each one before."""
-        files = self._files() if tables else {}
-        for table in tables:
-            if files[table][0] > MANY_FILES:
+    def _tidy(self, often_written: Collection[str]) -> None:
+        """Keep what frequent small writes leave behind from growing until the next maintenance.
+
+        The catalog keeps inlined rows after they were replaced, and each scan reads them. Of a table with many small files, each
+        refresh writes a file of deleted rows for nearly every one.
+        """
+        for table, rows in self._inlined_rows().items():
+            if rows > MANY_INLINED_ROWS:
+                self.transact(lambda tx, table=table: tx.rows(_FLUSH, [table]))
+        files = self._files()
+        for table in often_written:
+            if table in files and files[table][0] > MANY_FILES:
                 for step in _merging(SMALL_FILE_BYTES):
                     self.transact(lambda tx, step=step, table=table: tx.rows(step, [table]))
+
+    def _inlined_rows(self) -> dict[str, int]:
+        """By table, the rows that the catalog holds, also those that were replaced."""
+        of_tables = self.query(
+            "SELECT named.table_name AS name, inlined.table_name AS inlined"
+            " FROM __ducklake_metadata_lake.ducklake_inlined_data_tables AS inlined"
+            " JOIN __ducklake_metadata_lake.ducklake_table AS named ON named.table_id = inlined.table_id"
+            " AND named.end_snapshot IS NULL"
+        )
+        counts = " UNION ALL ".join(
+            f"SELECT {literal(table)} AS name, count(*) AS rows FROM __ducklake_metadata_lake.{inlined}"
+            for table, inlined in zip(*of_tables.to_pydict().values(), strict=True)
+        )
+        if not counts:
+            return {}
+        found = self.query(f"SELECT name, sum(rows)::BIGINT FROM ({counts}) GROUP BY name ORDER BY name")
+        return dict(zip(*found.to_pydict().values(), strict=True))
 
     def past_refreshes(self, after: datetime) -> list[Refresh]:
         rows = self.query(
@@ -323,9 +353,8 @@ class LakeWarehouse:
         before = self._files()
         # Each step takes its own turn to write, so that an ingestion waits for one table at most.
         self.transact(lambda tx: _sort_by(tx, {**order, **engine.day_keys(tx)}))
-        flush = "CALL ducklake_flush_inlined_data('lake', table_name => ?)"
         for table in before:
-            self.transact(lambda tx, table=table: tx.rows(flush, [table]))
+            self.transact(lambda tx, table=table: tx.rows(_FLUSH, [table]))
         for table in (table for table, (count, _) in self._files().items() if count > 1):
             for step in _merging(FILE_BYTES // 2):
                 self.transact(lambda tx, step=step, table=table: tx.rows(step, [table]))
@@ -496,6 +525,16 @@ def _release(tx: LakeTransaction, given_up_before: datetime) -> None:
         " WHERE make_timestamp(epoch_us(schedule_start::TIMESTAMPTZ)) < ?",
         [f"{_RELEASED - timedelta(days=1)}+00", given_up_before],
     )
+
+
+def _not_inlined(tx: LakeTransaction) -> list[str]:
+    rows = tx.rows(
+        "SELECT table_name FROM __ducklake_metadata_lake.ducklake_metadata AS option"
+        " JOIN __ducklake_metadata_lake.ducklake_table AS named ON named.table_id = option.scope_id"
+        " WHERE option.scope = 'table' AND option.key = 'data_inlining_row_limit' AND option.value = '0'"
+        " AND named.end_snapshot IS NULL ORDER BY table_name"
+    )
+    return [table for (table,) in rows]
 
 
 def _tables_with_deleted_rows(tx: LakeTransaction) -> list[str]:

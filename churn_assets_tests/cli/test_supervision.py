@@ -65,7 +65,8 @@ def test_a_process_that_ends_soon_after_each_start_is_given_up(tmp_path, monkeyp
             news(process)
 
 
-def test_what_a_killed_process_has_left_behind_ends_with_the_block(tmp_path):
+def test_what_a_killed_process_has_left_behind_ends_with_the_block(tmp_path, monkeypatch):
+    monkeypatch.setattr(supervision, "LEFT_SECONDS", 0.2)
     log = tmp_path / "server.log"
     starts_one = [sys.executable, "-c", f"import subprocess; subprocess.Popen({WAITS!r}); import time; time.sleep(60)"]
     with supervised("server", starts_one, os.environ, log) as process:
