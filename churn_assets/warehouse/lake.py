@@ -66,7 +66,6 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
 }
 # A smaller insert stays in the catalog, so that a micro-batch does not leave a tiny Parquet file in each table.
 _INLINE_ROWS = 500
-_FLUSH = "CALL ducklake_flush_inlined_data('lake', table_name => ?)"
 _RESTORE = "restore CHURN_HOME from a backup, or set it to a new folder"
 _RELEASED = datetime.fromisoformat("2000-01-01")  # the files to be deleted have a time before it
 _SETTLED_NS = 100_000_000  # after a write to the catalog, by when it is committed
@@ -261,23 +260,45 @@ class LakeWarehouse:
         return [Column(row["column_name"], row["column_type"]) for row in rows]
 
     def transact(self, work: Callable[[Transaction], T], staged: Mapping[str, pa.Table] | None = None) -> T:
+        return self._in_one_turn(lambda: self._once(work, staged))
+
+    def _in_one_turn(self, act: Callable[[], T]) -> T:
+        """Take a turn to write for one or several transactions; all of them are repeated after a conflict."""
         _ = self._connection  # opened before taking a turn, because it is slow
         attempt = 0
         while True:
             attempt += 1
-            with self._turn_to_write(), self._cursor(staged) as cursor:
-                try:
-                    cursor.begin()
-                    result = work(_LakeTransaction(cursor))
-                    cursor.commit()
-                    return result
-                except BaseException as error:
-                    _roll_back(cursor)
-                    if attempt >= MAX_ATTEMPTS or not (
-                        isinstance(error, duckdb.Error) and _CONFLICT.search(str(error))
-                    ):
-                        raise
+            try:
+                with self._turn_to_write():
+                    return act()
+            except duckdb.Error as error:
+                if attempt >= MAX_ATTEMPTS or not _CONFLICT.search(str(error)):
+                    raise
             time.sleep(random.uniform(0, 0.01 * 2 ** min(attempt, 6)))
+
+    def _once(self, work: Callable[[Transaction], T], staged: Mapping[str, pa.Table] | None = None) -> T:
+        with self._cursor(staged) as cursor:
+            try:
+                cursor.begin()
+                result = work(_LakeTransaction(cursor))
+                cursor.commit()
+                return result
+            except BaseException:
+                _roll_back(cursor)
+                raise
+
+    def _compact(self, table: str, smaller_than: int) -> None:
+        """Write the inlined rows of a table to a file, and merge its files that have less than so many bytes.
+
+        In one turn: DuckLake 1.0 cannot take a file with floating-point numbers away from a table of which an SQLite catalog
+        holds rows ("isnan(VARCHAR)"), and another writer could add some.
+        """
+        steps = (
+            "CALL ducklake_flush_inlined_data('lake', table_name => ?)",
+            f"CALL ducklake_rewrite_data_files('lake', ?, delete_threshold => {REWRITTEN_DELETE_SHARE})",
+            f"CALL ducklake_merge_adjacent_files('lake', ?, max_file_size => {smaller_than})",
+        )
+        self._in_one_turn(lambda: [self._once(lambda tx, step=step: tx.rows(step, [table])) for step in steps])
 
     def refresh(self, names: Iterable[str], now: datetime) -> list[Refresh]:
         wanted = list(names)
@@ -290,14 +311,10 @@ class LakeWarehouse:
         The catalog keeps inlined rows after they were replaced, and each scan reads them. Of a table with many small files, each
         refresh writes a file of deleted rows for nearly every one.
         """
-        for table, rows in self._inlined_rows().items():
-            if rows > MANY_INLINED_ROWS:
-                self.transact(lambda tx, table=table: tx.rows(_FLUSH, [table]))
-        files = self._files()
-        for table in often_written:
-            if table in files and files[table][0] > MANY_FILES:
-                for step in _merging(SMALL_FILE_BYTES):
-                    self.transact(lambda tx, step=step, table=table: tx.rows(step, [table]))
+        files, rows = self._files(), self._inlined_rows()
+        for table in files:
+            if rows.get(table, 0) > MANY_INLINED_ROWS or (table in often_written and files[table][0] > MANY_FILES):
+                self._compact(table, SMALL_FILE_BYTES)
 
     def _inlined_rows(self) -> dict[str, int]:
         """By table, the rows that the catalog holds, also those that were replaced."""
@@ -354,10 +371,7 @@ class LakeWarehouse:
         # Each step takes its own turn to write, so that an ingestion waits for one table at most.
         self.transact(lambda tx: _sort_by(tx, {**order, **engine.day_keys(tx)}))
         for table in before:
-            self.transact(lambda tx, table=table: tx.rows(_FLUSH, [table]))
-        for table in (table for table, (count, _) in self._files().items() if count > 1):
-            for step in _merging(FILE_BYTES // 2):
-                self.transact(lambda tx, step=step, table=table: tx.rows(step, [table]))
+            self._compact(table, FILE_BYTES // 2)
         self.transact(
             lambda tx: engine.refresh(tx, [], now)
         )  # afterwards, tables that have nothing to read hold no old snapshot
@@ -466,14 +480,6 @@ def _missing_columns(tx: Transaction, statements: Iterable[duckdb.Statement]) ->
         for table, column, type_ in wanted
         if table in tables and (table, column) not in has
     ]
-
-
-def _merging(smaller_than: int) -> tuple[str, str]:
-    """Statements that merge the files of a table, their parameter, that have less than so many bytes."""
-    return (
-        f"CALL ducklake_rewrite_data_files('lake', ?, delete_threshold => {REWRITTEN_DELETE_SHARE})",
-        f"CALL ducklake_merge_adjacent_files('lake', ?, max_file_size => {smaller_than})",
-    )
 
 
 def _sort_by(tx: Transaction, order: Mapping[str, str]) -> None:

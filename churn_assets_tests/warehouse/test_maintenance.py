@@ -111,6 +111,23 @@ def test_of_the_time_before_the_last_hour_the_last_snapshot_of_each_hour_stays_f
     assert lake.query(f"SELECT count(*) AS n FROM {LEDGER} AT (VERSION => {before})")["n"].to_pylist() == [3 * 600]
 
 
+def test_files_with_deleted_rows_are_merged_while_the_catalog_holds_rows_with_numbers(
+    one_ledger: LakeWarehouse, monkeypatch
+):
+    lake = one_ledger
+    monkeypatch.setattr("churn_assets.warehouse.lake.MANY_FILES", 1)
+    lake.transact(lambda tx: tx.execute("CREATE TABLE scores (customer VARCHAR, score DOUBLE)"))
+    for rows in (3000, 3000, 5):
+        lake.transact(
+            lambda tx, rows=rows: tx.execute(f"INSERT INTO scores SELECT i, i / 7 FROM range({rows}) AS t (i)")
+        )
+    lake.transact(lambda tx: tx.execute("DELETE FROM scores WHERE score > 300"))
+    before = lake.query("SELECT count(*), sum(score) FROM scores")
+    lake._tidy(["scores"])
+    assert lake._files()["scores"][0] == 1
+    assert lake.query("SELECT count(*), sum(score) FROM scores").equals(before)
+
+
 def versions(lake: LakeWarehouse) -> set[int]:
     return set(lake.query("SELECT snapshot_id FROM lake.snapshots()")["snapshot_id"].to_pylist())
 
@@ -136,7 +153,7 @@ def test_many_refreshes_leave_few_files_and_few_rows_in_the_catalog_without_main
         lake.refresh(names, utc_now())
     kept = {table: rows for table, rows in lake._inlined_rows().items() if table in names}
     assert max(kept.values()) <= 20 + 2 * 10
-    assert max(files for table, (files, _) in lake._files().items() if table in names) <= 4 + 3
+    assert max(files for table, (files, _) in lake._files().items() if table in names) <= 3 + 3
     shown = lake.query("SELECT * FROM dyn_customer_features ORDER BY customer_id")
     lake.transact(lambda tx: tx.execute("UPDATE dynamic_tables SET position = NULL, base_position = NULL"))
     assert {done.rows_updated for done in lake.refresh(names, utc_now())} == {0}
