@@ -316,8 +316,8 @@ def _raw(servers: str, events: int, settings: dict[str, str | int | float | bool
 
 
 def _limit(case: str, lake: LakeWarehouse, cluster: Cluster) -> dict[str, float]:
-    ranges = [OffsetRange(p, marks.low, marks.high) for p, marks in cluster.partitions(TOPIC).items()]
-    chunks = list(cluster.read(ranges))
+    ranges = [OffsetRange(p, marks.low, marks.high) for p, marks in cluster.partitions(TOPIC).items() if marks]
+    chunks = list(cluster.read(ranges, {}))
     begin = perf_counter()
     decoded = [decode(chunk.messages, utc_now()) for chunk in chunks]
     if case == "insert only":
@@ -407,7 +407,7 @@ def _batch_seconds(lake: LakeWarehouse, number: int) -> float:
     )
     chunk = Chunk(TOPIC, [OffsetRange(partition, number * size, (number + 1) * size)], messages)
     begin = perf_counter()
-    stored = commit.store(lake, chunk, decode(messages, now), now)
+    stored = commit.store(lake, chunk, decode(messages, now), now, {})
     seconds = perf_counter() - begin
     assert stored.rows.total() == size, stored
     return seconds

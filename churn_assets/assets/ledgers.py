@@ -11,7 +11,7 @@ from churn_assets.assets import groups
 from churn_assets.assets.columns import table_metadata
 from churn_assets.assets.readable import failing, rounded, table
 from churn_assets.clock import utc_now
-from churn_assets.ingestion import kafka, schema_registry
+from churn_assets.ingestion import gaps, kafka, schema_registry
 from churn_assets.ingestion.backlog import PartitionLag, ingest, lags
 from churn_assets.ingestion.commit import Stored, broken_ranges, fatal_rejects
 from churn_assets.ingestion.events import EVENT_TYPES, LEDGERS, EventType
@@ -127,8 +127,8 @@ _rejects_spec = dg.AssetSpec(
             _COMPLETE,
             asset=REJECTS,
             blocking=True,
-            description="Kafka still holds every message that is not yet stored. If not, CHURN_ON_GAP=skip goes on"
-            " without the missing messages.",
+            description="Kafka holds every message that is not yet stored, and those that were, as they were. If not,"
+            " `churn gaps` names what is missing, and `churn gaps resolve` goes on.",
         ),
         dg.AssetCheckSpec(
             _DECODED,
@@ -191,7 +191,7 @@ def ledgers(
         context.log_event(observation)
     yield _accounted_check(result, metadata)
     yield _contiguous_check(broken_ranges(warehouse))
-    yield _complete_check([str(lag.gap) for lag in left if lag.is_blocked(settings.on_gap)], result)
+    yield _complete_check([str(each.gap) for each in gaps.kept(warehouse)], result)
     stopped = result.rejected.keys() & {*FATAL_REASONS}
     yield _decoded_check(fatal_rejects(warehouse, started_at) if stopped else [])
 
@@ -256,8 +256,8 @@ def _observations(
                         {
                             "topic": lag.partition.topic,
                             "partition": lag.partition.number,
-                            "oldest_offset": lag.watermarks.low,
-                            "next_offset": lag.watermarks.high,
+                            "oldest_offset": lag.watermarks.low if lag.watermarks else None,
+                            "next_offset": lag.watermarks.high if lag.watermarks else None,
                             "stored_up_to": lag.waiting.start,
                             "lag_messages": len(lag.waiting),
                         }

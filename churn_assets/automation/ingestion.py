@@ -13,7 +13,7 @@ from churn_assets.automation.jobs import ingest_job, refresh_job, score_job
 from churn_assets.automation.watching import FIRST_HALF, SECOND_HALF, WATCHING_TICK_SECONDS, Watch, watched
 from churn_assets.clock import Clock
 from churn_assets.ingestion import kafka
-from churn_assets.ingestion.backlog import PartitionLag, lags
+from churn_assets.ingestion.backlog import lags
 from churn_assets.ingestion.kafka import Cluster, OffsetRange, Partition
 from churn_assets.rules import INGEST_MESSAGES, INGEST_SECONDS
 from churn_assets.settings import Settings
@@ -116,19 +116,20 @@ class _Ingestion:
         ):
             return skip
         found = lags(self.warehouse, cluster, self.settings.topics)
-        seen.update({lag.partition: lag.watermarks.high for lag in found})
+        seen.update({lag.partition: lag.watermarks.high for lag in found if lag.watermarks})
         gaps = [lag for lag in found if lag.is_blocked(self.settings.on_gap)]
-        ranges = [lag.waiting for lag in found if lag.waiting and lag not in gaps]
-        if gaps and not ranges:
-            return self._report(gaps)
-        return self._request_for(ranges)
+        ranges = [lag.waiting for lag in found if lag.waiting and lag.watermarks and lag not in gaps]
+        if ranges:
+            return self._request_for(ranges)
+        self.context.update_cursor("")
+        # A run is needed where its check does not say yet what this look has found: a gap, or that none is left.
+        if bool(gaps) != has_failed(instance, COMPLETE_CHECK):
+            return self._run([lag.waiting for lag in gaps])
+        return dg.SkipReason("; ".join(lag.problem for lag in found if lag.problem) or "no messages wait")
 
     def _request_for(self, ranges: list[OffsetRange]) -> dg.RunRequest | dg.SkipReason:
         """A run for the waiting messages, if they are enough or have waited long enough."""
         waiting = sum(map(len, ranges))
-        if not waiting:
-            self.context.update_cursor("")
-            return dg.SkipReason("no messages wait")
         if self.settings.refresh == "eager":
             return self._run(ranges, goes_on=self._may_go_on())
         # The cursor holds only the time since when messages have been waiting; losing it delays them by one tick.
@@ -150,12 +151,6 @@ class _Ingestion:
             and not blocked(instance)
             and not any(table.keeps_itself_fresh for table in self.warehouse.dynamic_tables(now))
         )
-
-    def _report(self, gaps: list[PartitionLag]) -> dg.RunRequest | dg.SkipReason:
-        """A run whose failing check names the missing messages. Once the check has failed, no further run is requested."""
-        if has_failed(self.context.instance, COMPLETE_CHECK):
-            return dg.SkipReason("; ".join(str(lag.gap) for lag in gaps))
-        return self._run([lag.waiting for lag in gaps])
 
     def _run(self, ranges: list[OffsetRange], *, goes_on: bool = False) -> dg.RunRequest:
         """A run for the ranges. After one that did not end well, it looks for a message on which the decoder died."""

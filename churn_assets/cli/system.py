@@ -103,8 +103,8 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="Machine-readabl
         "kafka",
         escape(state["kafka"]) if state["kafka"] else f"{sum(o['lag'] for o in state['offsets']):,} messages wait",
     )
-    for gap in sorted({offset["gap"] for offset in state["offsets"] if offset["gap"]}):
-        table.add_row("gap", escape(gap))
+    for problem in sorted({offset["problem"] for offset in state["offsets"] if offset["problem"]}):
+        table.add_row("Kafka", escape(problem))
     for dynamic_table in state["dynamic_tables"]:
         lag, target = dynamic_table["lag_seconds"], dynamic_table["target_lag_seconds"]
         table.add_row(

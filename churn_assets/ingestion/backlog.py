@@ -9,14 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import groupby
 from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from churn_assets.ingestion import commit, schema_registry
+from churn_assets.ingestion import commit, gaps, schema_registry
 from churn_assets.ingestion.commit import Stored, committed_offsets, not_yet_committed
 from churn_assets.ingestion.decoding import Decoded
+from churn_assets.ingestion.gaps import Gap, Kind
 from churn_assets.ingestion.isolation import Decode, IsolatedDecoder, decode_here
 from churn_assets.ingestion.kafka import (
     Chunk,
@@ -25,6 +27,7 @@ from churn_assets.ingestion.kafka import (
     OffsetRange,
     OffsetsGoneError,
     Partition,
+    TruncatedError,
     Watermarks,
     connect,
 )
@@ -39,72 +42,116 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
 
 @dataclass(frozen=True)
 class PartitionLag:
-    """How far the warehouse is behind one partition. `committed` is None if nothing of the partition was ever read.
+    """How far the warehouse is behind one partition.
 
-    `predecessor` is the committed offset of the same partition before its topic was deleted and created again.
+    `watermarks` is None while the partition has no leader. `committed` is None if nothing of the partition was ever read.
+    `leader_epoch` tells the leader under which the messages before `committed` were read, None if that is not known. `gap`
+    is open in the warehouse, or was found by this look.
     """
 
     partition: Partition
-    watermarks: Watermarks
+    watermarks: Watermarks | None
     committed: int | None
-    predecessor: int | None
+    leader_epoch: int | None
+    gap: Gap | None
 
     @property
     def waiting(self) -> OffsetRange:
         """The offsets to read next: from the committed offset, or the oldest kept message, to the high watermark."""
-        start = self.watermarks.low if self.committed is None else self.committed
-        return OffsetRange(self.partition, start, max(start, self.watermarks.high))
+        low, high = (self.watermarks.low, self.watermarks.high) if self.watermarks else (0, 0)
+        start = low if self.committed is None else self.committed
+        return OffsetRange(self.partition, start, max(start, high))
 
     @property
-    def gone(self) -> OffsetRange:
-        """Messages that were never stored and are no longer on the cluster: retention has deleted them."""
-        start = self.waiting.start
-        return OffsetRange(self.partition, start, max(start, self.watermarks.low))
-
-    @property
-    def gap(self) -> str | None:
-        """A description, with offsets, of the messages missing between the warehouse and the cluster, or None."""
-        if len(self.gone):
-            return f"{self.gone} were deleted by the topic's retention before they were stored"
-        if self.waiting.start > self.watermarks.high:
-            return (
-                f"{self.partition} ends at {self.watermarks.high}, but the messages before {self.waiting.start} are stored:"
-                " the cluster has lost messages (an unclean leader election, a restored backup); delete the topic and"
-                " create it again before anything new is sent"
-            )
-        if self.committed is None and self.predecessor is not None:
-            return (
-                f"{self.partition} was deleted and created again; messages of the old topic from {self.predecessor} on,"
-                " if there were any, were never stored"
-            )
+    def problem(self) -> str | None:
+        """Why the partition is not read to its end, in words; None if it is."""
+        if self.gap is not None:
+            return str(self.gap)
+        if self.watermarks is None:
+            return f"{self.partition} has no leader that answers; its messages wait until it has one"
         return None
 
     def is_blocked(self, on_gap: OnGap) -> bool:
-        """Whether nothing more may be read of the partition: it has a gap that is not allowed or cannot be skipped."""
-        return self.gap is not None and (on_gap == "fail" or self.waiting.start > self.watermarks.high)
+        """Whether nothing may be read of the partition: it has a gap that is not allowed or cannot be skipped."""
+        return self.gap is not None and (on_gap == "fail" or not self.gap.can_be_skipped)
+
+
+@dataclass(frozen=True)
+class _Standing:
+    """What the warehouse knows of partitions: how far they are stored, and their gaps that matter still."""
+
+    committed: dict[Partition, int]
+    leader_epochs: dict[Partition, int]
+    open_gaps: dict[Partition, Gap]
+    begun_anew: set[Partition]
 
 
 def lags(warehouse: Warehouse, cluster: Cluster, topics: Iterable[str]) -> list[PartitionLag]:
     """How far the warehouse is behind each partition of the topics, new partitions included."""
-    return _lags(cluster, topics, committed_offsets(warehouse))
+    return _lags(cluster, topics, _standing(warehouse))
 
 
-def _lags(cluster: Cluster, topics: Iterable[str], committed: Mapping[Partition, int]) -> list[PartitionLag]:
+def _standing(warehouse: Warehouse) -> _Standing:
+    rows = warehouse.query(
+        "SELECT epoch, topic, kafka_partition, NULL AS kind, committed_offset AS start_offset, NULL AS end_offset,"
+        " leader_epoch, NULL AS resolved_at FROM kafka_offsets UNION ALL"
+        " SELECT epoch, topic, kafka_partition, kind, start_offset, end_offset, NULL AS leader_epoch, resolved_at"
+        f" FROM kafka_gaps WHERE resolved_at IS NULL OR kind = '{Kind.CREATED_AGAIN}'"
+    ).to_pylist()
+    found = _Standing({}, {}, {}, set())
+    for row in rows:
+        partition = Partition(row["epoch"], row["topic"], row["kafka_partition"])
+        if row["kind"] is None:
+            found.committed[partition] = row["start_offset"]
+            if row["leader_epoch"] is not None:
+                found.leader_epochs[partition] = row["leader_epoch"]
+        elif row["resolved_at"] is None:
+            found.open_gaps[partition] = Gap(partition, Kind(row["kind"]), row["start_offset"], row["end_offset"])
+        else:
+            found.begun_anew.add(partition)
+    return found
+
+
+def _lags(cluster: Cluster, topics: Iterable[str], standing: _Standing) -> list[PartitionLag]:
     return [
-        PartitionLag(partition, watermarks, committed.get(partition), _predecessor(partition, cluster, committed))
+        PartitionLag(
+            partition,
+            watermarks,
+            standing.committed.get(partition),
+            standing.leader_epochs.get(partition),
+            standing.open_gaps.get(partition)
+            or (_gap(partition, watermarks, cluster, standing) if watermarks else None),
+        )
         for topic in topics
         for partition, watermarks in cluster.partitions(topic).items()
     ]
 
 
-def _predecessor(partition: Partition, cluster: Cluster, committed: Mapping[Partition, int]) -> int | None:
-    of_topic = [known for known in committed if known.topic == partition.topic]
+def _gap(partition: Partition, watermarks: Watermarks, cluster: Cluster, standing: _Standing) -> Gap | None:
+    """What a look at the offsets alone can tell. That a log was cut and has grown again since, only reading it tells."""
+    committed = standing.committed.get(partition)
+    if committed is None:
+        of_topic = {known: offset for known, offset in standing.committed.items() if known.topic == partition.topic}
+        predecessor = _predecessor(partition, cluster, of_topic)
+        if predecessor is not None and partition not in standing.begun_anew:
+            return Gap(partition, Kind.CREATED_AGAIN, predecessor, None)
+        is_followed = predecessor is not None or any(known.epoch == partition.epoch for known in of_topic)
+        committed = 0 if is_followed else watermarks.low
+    if committed < watermarks.low:
+        return Gap(partition, Kind.DELETED, committed, watermarks.low)
+    if committed > watermarks.high:
+        return Gap(partition, Kind.TRUNCATED, watermarks.low, committed)
+    return None
+
+
+def _predecessor(partition: Partition, cluster: Cluster, of_topic: Mapping[Partition, int]) -> int | None:
+    """The committed offset of the same partition before its topic was deleted and created again; None if it was not."""
     if cluster.is_embedded or any(known.epoch == partition.epoch for known in of_topic):
         return None
     return max(
         (
-            committed[known]
-            for known in of_topic
+            offset
+            for known, offset in of_topic.items()
             if known.number == partition.number and known.epoch.startswith(f"{cluster.id}/")
         ),
         default=None,
@@ -126,23 +173,24 @@ def ingest(
 ) -> Stored:
     """Read the ranges and store them chunk by chunk. Committed offsets are left out, so any range may be run again.
 
-    A partition with a gap is not read, unless `on_gap` is "skip" and the gap can be skipped. At the end the committed
-    offsets are also committed to the Kafka group `group`. `clock` gives the time (UTC); `report` gets one line per chunk.
-    `isolated`: decode in a child process, which takes half a second to start. After a run that did not end well, it finds
-    the message on which that run's decoder died, if there is one. `mappings` read the topics that they name,
-    `registry` has the schemas of those that need one. Raises `OffsetGapError`, `OffsetsGoneError`, `KafkaUnavailableError`,
-    `RegistryUnavailableError` and `DecoderError`; what was stored before stays stored.
+    A gap of these topics is kept in the warehouse. Its partition is not read, unless `on_gap` is "skip" and the gap can be
+    skipped; nor is one without a leader. At the end the committed offsets are also committed to the Kafka group `group`.
+    `clock` gives the time (UTC); `report` gets one line per chunk. `isolated`: decode in a child process, which takes half a
+    second to start. After a run that did not end well, it finds the message on which that run's decoder died, if there is
+    one. `mappings` read the topics that they name, `registry` has the schemas of those that need one. Raises
+    `OffsetGapError`, `OffsetsGoneError`, `TruncatedError`, `KafkaUnavailableError`, `RegistryUnavailableError` and
+    `DecoderError`; what was stored before stays stored.
     """
     _return_freed_memory()
     total = Stored()
     asked = sum(map(len, ranges))
-    while wanted := _readable(warehouse, cluster, ranges, on_gap, clock, total):
+    while (plan := _plan(warehouse, cluster, ranges, on_gap, clock, total, report)).ranges:
         decoder = IsolatedDecoder() if isolated else None
         decode = decoder.decode if decoder else decode_here
         try:
             with (
                 closing(
-                    _decoded(cluster, wanted, decode, clock, mappings or Mappings(None), registry or Registry())
+                    _decoded(cluster, plan, decode, clock, mappings or Mappings(None), registry or Registry())
                 ) as chunks,
                 closing(_ahead(chunks)) as ahead,
                 closing(decoder) if decoder else nullcontext(),  # first, so that nothing waits for what it decodes
@@ -150,11 +198,13 @@ def ingest(
                 for chunk, decoded in ahead:
                     _refuse_another_epoch(cluster, chunk)
                     if chunk.ranges:
-                        total.add(commit.store(warehouse, chunk, decoded, clock()))
+                        total.add(commit.store(warehouse, chunk, decoded, clock(), plan.leader_epochs))
                         done = sum(map(len, total.ranges))
                         report(f"{done:,} of {asked:,} offsets stored ({total.messages:,} messages)")
         except commit.OvertakenError:
             continue  # what the other run committed is left out of the next round
+        except TruncatedError as error:
+            _keep_truncation(warehouse, plan, error, clock())
     _tell_group(warehouse, cluster, group, ranges, report)
     return total
 
@@ -183,20 +233,32 @@ def ingest_waiting(
     )
 
 
-def _readable(
+@dataclass(frozen=True)
+class _Plan:
+    """What is read in one round: the ranges, and the leader epochs that go with them.
+
+    `read_under` is that of the messages before each range. `leader_epochs` are those of the leaders that said, before the
+    round, how far their logs reach: if one loses messages before they are read, the next round notices it.
+    """
+
+    ranges: list[OffsetRange]
+    read_under: dict[Partition, int]
+    leader_epochs: dict[Partition, int]
+
+
+def _plan(
     warehouse: Warehouse,
     cluster: Cluster,
     ranges: Sequence[OffsetRange],
     on_gap: OnGap,
     clock: Callable[[], datetime],
     total: Stored,
-) -> list[OffsetRange]:
-    """The parts of the ranges that can be read now. Allowed gaps are skipped on the way."""
-    committed = committed_offsets(warehouse)
-    wanted = not_yet_committed(ranges, committed)
-    found = {lag.partition: lag for lag in _lags(cluster, {r.partition.topic for r in wanted}, committed)}
+    report: Callable[[str], None],
+) -> _Plan:
+    """The parts of the ranges that can be read now. Gaps are kept, and skipped where that is allowed."""
+    standing, found = _found(warehouse, cluster, {r.partition.topic for r in ranges}, on_gap, clock, total)
     readable: list[OffsetRange] = []
-    for asked in wanted:
+    for asked in not_yet_committed(ranges, standing.committed):
         lag = found.get(asked.partition)
         if lag is None:
             raise OffsetsGoneError(
@@ -204,17 +266,76 @@ def _readable(
                 f" {asked.partition.epoch}: the embedded broker was restarted, the topic was created again, or"
                 " KAFKA_BOOTSTRAP_SERVERS names another cluster"
             )
-        if lag.is_blocked(on_gap):
-            continue
-        if asked.end > lag.watermarks.high:
+        if lag.watermarks is None or lag.gap is not None:
+            report(f"left aside: {lag.problem}")
+        elif asked.end > lag.watermarks.high:
             raise OffsetsGoneError(f"{asked} were asked for, the cluster holds up to {lag.watermarks.high}")
-        start = asked.start
-        if gone := OffsetRange(asked.partition, start, min(lag.watermarks.low, asked.end)):
-            total.add(commit.skip(warehouse, gone, clock()))
-            start = gone.end
-        if start < asked.end:
-            readable.append(OffsetRange(asked.partition, start, asked.end))
-    return readable
+        else:
+            readable.append(asked)
+    return _Plan(
+        readable,
+        standing.leader_epochs,
+        {
+            partition: lag.watermarks.leader_epoch
+            for partition, lag in found.items()
+            if lag.watermarks is not None and lag.watermarks.leader_epoch is not None
+        },
+    )
+
+
+def _found(
+    warehouse: Warehouse,
+    cluster: Cluster,
+    topics: set[str],
+    on_gap: OnGap,
+    clock: Callable[[], datetime],
+    total: Stored,
+) -> tuple[_Standing, dict[Partition, PartitionLag]]:
+    """How the partitions of the topics stand, once their gaps are kept and those that may be skipped are."""
+    standing = _standing(warehouse)
+    found = _lags(cluster, topics, standing)
+    _keep_beginnings(warehouse, found, clock())
+    new = [_precise(lag, cluster) for lag in found if lag.gap is not None and lag.partition not in standing.open_gaps]
+    gaps.keep(warehouse, new, clock())
+    skipped = [lag.gap for lag in found if lag.gap is not None and not lag.is_blocked(on_gap)]
+    for gap in skipped:
+        gaps.resolve(warehouse, gap, clock(), "CHURN_ON_GAP=skip", None)
+        if gap.end is not None:
+            total.skipped.append(OffsetRange(gap.partition, gap.start, gap.end))
+    if skipped:
+        return _found(warehouse, cluster, topics, on_gap, clock, total)
+    return standing, {lag.partition: lag for lag in found}
+
+
+def _keep_beginnings(warehouse: Warehouse, found: Sequence[PartitionLag], now: datetime) -> None:
+    """At the first look at a topic, note where its partitions begin: from then on, a head that is lost is a gap."""
+    for _, of_topic in groupby(found, key=lambda lag: lag.partition.topic):
+        looked_at = list(of_topic)
+        if all(lag.committed is None and lag.gap is None for lag in looked_at):
+            commit.begin(
+                warehouse,
+                {lag.partition: lag.watermarks.low for lag in looked_at if lag.watermarks and lag.watermarks.low},
+                now,
+            )
+
+
+def _precise(lag: PartitionLag, cluster: Cluster) -> Gap:
+    """The gap with the offset at which the log was cut: it may have grown since, so its end does not tell."""
+    assert lag.gap is not None
+    if lag.gap.kind != Kind.TRUNCATED or lag.committed is None or lag.leader_epoch is None:
+        return lag.gap
+    start = cluster.agrees_to(lag.partition, lag.committed, lag.leader_epoch)
+    return lag.gap if start is None else replace(lag.gap, start=start)
+
+
+def _keep_truncation(warehouse: Warehouse, plan: _Plan, error: TruncatedError, now: datetime) -> None:
+    """Keep the gap that reading has found. Raise the error again if the lost messages were never stored."""
+    (partition,) = {r.partition for r in plan.ranges if (r.partition.topic, r.partition.number) == error.place}
+    committed = committed_offsets(warehouse).get(partition, 0)
+    start = error.agrees_to or 0
+    if start >= committed:
+        raise error
+    gaps.keep(warehouse, [Gap(partition, Kind.TRUNCATED, start, committed)], now)
 
 
 def _return_freed_memory() -> None:
@@ -226,13 +347,13 @@ def _return_freed_memory() -> None:
 
 def _decoded(
     cluster: Cluster,
-    ranges: list[OffsetRange],
+    plan: _Plan,
     decode: Decode,
     clock: Callable[[], datetime],
     mappings: Mappings,
     registry: Registry,
 ) -> Generator[tuple[Chunk, Decoded]]:
-    with closing(cluster.read(ranges)) as chunks:
+    with closing(cluster.read(plan.ranges, plan.read_under)) as chunks:
         for chunk in chunks:
             source = mappings.of_topic(chunk.topic)
             if source is not None:

@@ -90,6 +90,7 @@ def broken_ranges(warehouse: Warehouse) -> list[str]:
         "SELECT epoch, topic, kafka_partition, max(committed_offset) AS newest_offset FROM kafka_offsets"
         " GROUP BY epoch, topic, kafka_partition) AS committed ON logged.epoch = committed.epoch"
         " AND logged.topic = committed.topic AND logged.kafka_partition = committed.kafka_partition"
+        " WHERE logged.outcome <> 'LOST'"
         " QUALIFY next_offset IS DISTINCT FROM logged.end_offset"
     ).to_pylist()
     return [
@@ -113,14 +114,21 @@ def not_yet_committed(ranges: Iterable[OffsetRange], committed: Mapping[Partitio
     return left
 
 
-def store(warehouse: Warehouse, chunk: Chunk, decoded: Decoded, now: datetime) -> Stored:
+def store(
+    warehouse: Warehouse,
+    chunk: Chunk,
+    decoded: Decoded,
+    now: datetime,
+    leader_epochs: Mapping[Partition, int],
+) -> Stored:
     """Store a chunk in one transaction, or raise `OvertakenError`.
 
-    `decoded` holds the rows and rejects of the chunk's messages. `now` (UTC) becomes `ingested_at`.
+    `decoded` holds the rows and rejects of the chunk's messages. `now` (UTC) becomes `ingested_at`. `leader_epochs`: under
+    which leader the messages were read, as far as it is known.
     """
 
     def take(tx: Transaction) -> None:
-        _take_offsets(tx, chunk.ranges, now, outcome="STORED", sent=_sent(chunk.messages))
+        _take_offsets(tx, chunk.ranges, now, outcome="STORED", sent=_sent(chunk.messages), epochs=leader_epochs)
         if decoded.rejects.num_rows:
             store_rejects(tx, chunk.ranges[0].partition.epoch, chunk.topic, now)
 
@@ -129,10 +137,60 @@ def store(warehouse: Warehouse, chunk: Chunk, decoded: Decoded, now: datetime) -
     return stored
 
 
-def skip(warehouse: Warehouse, gone: OffsetRange, now: datetime) -> Stored:
+def begin(warehouse: Warehouse, starts: Mapping[Partition, int], now: datetime) -> None:
+    """Note where the first look at a topic found the beginning of its partitions, unless something was read of them."""
+    rows = [[*partition, start, now] for partition, start in starts.items()]
+    known = {name: type_ for name, type_ in _TAKEN.items() if name not in ("end_offset", "leader_epoch")}
+    if rows:
+        warehouse.transact(
+            lambda tx: tx.execute(
+                f"MERGE INTO kafka_offsets USING {as_table(rows, known)} AS first ON kafka_offsets.epoch = first.epoch"
+                " AND kafka_offsets.topic = first.topic AND kafka_offsets.kafka_partition = first.kafka_partition"
+                " WHEN NOT MATCHED THEN INSERT (epoch, topic, kafka_partition, committed_offset, updated_at)"
+                " VALUES (first.epoch, first.topic, first.kafka_partition, first.start_offset, first.taken_at)",
+                flat(rows),
+            )
+        )
+
+
+def skip(tx: Transaction, gone: OffsetRange, now: datetime) -> None:
     """Pass over messages that the cluster no longer holds. `ingest_ranges` records that they were never stored."""
-    warehouse.transact(lambda tx: _take_offsets(tx, [gone], now, outcome="SKIPPED", sent={}))
-    return Stored(skipped=[gone])
+    [(committed,)] = tx.rows(
+        "SELECT max(committed_offset) FROM kafka_offsets WHERE epoch = ? AND topic = ? AND kafka_partition = ?",
+        gone.partition,
+    )
+    if left := OffsetRange(gone.partition, gone.start if committed is None else committed, gone.end):
+        _take_offsets(tx, [left], now, outcome="SKIPPED", sent={}, epochs={})
+
+
+def go_back(tx: Transaction, lost: OffsetRange) -> None:
+    """Let the offsets of messages be read anew that were stored, and that the cluster has lost since.
+
+    Their rows are kept without their place in Kafka, where another message stands now.
+    """
+    tx.execute(
+        "UPDATE kafka_offsets SET committed_offset = ?, leader_epoch = NULL WHERE epoch = ? AND topic = ?"
+        " AND kafka_partition = ? AND committed_offset > ?",
+        [lost.start, *lost.partition, lost.start],
+    )
+    of_partition = "epoch = ? AND topic = ? AND kafka_partition = ? AND outcome <> 'LOST'"
+    tx.execute(
+        f"INSERT INTO ingest_ranges ({', '.join(_LOGGED)}) SELECT epoch, topic, kafka_partition, start_offset, ?, outcome,"
+        f" stored_at, oldest_message_at, newest_message_at FROM ingest_ranges WHERE {of_partition} AND start_offset < ?"
+        " AND end_offset > ?",
+        [lost.start, *lost.partition, lost.start, lost.start],
+    )
+    tx.execute(
+        "UPDATE ingest_ranges SET outcome = 'LOST', start_offset = greatest(start_offset, ?)"
+        f" WHERE {of_partition} AND end_offset > ?",
+        [lost.start, *lost.partition, lost.start],
+    )
+    for ledger in LEDGERS:
+        tx.execute(
+            f"UPDATE {ledger} SET kafka_partition = NULL, kafka_offset = NULL WHERE kafka_topic = ?"
+            " AND kafka_partition = ? AND kafka_offset >= ?",
+            [lost.partition.topic, lost.partition.number, lost.start],
+        )
 
 
 def store_decoded(
@@ -210,6 +268,7 @@ _TAKEN = {
     "start_offset": "BIGINT",
     "end_offset": "BIGINT",
     "taken_at": "TIMESTAMP",
+    "leader_epoch": "INTEGER",
 }
 _LOGGED = {
     **{name: _TAKEN[name] for name in ("epoch", "topic", "kafka_partition", "start_offset", "end_offset")},
@@ -229,23 +288,33 @@ def _sent(messages: pa.Table) -> _Sent:
     return {row["kafka_partition"]: (row["kafka_time_min"], row["kafka_time_max"]) for row in found.to_pylist()}
 
 
-def _take_offsets(tx: Transaction, ranges: Sequence[OffsetRange], now: datetime, *, outcome: str, sent: _Sent) -> None:
+def _take_offsets(
+    tx: Transaction,
+    ranges: Sequence[OffsetRange],
+    now: datetime,
+    *,
+    outcome: str,
+    sent: _Sent,
+    epochs: Mapping[Partition, int],
+) -> None:
     """Move the committed offsets from the ranges' starts to their ends, unless another run has moved them."""
-    taken = [[*r.partition, r.start, r.end, now] for r in ranges]
+    taken = [[*r.partition, r.start, r.end, now, epochs.get(r.partition)] for r in ranges]
     moved = tx.execute(
         f"MERGE INTO kafka_offsets USING {as_table(taken, _TAKEN)} AS taken"
         " ON kafka_offsets.epoch = taken.epoch AND kafka_offsets.topic = taken.topic"
         " AND kafka_offsets.kafka_partition = taken.kafka_partition"
         " WHEN MATCHED AND kafka_offsets.committed_offset = taken.start_offset"
-        " THEN UPDATE SET committed_offset = taken.end_offset, updated_at = taken.taken_at"
-        " WHEN NOT MATCHED THEN INSERT (epoch, topic, kafka_partition, committed_offset, updated_at)"
-        " VALUES (taken.epoch, taken.topic, taken.kafka_partition, taken.end_offset, taken.taken_at)",
+        " THEN UPDATE SET committed_offset = taken.end_offset, updated_at = taken.taken_at,"
+        " leader_epoch = taken.leader_epoch"
+        " WHEN NOT MATCHED THEN INSERT (epoch, topic, kafka_partition, committed_offset, updated_at, leader_epoch)"
+        " VALUES (taken.epoch, taken.topic, taken.kafka_partition, taken.end_offset, taken.taken_at, taken.leader_epoch)",
         flat(taken),
     )
     if moved < len(ranges):
         raise OvertakenError
     log = [[*r.partition, r.start, r.end, outcome, now, *sent.get(r.partition.number, (None, None))] for r in ranges]
-    tx.execute(f"INSERT INTO ingest_ranges SELECT * FROM {as_table(log, _LOGGED)} AS logged", flat(log))
+    names = ", ".join(_LOGGED)
+    tx.execute(f"INSERT INTO ingest_ranges ({names}) SELECT {names} FROM {as_table(log, _LOGGED)} AS logged", flat(log))
 
 
 def _still_holding(rows: pa.Table, ledger: str, decoded: Decoded) -> pa.Table:

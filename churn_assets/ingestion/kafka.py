@@ -6,6 +6,7 @@ This module holds the client and its settings. What messages mean is in `decodin
 import atexit
 import json
 import os
+import re
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -25,7 +26,7 @@ from confluent_kafka import (
     TopicCollection,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec  # pyright: ignore[reportPrivateImportUsage]
+from confluent_kafka.admin import AdminClient, ListOffsetsResultInfo, OffsetSpec  # pyright: ignore[reportPrivateImportUsage]
 from pydantic import SecretStr
 
 from churn_assets.errors import ChurnError
@@ -47,8 +48,20 @@ _WITHOUT_A_LEADER = {
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.FENCED_LEADER_EPOCH,
     KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError._NOENT,  # librdkafka's "no leaders found", where that holds for all that it was asked
 }
-_ELECTION_SECONDS = 0.1
+# Its leader does not answer, or cannot say yet what its followers have.
+_SILENT = {
+    KafkaError._TIMED_OUT,
+    KafkaError._TRANSPORT,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.BROKER_NOT_AVAILABLE,
+    KafkaError.OFFSET_NOT_AVAILABLE,
+}
+_FAILOVER_SECONDS = 10.0  # for which others ask the same again; Kafka needs nine to notice that a broker is dead
+_ELECTION_SECONDS = 1.0  # for which a partition without a leader is waited for before it is left aside
+_POLL_SECONDS = 0.1
+_QUIET_SECONDS = 2.0  # without a message before what was read is handed over
 # The client recovers from these on its own; if it does not, STALL_SECONDS ends the read.
 _PASSING_ERRORS = {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT, KafkaError._RESOLVE}
 
@@ -59,6 +72,15 @@ class KafkaUnavailableError(ChurnError):
 
 class OffsetsGoneError(ChurnError):
     """Requested messages are not on the cluster; the error names the missing range."""
+
+
+class TruncatedError(ChurnError):
+    """The log of a partition is no longer the one that was read. Both are the same up to the offset `agrees_to`, if known."""
+
+    def __init__(self, said: str, topic: str, number: int, agrees_to: int | None) -> None:
+        super().__init__(f"{topic}[{number}]: {said}")
+        self.place = topic, number
+        self.agrees_to = agrees_to
 
 
 class Partition(NamedTuple):
@@ -89,10 +111,14 @@ class OffsetRange:
 
 @dataclass(frozen=True)
 class Watermarks:
-    """The offsets that a partition holds: from `low` up to, but not including, `high`, the end of its committed messages."""
+    """The offsets that a partition holds: from `low` up to, but not including, `high`, the end of its committed messages.
+
+    `leader_epoch` counts the elections up to the leader that said so; None from a broker that does not count them.
+    """
 
     low: int
     high: int
+    leader_epoch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -125,8 +151,11 @@ class Cluster:
     def __repr__(self) -> str:
         return f"Cluster({self.bootstrap_servers})"
 
-    def partitions(self, topic: str) -> dict[Partition, Watermarks]:
-        """The partitions of a topic and the offsets that each holds; empty if the topic does not exist yet."""
+    def partitions(self, topic: str) -> dict[Partition, Watermarks | None]:
+        """The partitions of a topic and the offsets that each holds; empty if the topic does not exist yet.
+
+        None stands for a partition that has no leader at present, or whose leader does not answer.
+        """
         found = self._metadata().topics.get(topic)
         if found is None or found.error is not None:
             return {}
@@ -134,13 +163,24 @@ class Cluster:
         if epoch is None:
             return {}
         places = [(topic, number) for number in sorted(found.partitions)]
-        low, high = self._offsets(places, OffsetSpec.earliest()), self._offsets(places, OffsetSpec.latest())
-        return {Partition(epoch, *place): Watermarks(low[place], high[place]) for place in places}
+        high = self._offsets(places, OffsetSpec.latest())
+        low = self._offsets(high, OffsetSpec.earliest())
+        return {
+            Partition(epoch, *place): (
+                Watermarks(low[place].offset, high[place].offset, _known(high[place].leader_epoch))
+                if place in low
+                else None
+            )
+            for place in places
+        }
 
     def high_watermarks(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
-        """The offset after the last message of each partition, in one request, for callers that poll several times a second."""
+        """The offset after the last message of each partition, in one request, for callers that poll several times a second.
+
+        A partition without a leader is left out.
+        """
         asked = {(partition.topic, partition.number): partition for partition in partitions}
-        return {asked[place]: offset for place, offset in self._offsets(asked, OffsetSpec.latest()).items()}
+        return {asked[place]: found.offset for place, found in self._offsets(asked, OffsetSpec.latest()).items()}
 
     def epoch(self, topic: str) -> str | None:
         """The current epoch of a topic, made of the cluster's id and the topic's; None if the topic does not exist.
@@ -149,23 +189,54 @@ class Cluster:
         """
         if self.is_embedded:
             return self.id  # it has no topic ids, and topics are never deleted
-        try:
-            answer = self._admin.describe_topics(TopicCollection([topic]), request_timeout=TIMEOUT_SECONDS)
-            return f"{self.id}/{answer[topic].result().topic_id}"
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                return None  # deleted since the metadata were read
-            raise self._unavailable(error) from error
+        end = monotonic() + _FAILOVER_SECONDS
+        while True:
+            try:
+                answer = self._admin.describe_topics(TopicCollection([topic]), request_timeout=TIMEOUT_SECONDS)
+                return f"{self.id}/{answer[topic].result().topic_id}"
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                    return None  # deleted since the metadata were read
+                # The client asks the broker that last was the controller, which may be the one that has just died.
+                if error.args[0].code() not in _SILENT or monotonic() > end:
+                    raise self._unavailable(error) from error
 
-    def read(self, ranges: Iterable[OffsetRange]) -> Generator[Chunk]:
+    def read(self, ranges: Iterable[OffsetRange], leader_epochs: Mapping[Partition, int]) -> Generator[Chunk]:
         """The messages of the ranges in chunks of bounded size, by manual assignment: no group, no rebalance.
 
         Only committed messages are read. Offsets without a message (transaction markers, compaction) are passed over.
-        A chunk ends at `INGEST_CHUNK_MESSAGES` or `INGEST_CHUNK_BYTES`.
+        A chunk ends at `INGEST_CHUNK_MESSAGES` or `INGEST_CHUNK_BYTES`, or where nothing more comes for a while.
+
+        `leader_epochs`: under which leader the messages before a range were read. If the log before a range is no longer that
+        leader's, `TruncatedError` is raised: messages were lost, and what stands at their offsets now was never read
+        (KIP-320).
         """
         wanted = sorted(r for r in ranges if len(r))
         for topic, of_topic in groupby(wanted, key=lambda r: r.partition.topic):
-            yield from self._read_topic(topic, list(of_topic))
+            yield from self._read_topic(topic, list(of_topic), leader_epochs)
+
+    def agrees_to(self, partition: Partition, offset: int, leader_epoch: int) -> int | None:
+        """Up to which offset the log is the one of which the messages before `offset` were read under `leader_epoch`.
+
+        None if that is `offset` itself, or the cluster does not say.
+        """
+        consumer = self._consumer()
+        end = monotonic() + TIMEOUT_SECONDS
+        try:
+            consumer.assign([_position(partition, offset, leader_epoch)])
+            while monotonic() < end:
+                message = consumer.poll(_POLL_SECONDS)
+                if message is not None and (message.error() is None or self._is_end(message)):
+                    return None
+        except TruncatedError as error:
+            return error.agrees_to
+        except OffsetsGoneError:
+            return None
+        except KafkaException as error:
+            raise self._unavailable(error) from error
+        finally:
+            consumer.close()
+        return None
 
     def commit_group(self, group: str, offsets: Mapping[Partition, int]) -> None:
         """Commit a group's offsets to Kafka, so that tools can show its lag. Only the warehouse decides what is read."""
@@ -197,24 +268,38 @@ class Cluster:
         except KafkaException as error:
             raise self._unavailable(error) from error
 
-    def _offsets(self, places: Iterable[tuple[str, int]], spec: Any) -> dict[tuple[str, int], int]:
-        asked = {TopicPartition(topic, number): spec for topic, number in places}
-        end = monotonic() + TIMEOUT_SECONDS
-        while True:
-            try:
-                answer = self._admin.list_offsets(
-                    asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=TIMEOUT_SECONDS
-                )
-                return {(place.topic, place.partition): future.result().offset for place, future in answer.items()}
-            except KafkaException as error:
-                if error.args[0].code() not in _WITHOUT_A_LEADER or monotonic() > end:
-                    raise self._unavailable(error) from error
-            sleep(_ELECTION_SECONDS)
+    def _offsets(self, places: Iterable[tuple[str, int]], spec: Any) -> dict[tuple[str, int], ListOffsetsResultInfo]:
+        """What the leader of each place says; places whose leader is away are left out."""
+        found: dict[tuple[str, int], ListOffsetsResultInfo] = {}
+        left: list[TopicPartition] = [TopicPartition(topic, number) for topic, number in places]
+        end = monotonic() + _ELECTION_SECONDS
+        while left:
+            answer = self._admin.list_offsets(
+                dict.fromkeys(left, spec),
+                isolation_level=IsolationLevel.READ_COMMITTED,
+                request_timeout=TIMEOUT_SECONDS,
+            )
+            left = []
+            for place, future in answer.items():
+                try:
+                    found[place.topic, place.partition] = future.result()
+                except KafkaException as error:
+                    if error.args[0].code() in _WITHOUT_A_LEADER:
+                        left.append(place)
+                    elif error.args[0].code() not in _SILENT:
+                        raise self._unavailable(error) from error
+            if left and monotonic() > end:
+                break
+            if left:
+                sleep(_POLL_SECONDS)
+        return found
 
-    def _read_topic(self, topic: str, ranges: list[OffsetRange]) -> Generator[Chunk]:
+    def _read_topic(
+        self, topic: str, ranges: list[OffsetRange], leader_epochs: Mapping[Partition, int]
+    ) -> Generator[Chunk]:
         consumer = self._consumer()
         try:
-            consumer.assign([TopicPartition(topic, r.partition.number, r.start) for r in ranges])
+            consumer.assign([_position(r.partition, r.start, leader_epochs.get(r.partition)) for r in ranges])
             unfinished = {r.partition.number: r for r in ranges}
             while unfinished:
                 yield self._read_chunk(consumer, topic, unfinished)
@@ -234,8 +319,13 @@ class Cluster:
             received = consumer.consume(min(_BATCH_MESSAGES, INGEST_CHUNK_MESSAGES - count), timeout=0.1)
             if received:
                 last_progress = monotonic()
+            elif count and monotonic() - last_progress > _QUIET_SECONDS:
+                break  # the leader of what is left may be gone; what has come need not wait for it
             elif monotonic() - last_progress > STALL_SECONDS:
-                raise KafkaUnavailableError(f"{self.bootstrap_servers} sent nothing for {STALL_SECONDS:.0f} s")
+                left = ", ".join(map(str, unfinished.values()))
+                raise KafkaUnavailableError(
+                    f"{self.bootstrap_servers} sent nothing of {left} for {STALL_SECONDS:.0f} s"
+                )
             messages = self._wanted(received, consumer, topic, unfinished)
             count += len(messages)
             size += columns.add(messages)
@@ -279,6 +369,12 @@ class Cluster:
         if error.code() == KafkaError._PARTITION_EOF:
             return True
         if error.code() == KafkaError._AUTO_OFFSET_RESET:
+            if "truncation" in error.str():
+                agrees_to = re.search(r"broker end offset is (\d+)", error.str())
+                topic, number = message.topic(), message.partition()
+                assert topic is not None  # an error of a partition names it
+                assert number is not None
+                raise TruncatedError(error.str(), topic, number, int(agrees_to[1]) if agrees_to else None)
             raise OffsetsGoneError(
                 f"{message.topic()}[{message.partition()}]: the cluster no longer holds what was asked for; {error.str()}"
             )
@@ -320,6 +416,16 @@ class Cluster:
         for secret in self._security.values():
             text = text.replace(secret.get_secret_value(), "***")
         return text
+
+
+def _known(leader_epoch: int | None) -> int | None:
+    return leader_epoch if leader_epoch is not None and leader_epoch >= 0 else None
+
+
+def _position(partition: Partition, offset: int, leader_epoch: int | None) -> TopicPartition:
+    if leader_epoch is None:
+        return TopicPartition(partition.topic, partition.number, offset)
+    return TopicPartition(partition.topic, partition.number, offset, leader_epoch=leader_epoch)
 
 
 def connect(settings: Settings) -> Cluster:

@@ -177,8 +177,8 @@ def _model(settings: Settings, warehouse: Warehouse) -> str:
 def _kafka(settings: Settings, warehouse: Warehouse) -> str:
     cluster = kafka.connect(settings)
     found = lags(warehouse, cluster, settings.topics)
-    if gaps := [lag.gap for lag in found if lag.is_blocked(settings.on_gap)]:
-        raise ChurnError("; ".join(map(str, gaps)) + "; CHURN_ON_GAP=skip goes on without the deleted messages")
+    if problems := [lag.problem for lag in found if lag.problem]:
+        raise ChurnError("; ".join(problems) + "; `churn gaps` says what resolves a gap")
     waiting = sum(len(lag.waiting) for lag in found)
     return f"{cluster.bootstrap_servers}, {len(found)} partitions, {waiting:,} messages wait"
 

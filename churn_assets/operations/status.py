@@ -107,9 +107,9 @@ def _offsets(settings: Settings, warehouse: Warehouse) -> tuple[list[dict[str, A
             "topic": lag.partition.topic,
             "partition": lag.partition.number,
             "committed": lag.waiting.start,
-            "high_watermark": lag.watermarks.high,
+            "high_watermark": lag.watermarks.high if lag.watermarks else None,
             "lag": len(lag.waiting),
-            "gap": lag.gap,
+            "problem": lag.problem,
         }
         for lag in found
     ], None

@@ -35,7 +35,7 @@ def graph_with_lost_messages(graph: Graph, live_bank: LiveBank, monkeypatch: pyt
     monkeypatch.setattr(Cluster, "partitions", partitions)
     graph.lake.transact(
         lambda tx: [
-            tx.execute("INSERT INTO kafka_offsets VALUES (?, ?, ?, 0, ?)", [*p, utc_now()])
+            tx.execute("INSERT INTO kafka_offsets VALUES (?, ?, ?, 0, ?, NULL)", [*p, utc_now()])
             for p in original(kafka.connect(graph.settings), EVENTS_TOPIC)
         ]
     )

@@ -68,7 +68,7 @@ class Stream:
 
     def high_watermarks(self) -> dict[Partition, int]:
         """Of the partitions that anything was ever written to; only these are committed."""
-        return {p: marks.high for p, marks in self.cluster.partitions(self.topic).items() if marks.high}
+        return {p: marks.high for p, marks in self.cluster.partitions(self.topic).items() if marks and marks.high}
 
     def committed(self) -> dict[Partition, int]:
         return {p: offset for p, offset in committed_offsets(self.lake).items() if p.topic == self.topic}
@@ -104,7 +104,7 @@ def stream(request: pytest.FixtureRequest, settings: Settings, lake: LakeWarehou
     """A topic of this test alone."""
     if request.config.getoption("--kafka"):
         server: KafkaServer = request.getfixturevalue("kafka_server")
-        server.ensure_running()
+        server.start()
         topic = f"events-{uuid.uuid4().hex[:8]}"
         server.create_topic(topic, PARTITIONS)
         environment = {"KAFKA_BOOTSTRAP_SERVERS": server.bootstrap_servers, "CHURN_TOPICS": topic}

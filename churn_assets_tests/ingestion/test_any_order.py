@@ -51,7 +51,7 @@ def slice_of(stream: list[list[bytes]], part: OffsetRange) -> pa.Table:
 def ingest(lake: LakeWarehouse, stream: list[list[bytes]], asked: list[OffsetRange]) -> None:
     if ranges := not_yet_committed(asked, committed_offsets(lake)):
         messages = pa.concat_tables([slice_of(stream, part) for part in ranges])
-        commit.store(lake, Chunk("t", ranges, messages), decode(messages, NOW), NOW)
+        commit.store(lake, Chunk("t", ranges, messages), decode(messages, NOW), NOW, {})
 
 
 def outcome(lake: LakeWarehouse) -> dict[str, list[tuple[object, ...]]]:

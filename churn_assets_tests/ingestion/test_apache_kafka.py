@@ -198,7 +198,7 @@ def test_a_broker_killed_and_started_again_mid_batch_costs_nothing(
 
 
 def test_a_topic_that_does_not_exist_is_empty_and_is_not_created(kafka_server: KafkaServer):
-    kafka_server.ensure_running()
+    kafka_server.start()
     cluster = Cluster(kafka_server.bootstrap_servers)
 
     assert cluster.partitions("no-such-topic") == {}
@@ -230,7 +230,7 @@ def test_a_cluster_that_asks_for_a_password_is_read_and_told_with_it(stream: Str
 
 def test_a_wrong_password_is_a_clear_error_that_does_not_show_it(kafka_server: KafkaServer, capfd, monkeypatch):
     monkeypatch.setattr(kafka, "TIMEOUT_SECONDS", 2.0)
-    kafka_server.ensure_running()
+    kafka_server.start()
 
     with pytest.raises(kafka.KafkaUnavailableError) as raised:
         Cluster(kafka_server.sasl_servers, sasl("wrong-and-secret"))

@@ -297,23 +297,51 @@ def test_an_unreachable_cluster_is_a_clear_error_that_names_the_address(monkeypa
         kafka.connect(load_settings(KAFKA_BOOTSTRAP_SERVERS="127.0.0.1:9"))
 
 
-def lag(low: int, high: int, committed: int | None, predecessor: int | None = None) -> backlog.PartitionLag:
-    return backlog.PartitionLag(Partition("cluster/topic", "t", 3), Watermarks(low, high), committed, predecessor)
+class SomeCluster:
+    """A cluster with one topic of one partition."""
+
+    id = "cluster"
+    is_embedded = False
+
+    def __init__(self, marks: Watermarks | None) -> None:
+        self._marks = marks
+
+    def partitions(self, topic: str) -> dict[Partition, Watermarks | None]:
+        return {Partition("cluster/topic", topic, 3): self._marks}
+
+
+def lag(low: int, high: int, stored: dict[tuple[str, int], int]) -> backlog.PartitionLag:
+    """Where the warehouse has stored up to these offsets, by epoch and partition."""
+    standing = backlog._Standing(
+        {Partition(epoch, "t", number): to for (epoch, number), to in stored.items()}, {}, {}, set()
+    )
+    (found,) = backlog._lags(SomeCluster(Watermarks(low, high)), ["t"], standing)  # type: ignore[arg-type]
+    return found
+
+
+HERE, BEFORE, BESIDE = ("cluster/topic", 3), ("cluster/old", 3), ("cluster/topic", 1)
 
 
 @pytest.mark.parametrize(
     ("found", "waiting", "gap", "blocked"),
     [
-        (lag(0, 10, None), (0, 10), None, ()),
-        (lag(4, 10, None), (4, 10), None, ()),
-        (lag(0, 10, 10), (10, 10), None, ()),
-        (lag(7, 10, 5), (5, 10), "t[3] 5 to 7 were deleted", ("fail",)),
-        (lag(10, 10, 5), (5, 10), "t[3] 5 to 10 were deleted", ("fail",)),
-        (lag(0, 3, 5), (5, 5), "the cluster has lost messages", ("fail", "skip")),
-        (lag(0, 3, None, 5), (0, 3), "was deleted and created again; messages of the old topic from 5 on", ("fail",)),
+        (lag(0, 10, {}), (0, 10), None, ()),
+        (lag(4, 10, {}), (4, 10), None, ()),
+        (lag(0, 10, {HERE: 10}), (10, 10), None, ()),
+        (lag(0, 10, {BESIDE: 8}), (0, 10), None, ()),
+        (lag(4, 10, {BESIDE: 8}), (4, 10), "t[3] 0 to 4 were deleted", ("fail",)),
+        (lag(7, 10, {HERE: 5}), (5, 10), "t[3] 5 to 7 were deleted", ("fail",)),
+        (lag(10, 10, {HERE: 5}), (5, 10), "t[3] 5 to 10 were deleted", ("fail",)),
+        (lag(0, 3, {HERE: 5}), (5, 5), "the cluster has lost messages", ("fail", "skip")),
+        (
+            lag(0, 3, {BEFORE: 5}),
+            (0, 3),
+            "was deleted and created again; messages of the old topic from 5 on",
+            ("fail",),
+        ),
     ],
 )
 def test_a_gap_names_what_is_missing_and_blocks_unless_it_may_be_skipped(found, waiting, gap, blocked):
     assert (found.waiting.start, found.waiting.end) == waiting
-    assert found.gap is None if gap is None else gap in found.gap
+    assert found.problem is None if gap is None else gap in found.problem
     assert tuple(on_gap for on_gap in ("fail", "skip") if found.is_blocked(on_gap)) == blocked

@@ -75,7 +75,7 @@ def test_offsets_rows_and_rejects_say_what_is_stored_and_what_waits(
             "committed": committed,
             "high_watermark": high,
             "lag": lag,
-            "gap": None,
+            "problem": None,
         }
         for partition, committed, high, lag in [(0, 0, 0, 0), (1, 2, 3, 1), (2, 0, 2, 2), (3, 0, 0, 0)]
     ]

@@ -24,9 +24,10 @@ from churn_assets.assets.ledgers import ingest_config
 from churn_assets.cli import check as rehearsal
 from churn_assets.clock import utc_now
 from churn_assets.definitions import build_defs
-from churn_assets.ingestion import commit, corrections, history
+from churn_assets.ingestion import commit, corrections, gaps, history
 from churn_assets.ingestion.backlog import lags
 from churn_assets.ingestion.broker import embedded_broker
+from churn_assets.ingestion.gaps import Gap, Kind
 from churn_assets.ingestion.kafka import OffsetRange, Partition
 from churn_assets.ingestion.publisher import Publisher
 from churn_assets.model import labels, registry, snowflake_training, training_set
@@ -247,7 +248,14 @@ def _events_to_emails(settings: Settings, trained: Trained, folder: Path) -> Non
         for part in (halves, [OffsetRange(r.partition, (r.start + r.end) // 2, r.end) for r in ranges]):
             request = dg.RunRequest(run_config=dg.RunConfig(ops={"ingest": ingest_config([r for r in part if r])}))
             assert graph.run("ingest_events", request).success
-        commit.skip(lake, OffsetRange(Partition("gone", "t", 0), 0, 5), utc_now())
+        gone = Partition("gone", "t", 0)
+        for gap in (
+            Gap(gone, Kind.DELETED, 0, 5),
+            Gap(gone, Kind.TRUNCATED, 3, 5),
+            Gap(gone, Kind.CREATED_AGAIN, 5, None),
+        ):
+            gaps.keep(lake, [gap], utc_now())
+            gaps.resolve(lake, gap, utc_now(), "Ann", "a try")
         # An update and a delete of Debezium's.
         changes = [{"op": "u", "after": POSTING}, {"op": "d", "before": {"ref": "T2"}}]
         changed = decoded(mappings(postings(format="debezium")), *changes)
