@@ -52,6 +52,7 @@ def table_maintenance(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeR
 
 
 @dg.asset(
+    deps=[*LEDGERS, REJECTS],
     description="The runs that Dagster's storage holds: old ones are deleted with their events, logs and ticks.",
     **groups.MAINTENANCE.spec("dagster"),
     freshness_policy=scheduled(PURGE_SECONDS),
