@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(KEEPING) $(RUN)/pytest
 SYNCED := .venv/.synced
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dashboard test test-quick test-slow test-kafka test-snowflake test-wheel fuzz check test-ui lint check-lock format dbt-vars config-docs event-docs layers docs screenshots benchmark-ingest benchmark-refresh benchmark-lag benchmark-latency benchmark-idle soak benchmark-effect benchmark-scoring benchmark-model benchmark-questions benchmark-dashboard benchmark-search clean
+.PHONY: help install demo dashboard test test-quick test-slow test-kafka test-snowflake test-wheel fuzz check test-ui lint check-lock format dbt-vars config-docs event-docs audit reliability layers docs screenshots benchmark-ingest benchmark-refresh benchmark-lag benchmark-latency benchmark-idle soak benchmark-effect benchmark-scoring benchmark-model benchmark-questions benchmark-dashboard benchmark-search clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -115,6 +115,15 @@ lint: $(SYNCED)  ## Check style and types
 
 check-lock: | $(filter .tools/bin/uv,$(UV))  ## Check that uv.lock fits pyproject.toml
 	$(UV) lock --check
+
+# Known weaknesses that are accepted, each with its reason: --ignore-vuln ID in AUDIT_ACCEPTED. There is none at present.
+AUDIT_ACCEPTED :=
+audit: | $(filter .tools/bin/uv,$(UV))  ## Look for known weaknesses in what uv.lock pins (needs pypi.org)
+	$(UV) export --frozen --quiet --no-emit-project --all-extras --no-dev | \
+		$(UV) tool run pip-audit@2.10.0 --requirement /dev/stdin --disable-pip --strict $(AUDIT_ACCEPTED)
+
+reliability: $(SYNCED) .tools/kafka  ## Run the tests of faults and write docs/reliability.md from their results
+	$(RUN)/python docs/write_reliability.py
 
 format: $(SYNCED)  ## Format the code
 	$(RUN)/ruff format .

@@ -347,6 +347,9 @@ DECODE_SECONDS = (
     60  # for the messages of one transaction, which normally take a second; then the decoder is taken for stuck
 )
 FUTURE_TOLERANCE_HOURS = 24  # an event later than now plus this is rejected; clocks and time zones differ
+CLOCK_SKEW_SECONDS = (
+    300.0  # by which clocks of two hosts may differ; what is further ahead was said by a clock that was wrong
+)
 EARLIEST_EVENT = "2000-01-01"
 EARLIEST_LIFE = "1900-01-01"  # of the dates of a customer's and an account's life: joined, opened, closed
 NO_END_FROM = "2099-01-01"  # an end from here on (9999-12-31, 2999-12-31, 2099-12-31) is how systems write "no end"

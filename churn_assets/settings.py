@@ -113,7 +113,7 @@ class Settings(BaseSettings):
     kafka_group: str = Field(
         "churn_assets",
         alias="CHURN_KAFKA_GROUP",
-        description="Consumer group whose offsets follow the stored ones, for lag exporters only.",
+        description="Consumer group whose offsets follow the stored ones, for lag exporters; one for each home.",
     )
     # Without NoDecode, a variable KAFKA_SECURITY of another program would be parsed as JSON.
     kafka_security: Annotated[dict[str, SecretStr], NoDecode] = Field(
@@ -323,6 +323,11 @@ class Settings(BaseSettings):
     def alerts_file(self) -> Path:
         """File of failed runs and checks, one JSON object a line."""
         return self.home.absolute() / "alerts.jsonl"
+
+    @property
+    def restored_file(self) -> Path:
+        """File that says that the lake was restored, until that is recorded in it."""
+        return self.home.absolute() / "restored.json"
 
     @property
     def broker_file(self) -> Path:

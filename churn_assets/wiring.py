@@ -77,16 +77,25 @@ def open_warehouse(settings: Settings, *, read_only: bool = False, **of_snowflak
     return open_lake(settings.lake_path, read_only=read_only)
 
 
-def open_lake(path: Path, *, read_only: bool = False, timeout_seconds: float | None = None) -> LakeWarehouse:
+def open_lake(
+    path: Path, *, read_only: bool = False, timeout_seconds: float | None = None, any_version: bool = False
+) -> LakeWarehouse:
     """The lake in a folder, whose queries may call the model."""
-    return LakeWarehouse(path, read_only=read_only, timeout_seconds=timeout_seconds, functions=model_functions.register)
+    return LakeWarehouse(
+        path,
+        read_only=read_only,
+        timeout_seconds=timeout_seconds,
+        functions=model_functions.register,
+        any_version=any_version,
+    )
 
 
 def open_serving(settings: Settings, role: str, timeout_seconds: float | None = None) -> Serving:
     """The serving views of the warehouse of `settings` as `role` sees them; queries are stopped after `timeout_seconds`."""
     if settings.target == "snowflake":
         seen = _as_role(settings, role, names_of(settings).serving_schema)
-        return SnowflakeServing(open_warehouse(seen, read_only=True, timeout_seconds=timeout_seconds), role.upper())
+        views = open_warehouse(seen, read_only=True, timeout_seconds=timeout_seconds, any_version=True)
+        return SnowflakeServing(views, role.upper())
     lake = open_lake(settings.lake_path, read_only=True, timeout_seconds=timeout_seconds)
     return LakeServing(lake, role.upper())
 

@@ -3,7 +3,6 @@
 import json
 import os
 import random
-import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -26,8 +25,9 @@ from churn_assets.rules import EVENTS_TOPIC
 from churn_assets.settings import Settings, load_settings
 from churn_assets.simulator.live import LiveBank
 from churn_assets.warehouse.lake import LakeWarehouse
-from churn_assets.wiring import limits_of, open_lake
+from churn_assets.wiring import limits_of
 from churn_assets_tests.assets.conftest import live_bank, seeded_home
+from churn_assets_tests.dynamic_tables.anew import dynamic_rows, recomputed
 from churn_assets_tests.ingestion.messages import message
 from churn_assets_tests.retention.post import Mailbox, mail_server
 from churn_assets_tests.rounds import rounds
@@ -173,8 +173,8 @@ def test_after_any_kills_all_is_as_if_nothing_had_died(
     highs = {p: marks.high for p, marks in broker.partitions(EVENTS_TOPIC).items() if marks and marks.high}
     assert {p: to for p, to in committed_offsets(lake).items() if p.topic == EVENTS_TOPIC} == highs
     # Features and scores are those of a lake that computes them anew.
-    shutil.copytree(settings.lake_path, tmp_path / "anew")
-    assert tables(recomputed(tmp_path / "anew")) == tables(lake)
+    now = utc_now()
+    assert dynamic_rows(recomputed(settings.lake_path, tmp_path / "anew", now), now) == dynamic_rows(lake, now)
     # Nobody is forgotten, nobody is written to twice.
     at_risk = lake.query(
         "SELECT DISTINCT customer_id FROM dyn_churn_predictions INNER JOIN dim_customers USING (customer_id)"
@@ -190,26 +190,3 @@ def test_after_any_kills_all_is_as_if_nothing_had_died(
     assert set(sent.values()) == {1}
     in_doubt = sum(row["status"] == "UNCERTAIN" for row in log)
     assert 0 <= len(box.delivered) - sum(row["status"] == "SENT" for row in log) <= in_doubt
-
-
-def recomputed(path: Path) -> LakeWarehouse:
-    """A copy of the lake with its dynamic tables refreshed as if for the first time."""
-    lake = open_lake(path)
-    lake.transact(
-        lambda tx: tx.execute(
-            "UPDATE dynamic_tables SET position = NULL, base_position = NULL, as_of_day = NULL, refreshed_at = NULL"
-        )
-    )
-    refreshed = lake.refresh([table.name for table in lake.dynamic_tables(utc_now())], utc_now())
-    assert {result.action for result in refreshed} == {"INITIAL"}
-    return lake
-
-
-def tables(lake: LakeWarehouse) -> dict[str, list[str]]:
-    """The rows of the dynamic tables, without the times at which they were computed."""
-    found: dict[str, list[str]] = {}
-    for table in lake.dynamic_tables(utc_now()):
-        rows = lake.query(f"FROM {table.name}")
-        kept = rows.drop_columns([name for name in ("computed_at", "updated_at") if name in rows.column_names])
-        found[table.name] = sorted(map(str, kept.to_pylist()))
-    return found

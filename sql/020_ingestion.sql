@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS ingest_ranges (
     kafka_partition INTEGER NOT NULL,
     start_offset BIGINT NOT NULL,
     end_offset BIGINT NOT NULL,
-    outcome VARCHAR NOT NULL,
+    outcome VARCHAR NOT NULL DEFAULT 'STORED',
     stored_at TIMESTAMP NOT NULL,
     oldest_message_at TIMESTAMP,
     newest_message_at TIMESTAMP

@@ -4,7 +4,7 @@
 -- A customer waits while left_at is NULL.
 CREATE TABLE IF NOT EXISTS retention_queue (
     customer_id VARCHAR NOT NULL,
-    source VARCHAR NOT NULL,
+    source VARCHAR NOT NULL DEFAULT 'prediction',
     churn_score DOUBLE NOT NULL,
     reason_codes VARCHAR,
     queued_at TIMESTAMP NOT NULL,
@@ -22,7 +22,7 @@ CREATE TABLE IF NOT EXISTS agent_intervention_log (
     generated_email VARCHAR,
     created_at TIMESTAMP NOT NULL,
     status VARCHAR NOT NULL,
-    source VARCHAR NOT NULL,
+    source VARCHAR NOT NULL DEFAULT 'prediction',
     reason_codes VARCHAR,
     writer VARCHAR,
     model VARCHAR,

@@ -15,6 +15,7 @@ from churn_assets.assets.driver import DRIVER_CHECK_SPEC, driver_found, must_dri
 from churn_assets.assets.readable import failing, rounded, table
 from churn_assets.clock import utc_now
 from churn_assets.configuration import rules
+from churn_assets.operations.setbacks import must_not_have_gone_back
 from churn_assets.retention.claims import customers_written_to_twice
 from churn_assets.retention.emails import EmailRun, EmailRunResult, emails_with_complaints, write_emails
 from churn_assets.retention.outbox.approval import masked
@@ -114,6 +115,7 @@ def retention_emails_asset(first_day: date) -> dg.AssetsDefinition:
             result = EmailRunResult()
         else:
             must_drive(settings, warehouse)
+            must_not_have_gone_back(settings, warehouse, utc_now())
             result = write_emails(warehouse, email_run, day, utc_now(), context.log.info)
         seconds = perf_counter() - started
         twice = customers_written_to_twice(warehouse)

@@ -9,6 +9,7 @@ from churn_assets.assets import groups
 from churn_assets.assets.columns import table_metadata
 from churn_assets.assets.readable import failing
 from churn_assets.clock import utc_now
+from churn_assets.operations.setbacks import must_not_have_gone_back
 from churn_assets.retention.outbox import approval, sending
 from churn_assets.retention.outbox.quiet_hours import quiet_hours
 from churn_assets.retention.outbox.smtp import smtp_of
@@ -37,6 +38,7 @@ def email_outbox(
     context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse], settings: dg.ResourceParam[Settings]
 ) -> dg.MaterializeResult:
     """Approve emails if that is automatic, and send the approved ones."""
+    must_not_have_gone_back(settings, warehouse, utc_now())
     approved = approval.approve_if_automatic(warehouse, settings, utc_now())
     metadata: dict[str, Any] = {"approved_automatically": approved}
     if settings.smtp_url is not None:

@@ -16,7 +16,7 @@ from dagster._core.storage.asset_check_execution_record import (
 
 from churn_assets.assets.ledger_checks import BLOCKING_LEDGER_CHECKS
 from churn_assets.assets.ledgers import BLOCKING_INGEST_CHECKS
-from churn_assets.rules import LONGEST_RETRY_SECONDS, RETRY_AFTER_FAILURE_SECONDS
+from churn_assets.rules import CLOCK_SKEW_SECONDS, LONGEST_RETRY_SECONDS, RETRY_AFTER_FAILURE_SECONDS
 
 UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
@@ -27,7 +27,6 @@ UNDER_WAY = [
 ]
 BLOCKING_CHECKS = (*BLOCKING_INGEST_CHECKS, *BLOCKING_LEDGER_CHECKS)
 _OUTCOMES = {AssetCheckExecutionRecordStatus.SUCCEEDED: True, AssetCheckExecutionRecordStatus.FAILED: False}
-_SKEW_SECONDS = 300  # by which clocks of two hosts may differ; what is further ahead was said by a clock that was wrong
 _NEVER = datetime.fromisoformat("1970-01-01")
 _FAILURES_TO_LONGEST_RETRY = 1 + ceil(log2(LONGEST_RETRY_SECONDS / RETRY_AFTER_FAILURE_SECONDS))
 _LOOKED_AT = 100  # planned evaluations that never ended, of which one may have raised
@@ -58,7 +57,7 @@ def just_failed(instance: dg.DagsterInstance, now: datetime, job: str) -> dg.Ski
     failures = sum(1 for _ in takewhile(lambda run: run.status == dg.DagsterRunStatus.FAILURE, latest))
     pause = min(LONGEST_RETRY_SECONDS, RETRY_AFTER_FAILURE_SECONDS * 2 ** (failures - 1))
     failed_for = (now - _without_offset(last[0].update_timestamp)).total_seconds()
-    if -_SKEW_SECONDS < failed_for < pause:
+    if -CLOCK_SKEW_SECONDS < failed_for < pause:
         runs = "run" if failures == 1 else f"{failures} runs"
         return dg.SkipReason(f"the last {runs} failed; trying again in {pause - failed_for:.0f} s")
     return None
@@ -78,7 +77,7 @@ def ran_at(instance: dg.DagsterInstance, job: str, now: datetime) -> datetime:
     """
     last = instance.get_run_records(dg.RunsFilter(job_name=job), limit=1)
     requested_at = _without_offset(last[0].create_timestamp) if last else _NEVER
-    return requested_at if requested_at <= now + timedelta(seconds=_SKEW_SECONDS) else _NEVER
+    return requested_at if requested_at <= now + timedelta(seconds=CLOCK_SKEW_SECONDS) else _NEVER
 
 
 def blocked(instance: dg.DagsterInstance, checks: Iterable[dg.AssetCheckKey] = BLOCKING_CHECKS) -> dg.SkipReason | None:

@@ -19,6 +19,7 @@ from churn_assets.retention.queue import STREAM
 from churn_assets.retention.statuses import Status
 from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse
+from churn_assets.warehouse.setbacks import why_held
 from churn_assets.wiring import limits_of
 
 # The tables that the warehouse's own tasks write: (asset, its table, the column with the time of writing).
@@ -131,6 +132,8 @@ def _write_emails(
         return skip
     if settings.driver == "native":
         return _look_at_new_texts(context, warehouse)
+    if why := why_held(warehouse, now):
+        return dg.SkipReason(why)
     if day := next_day(warehouse, limits_of(settings), now):
         return dg.RunRequest(partition_key=day.isoformat())
     return dg.SkipReason("no queued customer may get an email today")
@@ -152,6 +155,8 @@ def _send_emails(
     now = clock.now()
     if skip := not_now(context.instance, now, outbox_job.name) or blocked(context.instance, EMAIL_CHECKS):
         return skip
+    if why := why_held(warehouse, now):
+        return dg.SkipReason(why)
     quiet = quiet_hours(settings)
     may_send = settings.smtp_url is not None and not (quiet and quiet.until(now))
     statuses = list[Status]()

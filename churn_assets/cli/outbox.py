@@ -52,6 +52,7 @@ def list_(
 def write() -> None:
     """Write the emails that are due to customers in the queue, as a run of Dagster does. None leaves before it is approved."""
     from churn_assets.operations.driver import who_drives_instead
+    from churn_assets.operations.setbacks import must_not_have_gone_back
     from churn_assets.retention.emails import next_day, write_emails
     from churn_assets.wiring import limits_of, make_email_run
 
@@ -59,6 +60,7 @@ def write() -> None:
     warehouse = warehouse_to_write(settings)
     if problem := who_drives_instead(settings, warehouse):
         raise ChurnError(problem)
+    must_not_have_gone_back(settings, warehouse, utc_now())
     day = next_day(warehouse, limits_of(settings), utc_now())
     if day is None:
         typer.echo("nobody waits who may be written to now")
@@ -115,10 +117,12 @@ def reject(ids: SomeIds, note: Annotated[str | None, typer.Option(help="Why.")] 
 @app.command()
 def export(file: Annotated[Path, typer.Argument(help="A CSV file that does not exist yet.")]) -> None:
     """Write every approved email to a CSV file for another system, which must then send them."""
+    from churn_assets.operations.setbacks import must_not_have_gone_back
     from churn_assets.retention.outbox import approval, exporting
 
     settings = load_settings()
     warehouse = warehouse_to_write(settings)
+    must_not_have_gone_back(settings, warehouse, utc_now())
     approval.approve_if_automatic(warehouse, settings, utc_now())
     done = exporting.export(warehouse, file, settings.emails_path, acting_user(), utc_now(), typer.echo)
     cancelled = f"; {done.cancelled:,} cancelled" if done.cancelled else ""
@@ -128,6 +132,7 @@ def export(file: Annotated[Path, typer.Argument(help="A CSV file that does not e
 @app.command()
 def send() -> None:
     """Send every approved email over SMTP. Exit code 1 if the mail server stops it."""
+    from churn_assets.operations.setbacks import must_not_have_gone_back
     from churn_assets.retention.outbox import approval, sending
     from churn_assets.retention.outbox.quiet_hours import quiet_hours
     from churn_assets.retention.outbox.smtp import smtp_of
@@ -135,6 +140,7 @@ def send() -> None:
     settings = load_settings()
     smtp, quiet = smtp_of(settings), quiet_hours(settings)
     warehouse = warehouse_to_write(settings)
+    must_not_have_gone_back(settings, warehouse, utc_now())
     approval.approve_if_automatic(warehouse, settings, utc_now())
     done = sending.send(warehouse, smtp, settings.emails_path, quiet, acting_user(), utc_now)
     typer.echo(

@@ -9,12 +9,12 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from churn_assets.cli.shown import console, say
+from churn_assets.cli.shown import console, progress, say
 from churn_assets.clock import utc_now
 from churn_assets.errors import ChurnError
 from churn_assets.rules import LATENCY_HOURS
-from churn_assets.settings import load_settings
-from churn_assets.wiring import open_warehouse, place_of
+from churn_assets.settings import acting_user, load_settings
+from churn_assets.wiring import must_be_here, open_lake, open_warehouse, place_of, warehouse_to_write
 
 app = typer.Typer()
 
@@ -41,7 +41,7 @@ def deploy(
         ),
     ] = None,
 ) -> None:
-    """Create the tables and declare the dynamic tables; safe to repeat, even after an interruption.
+    """Create the tables, or bring them to this version, and declare the dynamic tables; safe to repeat.
 
     --dry-run and --only are for Snowflake: on the lake each table is one transaction, with nothing to preview.
     """
@@ -59,8 +59,62 @@ def deploy(
         raise typer.BadParameter("--dry-run and --only are for --target snowflake")
     from churn_assets.operations import lake
 
-    lake.deploy(settings, open_warehouse(settings), say)
+    lake.deploy(settings, open_lake(settings.lake_path, any_version=True), say)
     say(f"deployed to {place_of(settings).described}")
+
+
+@app.command(rich_help_panel="System")
+def backup(
+    to: Annotated[str, typer.Argument(metavar="DIR|s3://BUCKET/FOLDER", help="Where the backup is, or will be.")],
+) -> None:
+    """Copy the lake to a folder or to S3 while everything runs; the next time, only what is new."""
+    from churn_assets.operations.backup import back_up
+
+    settings = load_settings()
+    must_be_here(settings, "churn backup")
+    with progress("looking at what is there") as show:
+        done = back_up(settings, to, utc_now(), show)
+    say(f"{done.copied:,} files copied to {to} ({done.bytes / 1024**2:,.1f} MB), {done.known:,} were there already")
+
+
+@app.command(rich_help_panel="System")
+def restore(
+    source: Annotated[
+        str | None, typer.Argument(metavar="DIR|s3://BUCKET/FOLDER", help="The backup.", show_default=False)
+    ] = None,
+    confirm: Annotated[
+        bool, typer.Option("--confirm", help="Let emails leave again after the lake went back; see docs/backup.md.")
+    ] = False,
+    only_marked: Annotated[
+        bool,
+        typer.Option(
+            "--only-marked",
+            help="With --confirm: emails/left.ndjson was not restored, so it knows everybody who was written to.",
+        ),
+    ] = False,
+) -> None:
+    """Put a backup into a home without a lake; or, with --confirm, let emails be written and leave again."""
+    if (source is None) != confirm or (only_marked and not confirm):
+        raise typer.BadParameter("name a backup, or give --confirm, which may have --only-marked")
+    settings = load_settings()
+    must_be_here(settings, "churn restore")
+    if source is not None:
+        from churn_assets.operations.backup import restore as restore_backup
+
+        with progress("looking at what is there") as show:
+            done = restore_backup(settings, source, show)
+        say(f"{done.copied:,} files restored ({done.bytes / 1024**2:,.1f} MB), {done.known:,} were there already")
+        say("next: `churn deploy`; then, so that emails leave again, `churn restore --confirm` (docs/backup.md)")
+        return
+    from churn_assets.operations.setbacks import confirm as confirm_setback
+
+    warehouse = warehouse_to_write(settings)
+    went_on = confirm_setback(settings, warehouse, all_are_marked=only_marked, by=acting_user(), now=utc_now())
+    if went_on is None:
+        say("nothing is held: the lake did not go back")
+        return
+    say(f"{went_on.brought_back:,} emails are known again to have left, {went_on.cancelled:,} others cancelled")
+    say(f"emails are written and leave from {went_on.goes_on_at:%Y-%m-%d %H:%M} UTC on")
 
 
 @app.command(rich_help_panel="System")

@@ -197,7 +197,12 @@ def _note(
     ]
     if not lines:
         return
-    tx.execute(f"INSERT INTO dynamic_table_refresh_history VALUES {_tuples(lines)}", list(chain.from_iterable(lines)))
+    tx.execute(
+        "INSERT INTO dynamic_table_refresh_history (name, refresh_action, reason, started_at, duration_seconds, rows_inserted,"
+        " rows_updated, rows_deleted, lag_seconds_before, position, base_position, as_of_day)"
+        f" VALUES {_tuples(lines)}",
+        list(chain.from_iterable(lines)),
+    )
 
 
 def _tuples(rows: list[list[Any]]) -> str:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from churn_assets.ingestion import commit, gaps, schema_registry
-from churn_assets.ingestion.commit import Stored, committed_offsets, not_yet_committed
+from churn_assets.ingestion.commit import Stored, committed_offsets, furthest_offsets, not_yet_committed
 from churn_assets.ingestion.decoding import Decoded
 from churn_assets.ingestion.gaps import Gap, Kind
 from churn_assets.ingestion.isolation import Decode, IsolatedDecoder, decode_here
@@ -35,6 +35,7 @@ from churn_assets.ingestion.mapping.compiling import Mappings, load_mappings
 from churn_assets.ingestion.schema_registry import Registry
 from churn_assets.settings import OnGap, Settings
 from churn_assets.warehouse.protocol import Warehouse
+from churn_assets.warehouse.setbacks import note_setback
 
 T = TypeVar("T")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt
@@ -182,6 +183,7 @@ def ingest(
     `DecoderError`; what was stored before stays stored.
     """
     _return_freed_memory()
+    _notice_if_it_went_back(warehouse, cluster, group, ranges, clock, report)
     total = Stored()
     asked = sum(map(len, ranges))
     while (plan := _plan(warehouse, cluster, ranges, on_gap, clock, total, report)).ranges:
@@ -231,6 +233,49 @@ def ingest_waiting(
         mappings=load_mappings(settings.mapping_file),
         registry=schema_registry.connect(settings),
     )
+
+
+def went_back(warehouse: Warehouse, cluster: Cluster, topics: Iterable[str], group: str) -> str | None:
+    """What shows that the warehouse was further than it is: its group in Kafka, which follows it, is ahead. None otherwise."""
+    told = cluster.group_offsets(group, topics, warehouse.identity())
+    stored = committed_offsets(warehouse) if told else {}  # read afterwards, because another run may move both
+    ahead = [(partition, offset) for partition, offset in told.items() if offset > stored.get(partition, 0)]
+    if ahead:  # also where a resolved gap lets a partition be read again
+        been = furthest_offsets(warehouse)
+        ahead = [(partition, offset) for partition, offset in ahead if offset > been.get(partition, 0)]
+    if not ahead:
+        return None
+    partition, offset = ahead[0]
+    return (
+        f"they had stored {partition} up to offset {offset:,}, as Kafka's group {group} says, and now have it up to"
+        f" {stored.get(partition, 0):,}"
+    )
+
+
+def _notice_if_it_went_back(
+    warehouse: Warehouse,
+    cluster: Cluster,
+    group: str,
+    ranges: Iterable[OffsetRange],
+    clock: Callable[[], datetime],
+    report: Callable[[str], None],
+) -> None:
+    """Record it before the ranges are stored: afterwards the warehouse has caught up, and nothing shows it any more."""
+    try:
+        evidence = went_back(warehouse, cluster, {r.partition.topic for r in ranges}, group)
+    except KafkaUnavailableError as error:  # the group's broker may be away alone
+        report(f"the group {group} could not be asked how far this warehouse has been: {error}")
+        return
+    if evidence:
+        note_setback(warehouse, evidence, clock())
+
+
+def rewind_group(warehouse: Warehouse, cluster: Cluster, topics: Iterable[str], group: str) -> None:
+    """Let the group in Kafka follow a warehouse that went back."""
+    warehouse_id = warehouse.identity()
+    told, stored = cluster.group_offsets(group, topics, warehouse_id), committed_offsets(warehouse)
+    if told:
+        cluster.commit_group(group, {partition: stored.get(partition, 0) for partition in told}, warehouse_id)
 
 
 @dataclass(frozen=True)
@@ -403,6 +448,6 @@ def _tell_group(
     if not offsets:
         return
     try:
-        cluster.commit_group(group, offsets)
+        cluster.commit_group(group, offsets, warehouse.identity())
     except KafkaUnavailableError as error:
         report(f"the messages are stored, but their offsets could not be committed to the group {group}: {error}")

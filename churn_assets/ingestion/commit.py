@@ -19,6 +19,7 @@ from churn_assets.ingestion.decoding import Decoded
 from churn_assets.ingestion.events import EXTRA_FIELDS, LEDGERS, EventType
 from churn_assets.ingestion.isolation import FATAL_REASONS
 from churn_assets.ingestion.kafka import Chunk, OffsetRange, Partition
+from churn_assets.rules import CLOCK_SKEW_SECONDS
 from churn_assets.warehouse.protocol import Transaction, Warehouse
 from churn_assets.warehouse.values import as_table, flat
 
@@ -79,6 +80,15 @@ def committed_offsets(warehouse: Warehouse) -> dict[Partition, int]:
     """The next offset to read of each partition that has ever been read, in this epoch or an earlier one."""
     rows = warehouse.query("SELECT epoch, topic, kafka_partition, committed_offset FROM kafka_offsets").to_pylist()
     return {Partition(r["epoch"], r["topic"], r["kafka_partition"]): r["committed_offset"] for r in rows}
+
+
+def furthest_offsets(warehouse: Warehouse) -> dict[Partition, int]:
+    """How far each partition has ever been stored: further than its committed offset where it is read again (`go_back`)."""
+    rows = warehouse.query(
+        "SELECT epoch, topic, kafka_partition, max(end_offset) AS end_offset FROM ingest_ranges"
+        " GROUP BY epoch, topic, kafka_partition"
+    ).to_pylist()
+    return {Partition(r["epoch"], r["topic"], r["kafka_partition"]): r["end_offset"] for r in rows}
 
 
 def broken_ranges(warehouse: Warehouse) -> list[str]:
@@ -379,9 +389,12 @@ def _store_rows(
         # A row of a file that does not say since when it is true is as new as its load. Loaded again it says nothing new.
         differs = " OR ".join(f"batch.{name} IS DISTINCT FROM {ledger}.{name}" for name in names if name != time)
         is_news = "" if topic else f" AND (batch.{time} <> batch.ingested_at OR {differs})"
+        # What is stored since later than now was stored while this clock was wrong. It must not hide what comes.
+        latest = (now + timedelta(seconds=CLOCK_SKEW_SECONDS)).isoformat(sep=" ")
+        is_due = f"({_is_later('batch', ledger, time)} OR {ledger}.{time} > CAST('{latest}' AS TIMESTAMP))"
         return tx.execute(
             f"MERGE INTO {ledger} USING {batch} ON {ledger}.{key} = batch.{key}"
-            f" WHEN MATCHED AND {_is_later('batch', ledger, time)}{is_news} THEN UPDATE SET {assigned}"
+            f" WHEN MATCHED AND {is_due}{is_news} THEN UPDATE SET {assigned}"
             f" WHEN NOT MATCHED THEN INSERT ({listed}) VALUES ({of_batch})",
             origin,
         )

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from churn_assets.ingestion import values
 from churn_assets.ingestion.events import EVENT_TYPES, EXTRA_FIELDS, LEDGERS, EventType, Field, SqlType
 from churn_assets.ingestion.json_text import UnreadableError, parsed
-from churn_assets.rules import FUTURE_TOLERANCE_HOURS
+from churn_assets.rules import CLOCK_SKEW_SECONDS, FUTURE_TOLERANCE_HOURS
 
 # One row per message. kafka_time is the broker's or producer's timestamp (UTC); value is NULL for a tombstone.
 MESSAGE_SCHEMA = pa.schema(
@@ -120,12 +120,15 @@ def _one_by_one(messages: pa.Table, latest: datetime) -> tuple[dict[str, pa.Tabl
             rejected.append((partition, offset, kafka_time, str(unreadable), value))
         else:
             accepted.setdefault(event_type.ledger, []).append([*row, extra, partition, offset, kafka_time])
-    rows = {ledger: typed_rows(LEDGERS[ledger], found) for ledger, found in accepted.items()}
+    rows = {ledger: typed_rows(LEDGERS[ledger], found, latest) for ledger, found in accepted.items()}
     return rows, table_of(rejected, REJECT_SCHEMA)
 
 
-def typed_rows(event_type: EventType, rows: list[list[Any]]) -> pa.Table:
-    """The rows as a table: each is the fields' values, the extra fields, the coordinates and kafka_time."""
+def typed_rows(event_type: EventType, rows: list[list[Any]], latest: datetime) -> pa.Table:
+    """The rows as a table: each is the fields' values, the extra fields, the coordinates and kafka_time.
+
+    For the time of a state, `state_time` holds.
+    """
     schema = pa.schema(
         [
             *((field.name, _ARROW[field.type]) for field in event_type.fields),
@@ -136,7 +139,8 @@ def typed_rows(event_type: EventType, rows: list[list[Any]]) -> pa.Table:
     table = table_of(rows, schema)
     if event_type.event_time_is_optional:
         at = schema.get_field_index(event_type.event_time)
-        table = table.set_column(at, schema.field(at), pc.coalesce(table.column(at), table["kafka_time"]))
+        is_known = pc.fill_null(pc.less_equal(table.column(at), _now_at_most(latest)), False)
+        table = table.set_column(at, schema.field(at), pc.if_else(is_known, table.column(at), table["kafka_time"]))
     return table.drop_columns("kafka_time")
 
 
@@ -171,7 +175,7 @@ def _query(latest: datetime, is_sure: _Condition) -> str:
     cases = " ".join(f"WHEN '{event_type.name}' THEN ({is_sure(event_type, latest)})" for event_type in EVENT_TYPES)
     looked_at = f"SELECT *, CASE kind {cases} ELSE false END AS is_sure FROM ({typed})"
     otherwise = {e.event_time for e in EVENT_TYPES if e.event_time_is_optional}
-    columns = [f"coalesce({name}, kafka_time) AS {name}" if name in otherwise else name for name in _FIELDS]
+    columns = [f"{state_time(name, latest)} AS {name}" if name in otherwise else name for name in _FIELDS]
     return (
         f"SELECT {', '.join(columns)}, NULL::VARCHAR AS {EXTRA_FIELDS}, {', '.join(COORDINATES)}, kafka_time, kind,"
         f" coalesce(is_sure, false) AS is_sure, CASE WHEN is_sure THEN NULL ELSE value END AS value FROM ({looked_at})"
@@ -307,6 +311,19 @@ def is_possible(field: Field, latest: datetime) -> str:
     if field.type == "DOUBLE":
         return f"{field.name} BETWEEN {field.low} AND {field.high}"
     return f"{field.name} BETWEEN TIMESTAMP '{field.earliest}' AND TIMESTAMP '{latest.isoformat(sep=' ')}'"
+
+
+def state_time(name: str, latest: datetime) -> str:
+    """SQL: since when a state holds: its time, or that of its message if it has none or a later one than now.
+
+    A source whose clock is ahead, or that sends local times as UTC, would otherwise hide the states that come after. `latest`
+    is the end of what is possible.
+    """
+    return f"CASE WHEN {name} <= TIMESTAMP '{_now_at_most(latest).isoformat(sep=' ')}' THEN {name} ELSE kafka_time END"
+
+
+def _now_at_most(latest: datetime) -> datetime:
+    return latest - timedelta(hours=FUTURE_TOLERANCE_HOURS) + timedelta(seconds=CLOCK_SKEW_SECONDS)
 
 
 def _text_fits(field: Field) -> str:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from confluent_kafka import (
     Consumer,
+    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -49,6 +50,12 @@ _WITHOUT_A_LEADER = {
     KafkaError.FENCED_LEADER_EPOCH,
     KafkaError.UNKNOWN_LEADER_EPOCH,
     KafkaError._NOENT,  # librdkafka's "no leaders found", where that holds for all that it was asked
+}
+# So is a group, after its broker has started or gone.
+_WITHOUT_A_COORDINATOR = {
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
 }
 # Its leader does not answer, or cannot say yet what its followers have.
 _SILENT = {
@@ -238,11 +245,16 @@ class Cluster:
             consumer.close()
         return None
 
-    def commit_group(self, group: str, offsets: Mapping[Partition, int]) -> None:
-        """Commit a group's offsets to Kafka, so that tools can show its lag. Only the warehouse decides what is read."""
+    def commit_group(self, group: str, offsets: Mapping[Partition, int], warehouse_id: str) -> None:
+        """Commit a group's offsets to Kafka, so that tools can show its lag. Only the warehouse decides what is read.
+
+        They also say how far the warehouse has been (`group_offsets`).
+        """
         consumer = Consumer(self._config() | {"group.id": group, "enable.auto.commit": False})
         try:
-            positions = [TopicPartition(p.topic, p.number, offset) for p, offset in offsets.items()]
+            positions = [
+                TopicPartition(p.topic, p.number, offset, f"{warehouse_id} {p.epoch}") for p, offset in offsets.items()
+            ]
             for committed in consumer.commit(offsets=positions, asynchronous=False) or []:
                 if committed.error is not None:
                     raise KafkaException(committed.error)
@@ -250,6 +262,36 @@ class Cluster:
             raise self._unavailable(error) from error
         finally:
             consumer.close()
+
+    def group_offsets(self, group: str, topics: Iterable[str], warehouse_id: str) -> dict[Partition, int]:
+        """The offsets that this warehouse has committed to a group; those of another one, or of another program, are left out."""
+        known = self._metadata().topics
+        asked = [
+            TopicPartition(topic, number) for topic in topics if topic in known for number in known[topic].partitions
+        ]
+        if not asked:
+            return {}
+        offsets: dict[Partition, int] = {}
+        for one in self._committed(group, asked):
+            of_warehouse, _, epoch = (one.metadata or "").partition(" ")
+            if of_warehouse == warehouse_id:
+                offsets[Partition(epoch, one.topic, one.partition)] = one.offset
+        return offsets
+
+    def _committed(self, group: str, asked: list[TopicPartition]) -> list[TopicPartition]:
+        end = monotonic() + TIMEOUT_SECONDS
+        while True:
+            try:
+                answer = self._admin.list_consumer_group_offsets(
+                    [ConsumerGroupTopicPartitions(group, asked)], request_timeout=TIMEOUT_SECONDS
+                )
+                return answer[group].result().topic_partitions
+            except KafkaException as error:
+                if error.args[0].code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+                    return []  # so nothing was ever committed to it
+                if error.args[0].code() not in _WITHOUT_A_COORDINATOR or monotonic() > end:
+                    raise self._unavailable(error) from error
+            sleep(_POLL_SECONDS)
 
     def producer(self, **properties: str | float | bool) -> Producer:
         """A client that writes to this cluster; `properties` are librdkafka's, with _ for each dot."""

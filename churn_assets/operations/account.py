@@ -12,7 +12,8 @@ restored. The history (`churn_deployments`) is needed only to
 - find the dynamic tables whose query changed, which dbt would leave as they are,
 - know for which creation of a stream the customers at risk were queued.
 
-An existing table gets its missing columns if they are nullable. No column is narrowed or dropped.
+An existing table gets its missing columns, if they may be NULL or have a default. No column is narrowed or dropped. Once all of a
+deployment has run, the account has the version of this code (`schema_version`), and runs accept it.
 
 Written from the documentation and tested against an emulator, never on a live account.
 """
@@ -38,6 +39,14 @@ from churn_assets.operations.first_day import OLDEST_EMAIL, note_first_day
 from churn_assets.operations.history import Known, count_marks, is_opening, look, makes_up, named
 from churn_assets.operations.statements import CREATES_STREAM, HISTORY, PHASES, Phase, Statement
 from churn_assets.settings import Settings, SettingsError
+from churn_assets.warehouse.schema_version import (
+    NOTE_VERSION,
+    READ_VERSION,
+    SCHEMA_VERSION,
+    UNVERSIONED,
+    SchemaVersionError,
+    refuse_newer,
+)
 from churn_assets.warehouse.snowflake_connection import Rows, SnowflakeError, known_fix, signed_in
 from churn_assets.warehouse.snowflake_names import Names, names_of
 
@@ -86,6 +95,7 @@ def preview(
         with connect(settings) as rows:
             try:
                 _enter(rows, names)
+                _refuse_newer(rows, names)
                 known = look(rows, names)
                 notes = [f"would add a column: {sql}" for sql in additions(rows, names, chosen)]
             except SnowflakeError as error:
@@ -94,7 +104,7 @@ def preview(
             warehouse |= next(iter(warehouses(rows, names)), {})
     except (SettingsError, SnowflakeError) as error:
         notes = [f"history unknown, so all statements are shown: {error}"]
-    except DeploymentError as error:
+    except (DeploymentError, SchemaVersionError) as error:
         notes = [f"would stop: {error}"]
     if any(one.phase == "account" for one in chosen):
         user = settings.snowflake_user or "…"
@@ -218,12 +228,15 @@ class _Run:
             together = [one for one in group if not is_opening(one)]
             if together:
                 self._dbt(together) if phase == "dbt" else self._file(together)
+        if statements == self.plan.statements:
+            self._note_version()
 
     def _open(self) -> None:
         """Begin the engineer's session. The first time, also read what the account has."""
         _enter(self.rows, self.names)
         if not self.is_open:
             history = next(one for one in self.plan.statements if one.file == HISTORY)
+            _refuse_newer(self.rows, self.names)
             self.rows(history.text)
             self.known = look(self.rows, self.names)
             self.is_open = True
@@ -349,6 +362,13 @@ class _Run:
             self.rows(sql)
             self.report(f"schema: {sql}")
 
+    def _note_version(self) -> None:
+        """Note that the account has the tables of this code: runs refuse it before."""
+        found = _schema_version(self.rows)
+        if found != SCHEMA_VERSION:
+            self.rows(NOTE_VERSION, [SCHEMA_VERSION, utc_now()])
+            self.report(f"version {found} is now version {SCHEMA_VERSION}" if found else f"version {SCHEMA_VERSION}")
+
     def _record(self) -> None:
         if not (self.pending and self.is_open):
             return
@@ -368,6 +388,20 @@ def _enter(rows: Rows, names: Names) -> None:
     for statement in statements.statements(names):
         if statement.phase == "schema" and statement.is_of_the_session:
             rows(statement.text)
+
+
+def _refuse_newer(rows: Rows, names: Names) -> None:
+    refuse_newer(_schema_version(rows) or UNVERSIONED, f"{names.database}.{names.schema}")
+
+
+def _schema_version(rows: Rows) -> int | None:
+    """The version of the account's tables; None if none was noted yet."""
+    try:
+        return next(iter(rows(READ_VERSION.format(table="schema_version"))), {}).get("version")
+    except SnowflakeError as error:
+        if error.number not in _IS_NOT_THERE:
+            raise
+        return None
 
 
 def _script(statements: list[Statement], known: Known | None) -> Generator[str]:

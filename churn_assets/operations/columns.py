@@ -48,8 +48,13 @@ def additions(rows: Rows, names: Names, statements: Iterable[Statement]) -> list
             family = _FAMILIES.get(type_.partition("(")[0], type_.partition("(")[0])
             add = f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS {column.name} {type_}"
             is_required = any(isinstance(one.kind, exp.NotNullColumnConstraint) for one in column.constraints)
+            default = next(
+                (one.kind for one in column.constraints if isinstance(one.kind, exp.DefaultColumnConstraint)), None
+            )
             if column.name.upper() not in has:
-                if is_required:
+                if default is not None:  # which the rows that are there get; it cannot be combined with IF NOT EXISTS
+                    add = f"ALTER TABLE {name} ADD COLUMN {column.name} {type_} {default.sql('snowflake')}"
+                elif is_required:
                     raise DeploymentError(
                         f"table {name} of {statement.path} lacks the column {column.name}, which may not be NULL; run {add};"
                         f" UPDATE {name} SET {column.name} = …; ALTER TABLE {name} ALTER COLUMN {column.name} SET NOT NULL;"

@@ -16,6 +16,7 @@ from churn_assets.ingestion import kafka
 from churn_assets.ingestion.backlog import lags
 from churn_assets.ingestion.commit import fatal_rejects
 from churn_assets.model import labels, registry, training_set
+from churn_assets.operations import setbacks
 from churn_assets.operations.dbt import deployed_rules, deployed_score_source, manifest_path
 from churn_assets.operations.erasure import unfinished
 from churn_assets.operations.unknown_codes import unknown_codes
@@ -25,6 +26,7 @@ from churn_assets.retention.writing.prompts import load_prompts
 from churn_assets.rules import Rules
 from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse
+from churn_assets.warehouse.setbacks import refuse_if_held
 from churn_assets.wiring import make_email_run, open_warehouse, place_of
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ def examine(settings: Settings) -> list[Finding]:
         _finding("codes", lambda: _codes(warehouse)),
         _finding("labels", lambda: _labels(warehouse)),
         _finding("erasures", lambda: _erasures(warehouse)),
+        _finding("setbacks", lambda: _setbacks(settings, warehouse)),
         _finding("model", lambda: _model(settings, warehouse)),
         _finding("Kafka", lambda: _kafka(settings, warehouse)),
         _finding("decoder", lambda: _decoder(warehouse, utc_now())),
@@ -160,6 +163,14 @@ def _erasures(warehouse: Warehouse) -> str:
     if left := unfinished(warehouse):
         raise ChurnError(f"{left:,} were interrupted before the files were clean; run `churn erase CUSTOMER` again")
     return "all are finished"
+
+
+def _setbacks(settings: Settings, warehouse: Warehouse) -> str:
+    """Check that the tables are not older than what the world has seen; nothing is recorded."""
+    refuse_if_held(warehouse, utc_now())
+    if found := setbacks.evidence(settings, warehouse):
+        raise ChurnError(f"the tables went back: {found[0]}; see docs/backup.md")
+    return "the tables know every email that left, and as much of Kafka as ever"
 
 
 def _model(settings: Settings, warehouse: Warehouse) -> str:

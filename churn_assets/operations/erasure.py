@@ -22,6 +22,7 @@ from churn_assets.ingestion.events import EVENT_TYPES
 from churn_assets.operations.traces import files_that_hold, is_telling, mask_files, pattern_of
 from churn_assets.retention.addresses import address
 from churn_assets.retention.journal import AnswerJournal, turn_to_write
+from churn_assets.retention.marks import Marks
 from churn_assets.retention.outbox.leaving import turn_to_send
 from churn_assets.retention.queue import fill_queue, raise_alerts
 from churn_assets.retention.statuses import move
@@ -95,6 +96,7 @@ def erase(
         if person.pattern:
             but = [settings.lake_path, settings.search_path, settings.emails_path]
             done.files_masked = mask_files(settings.home.absolute(), but, person.pattern)
+        Marks(settings.emails_path).forget(customer_id)
         report("rows")
         done.unreachable += warehouse.transact(lambda tx: _exported_files(tx, customer_id))
         is_new = warehouse.transact(lambda tx: _erase_rows(tx, person, by, clock(), done))

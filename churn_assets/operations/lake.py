@@ -1,6 +1,7 @@
 """Bring the lake to the state that the code describes: tables from `sql/`, dynamic tables from `dbt/`.
 
-Every step is idempotent, and no object that holds data is ever dropped. The deployment to Snowflake is in `account`.
+Every step is idempotent, and no object that holds data is ever dropped. The tables change in one transaction. The deployment to
+Snowflake is in `account`.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,8 @@ from churn_assets.warehouse.protocol import Warehouse
 def deploy(settings: Settings, warehouse: Warehouse, report: Callable[[str], None]) -> None:
     """Create what is missing, declare the dynamic tables and give new definitions their first refresh."""
     report("tables")
-    warehouse.deploy()
+    for change in warehouse.deploy():
+        report(f"  {change}")
     report("dynamic tables (dbt)")
     declare(settings)
     note_first_day(settings, warehouse.query(OLDEST_EMAIL)["oldest_day"][0].as_py(), utc_now().date())

@@ -36,6 +36,7 @@ from churn_assets.retention.suppressions import SUPPRESSED
 from churn_assets.retention.writing.writer import Answer, EmailRequest, Writer, WriterError
 from churn_assets.rules import WRITER_CONCURRENCY, WRITER_IS_DOWN_AFTER, WRITER_PATIENCE_MINUTES
 from churn_assets.warehouse.protocol import Transaction, Warehouse
+from churn_assets.warehouse.setbacks import refuse_if_held
 from churn_assets.warehouse.values import as_table, flat
 
 _ATTEMPTS = 2  # texts that a writer may give for one customer; the second knows what was wrong with the first
@@ -106,6 +107,7 @@ def write_emails(
 
     A past day gets no new customers, so running it again changes nothing. `report` is called with the progress in words.
     """
+    refuse_if_held(warehouse, now)
     with turn_to_write(email_run.folder):
         cancelled = warehouse.transact(lambda tx: give_up_claims(tx, now))
         claims = Claims()

@@ -1,6 +1,7 @@
 """The life of an intervention as one small state machine.
 
 Here belong the statuses, the moves between them and the one function that makes a move. Other modules decide on the moves.
+`note_past_moves` only records what was done before a warehouse went back.
 
     CONTROL                                   in the control group: logged, never written to
     CLAIMED -> READY                          a run has taken the customer; the text is written and checked
@@ -49,10 +50,15 @@ class StatusError(ChurnError):
     """A move that the status of an intervention does not allow; the message names both statuses."""
 
 
+_MOVES_INTO = (
+    "INSERT INTO intervention_moves (intervention_id, status_from, status_to, moved_at, moved_by, note) VALUES"
+)
+
+
 def begin(tx: Transaction, statuses: Mapping[str, Status], now: datetime) -> None:
     """Log the first status of new interventions, given by id."""
     moves = [[id_, None, status, now, "run", None] for id_, status in statuses.items()]
-    tx.execute(f"INSERT INTO intervention_moves VALUES {places(moves)}", flat(moves))
+    tx.execute(f"{_MOVES_INTO} {places(moves)}", flat(moves))
 
 
 def move(tx: Transaction, ids: Sequence[str], to: Status, now: datetime, by: str, note: str | None = None) -> None:
@@ -74,4 +80,15 @@ def move(tx: Transaction, ids: Sequence[str], to: Status, now: datetime, by: str
         raise StatusError(f"intervention {wrong[0]} is {found[wrong[0]]} and cannot become {to}")
     tx.execute(f"UPDATE agent_intervention_log SET status = ? WHERE intervention_id IN ({one_row(ids)})", [to, *ids])
     moves = [[id_, found[id_], to, now, by, note] for id_ in ids]
-    tx.execute(f"INSERT INTO intervention_moves VALUES {places(moves)}", flat(moves))
+    tx.execute(f"{_MOVES_INTO} {places(moves)}", flat(moves))
+
+
+def note_past_moves(
+    tx: Transaction, intervention_id: str, path: Sequence[tuple[Status, datetime]], by: str, note: str
+) -> None:
+    """Log moves that were made and forgotten (status and time, UTC), whatever the status is now; the last is the status."""
+    [(status,)] = tx.rows("SELECT status FROM agent_intervention_log WHERE intervention_id = ?", [intervention_id])
+    came_from = [status, *(to for to, _ in path)]
+    moves = [[intervention_id, was, to, at, by, note] for was, (to, at) in zip(came_from, path, strict=False)]
+    tx.execute("UPDATE agent_intervention_log SET status = ? WHERE intervention_id = ?", [path[-1][0], intervention_id])
+    tx.execute(f"{_MOVES_INTO} {places(moves)}", flat(moves))

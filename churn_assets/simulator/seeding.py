@@ -58,7 +58,9 @@ def _chunks_loaded(warehouse: Warehouse, bank: Bank) -> int:
             return known[0][1]
         if tx.rows("SELECT 1 FROM dim_customers LIMIT 1"):
             raise SeedError("these ledgers hold events that are not the simulator's; set CHURN_HOME to a new folder")
-        tx.execute("INSERT INTO simulated_bank VALUES (?, 0, false)", [parameters])
+        tx.execute(
+            "INSERT INTO simulated_bank (parameters, chunks_loaded, is_complete) VALUES (?, 0, false)", [parameters]
+        )
         return 0
 
     return warehouse.transact(start)

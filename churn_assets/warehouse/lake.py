@@ -22,6 +22,7 @@ from typing import Any, TypeAlias
 import duckdb
 import pyarrow as pa
 
+from churn_assets.clock import utc_now
 from churn_assets.dynamic_tables import engine, streams
 from churn_assets.dynamic_tables.catalog import LakeTransaction
 from churn_assets.dynamic_tables.definitions import schema_script
@@ -50,6 +51,14 @@ from churn_assets.warehouse.protocol import (
     T,
     Transaction,
     WarehouseError,
+)
+from churn_assets.warehouse.schema_version import (
+    NOTE_VERSION,
+    READ_VERSION,
+    SCHEMA_VERSION,
+    UNVERSIONED,
+    refuse_another,
+    refuse_newer,
 )
 from churn_assets.warehouse.turns import turn
 from churn_assets.warehouse.values import literal
@@ -142,7 +151,8 @@ class LakeWarehouse:
     """The lake in folder `path`. Implements `Warehouse`; one object may be used from several threads.
 
     With `timeout_seconds`, a query that takes longer is stopped with `QueryTimeoutError`. `functions` adds functions that
-    its queries can call; `wiring.open_lake` passes those of the model.
+    its queries can call; `wiring.open_lake` passes those of the model. A lake whose tables are of another version is refused
+    with `SchemaVersionError`, unless `any_version`: then `deploy` brings those of an earlier one to this.
     """
 
     def __init__(
@@ -152,11 +162,13 @@ class LakeWarehouse:
         read_only: bool = False,
         timeout_seconds: float | None = None,
         functions: Functions | None = None,
+        any_version: bool = False,
     ) -> None:
         self._path = path
         self._read_only = read_only
         self._timeout_seconds = timeout_seconds
         self._functions = functions
+        self._any_version = any_version
         self._readers = deque[duckdb.DuckDBPyConnection]()
 
     @cached_property
@@ -190,6 +202,8 @@ class LakeWarehouse:
             with self._turn_to_write():  # the first ATTACH creates the catalog, which two processes must not do at once
                 _attach(connection, attach, self._path)
                 is_made.touch()
+        if not self._any_version and (found := _schema_version(_LakeTransaction(connection))) is not None:
+            refuse_another(found, f"the lake in {self._path}")
         return connection
 
     @contextmanager
@@ -220,7 +234,7 @@ class LakeWarehouse:
         # retry in `transact` handles writers from other machines.
         return turn(self._path / "writer.lock")
 
-    def deploy(self) -> None:
+    def deploy(self) -> list[str]:
         scripts = [
             file.read_text().replace("{{ analyst_role }}", ANALYST_ROLE)
             for file in files_in(PROJECT_FILES / "sql", "*.sql")
@@ -228,8 +242,11 @@ class LakeWarehouse:
 
         statements = [one for script in [schema_script(), *scripts] for one in duckdb.extract_statements(script)]
 
-        def create(tx: Transaction) -> None:
-            for addition in _missing_columns(tx, statements):
+        def create(tx: Transaction) -> list[str]:
+            before = _schema_version(tx)
+            refuse_newer(before or UNVERSIONED, f"the lake in {self._path}")
+            done = _missing_columns(tx, statements)
+            for addition in done:
                 tx.execute(addition)
             for statement in statements:
                 tx.execute(statement.query)
@@ -239,14 +256,28 @@ class LakeWarehouse:
                     "CALL ducklake_set_option('lake', 'data_inlining_row_limit', ?, table_name => ?)",
                     [_INLINE_ROWS, table],
                 )
+            if before == SCHEMA_VERSION:
+                return done
+            tx.execute(NOTE_VERSION, [SCHEMA_VERSION, utc_now()])
+            return done if before is None else [*done, f"version {before} is now version {SCHEMA_VERSION}"]
 
-        self.transact(create)
+        return self.transact(create)
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         if self._read_only:
             _refuse_writes(sql)
         with self._reader() as cursor, _stopped_after(self._timeout_seconds, cursor):
             return cursor.execute(sql, parameters).to_arrow_table()
+
+    def identity(self) -> str:
+        return self._identity
+
+    @cached_property
+    def _identity(self) -> str:
+        rows = self.query(
+            "SELECT schema_uuid::VARCHAR AS id FROM __ducklake_metadata_lake.ducklake_schema WHERE schema_name = 'main'"
+        )
+        return rows["id"][0].as_py()
 
     def version(self) -> object | None:
         # Every commit writes to the catalog's log or to the catalog itself. The files are only looked at (stat): opening them
@@ -465,19 +496,28 @@ def _stopped_after(seconds: float | None, cursor: duckdb.DuckDBPyConnection) -> 
         timer.join()  # otherwise it could interrupt a closed cursor
 
 
+def _schema_version(lake: LakeTransaction) -> int | None:
+    """The version of the lake's tables; None if it has none yet."""
+    tables = {name for (name,) in lake.rows("SELECT table_name FROM duckdb_tables() WHERE database_name = 'lake'")}
+    if "schema_version" in tables:
+        return lake.rows(READ_VERSION.format(table="lake.schema_version"))[0][0] or UNVERSIONED
+    return UNVERSIONED if "kafka_offsets" in tables else None  # which every version has
+
+
 def _missing_columns(tx: Transaction, statements: Iterable[duckdb.Statement]) -> list[str]:
     """The statements that add the columns which the tables of an earlier version lack. Columns are only added."""
-    columns = "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE database_name = "
+    columns = "SELECT table_name, column_name, data_type, column_default FROM duckdb_columns() WHERE database_name = "
     with duckdb.connect(":memory:", config=_CONFIG) as declared:
         for statement in statements:
             if statement.type == duckdb.StatementType.CREATE:
                 declared.execute(statement.query)
         wanted = declared.execute(f"{columns}'memory' ORDER BY table_oid, column_index").fetchall()
-    has = {(table, column) for table, column, _ in tx.rows(f"{columns}'lake'")}
+    has = {(table, column) for table, column, *_ in tx.rows(f"{columns}'lake'")}
     tables = {table for table, _ in has}
+    # NOT NULL cannot be said of a column that the same transaction adds.
     return [
-        f"ALTER TABLE {table} ADD COLUMN {column} {type_}"
-        for table, column, type_ in wanted
+        f"ALTER TABLE {table} ADD COLUMN {column} {type_}" + (f" DEFAULT {default}" if default else "")
+        for table, column, type_, default in wanted
         if table in tables and (table, column) not in has
     ]
 

@@ -100,8 +100,15 @@ class Warehouse(Queries, Protocol):
     `churn_assets_tests/snowflake/one_sql.py` defines and tests that SQL.
     """
 
-    def deploy(self) -> None:
-        """Create every missing table. Idempotent; never drops a table."""
+    def deploy(self) -> Sequence[str]:
+        """Create every missing table and column, all or none; returns what an earlier version's tables got. Idempotent.
+
+        Nothing is ever dropped. `SchemaVersionError` if the tables are of a newer version than this code.
+        """
+        ...
+
+    def identity(self) -> str:
+        """What tells this warehouse from every other one, and stays the same when it is moved or restored."""
         ...
 
     def version(self) -> object | None:

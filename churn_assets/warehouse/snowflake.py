@@ -33,6 +33,7 @@ from churn_assets.errors import ModelFileError
 from churn_assets.rules import ORPHAN_HOURS
 from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Column, Credits, Maintenance, ReadOnlyError, T, Transaction
+from churn_assets.warehouse.schema_version import READ_VERSION, UNVERSIONED, refuse_another
 from churn_assets.warehouse.snowflake_connection import (
     Connections,
     SnowflakeError,
@@ -98,6 +99,7 @@ _TAKE_TURN = "UPDATE write_turn SET taken_at = SYSDATE()"
 # https://docs.snowflake.com/en/sql-reference/transactions
 _TRANSIENT = frozenset({603, 625, 300002, 300005})
 _SESSION_IS_GONE = frozenset({250002, 390111, 390112, 390114, 390195})
+_IS_NOT_THERE = 2003  # or the role may not see it
 _HTTP_ERRORS = range(290500, 290600)
 _DATA = re.compile(r"\s*(SELECT|WITH|INSERT|UPDATE|DELETE|MERGE)\b", re.IGNORECASE)
 _READS = re.compile(r"\s*(SELECT|WITH|SHOW|DESC|DESCRIBE|EXPLAIN|LIST|LS)\b", re.IGNORECASE)
@@ -192,7 +194,8 @@ class SnowflakeWarehouse:
     """The schema that `settings` name. Implements `Warehouse`; one object may be used from several threads.
 
     Sessions are reused, because a sign-in takes a second or more. With `timeout_seconds`, a query that takes longer is
-    cancelled. `tag` says on whose behalf statements run; `connect` gives what opens a connection.
+    cancelled. `tag` says on whose behalf statements run; `connect` gives what opens a connection. Tables of another version are
+    refused with `SchemaVersionError`, unless `any_version`: a role that only sees the views cannot ask for it.
     """
 
     def __init__(
@@ -203,24 +206,29 @@ class SnowflakeWarehouse:
         timeout_seconds: float | None = None,
         tag: Callable[[], str] = lambda: "",
         connect: Callable[[Settings], Connections] = connections,
+        any_version: bool = False,
     ) -> None:
         self._connect = connect(settings)
         self._settings = settings
         self._read_only = read_only
         self._timeout_seconds = timeout_seconds
         self._tag = tag
+        self._is_checked = any_version
         self._idle: list[_Session] = []
 
-    def deploy(self) -> None:
-        found = self._ask(lambda session: session.dicts("SHOW TABLES LIKE 'WRITE_TURN'"))
-        if not found:
-            raise SnowflakeError("the tables do not exist yet; run `churn deploy --target snowflake` first")
+    def deploy(self) -> list[str]:
+        """See that the tables are there: only `churn deploy` makes and changes them."""
+        return self._ask(lambda session: [])
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> pa.Table:
         if self._read_only:
             _refuse_writes(sql)
         timeout = {} if self._timeout_seconds is None else {"timeout": round(self._timeout_seconds)}
         return self._ask(lambda session: session.arrow(sql, parameters, **timeout))
+
+    def identity(self) -> str:
+        of = self._settings
+        return f"{of.snowflake_account}.{of.snowflake_database}.{of.snowflake_schema}".upper()
 
     def version(self) -> object | None:
         return None
@@ -336,7 +344,27 @@ class SnowflakeWarehouse:
         return self._ask(lambda session: session.rows("SELECT SYSDATE()"))[0][0]
 
     def _opened(self) -> _Session:
-        return _Session(opened(self._connect, self._settings), self._tag)
+        session = _Session(opened(self._connect, self._settings), self._tag)
+        if not self._is_checked:
+            try:
+                self._refuse_another_version(session)
+            except BaseException:
+                session.close()
+                raise
+            self._is_checked = True
+        return session
+
+    def _refuse_another_version(self, session: _Session) -> None:
+        place = f"{self._settings.snowflake_database}.{self._settings.snowflake_schema}"
+        try:
+            found = session.rows(READ_VERSION.format(table="schema_version"))[0][0]
+        except Error as error:
+            if error.errno != _IS_NOT_THERE:
+                raise
+            raise SnowflakeError(
+                f"{place} has no tables yet, or those of an older version of churn; run `churn deploy --target snowflake`"
+            ) from error
+        refuse_another(found or UNVERSIONED, place)
 
     def _ask(self, work: Callable[[_Session], T]) -> T:
         """Run `work` with a session that no other thread uses; retry if the session is lost or the error is transient."""
@@ -374,7 +402,8 @@ class SessionWarehouse(SnowflakeWarehouse):
     """
 
     def __init__(self, connection: SnowflakeConnection, settings: Settings) -> None:
-        super().__init__(settings, connect=lambda _: lambda: nullcontext(connection))
+        # The procedure's code was deployed together with the tables.
+        super().__init__(settings, connect=lambda _: lambda: nullcontext(connection), any_version=True)
         self._turn = Lock()
 
     def _ask(self, work: Callable[[_Session], T]) -> T:

@@ -5,8 +5,9 @@ The tests here run against the embedded broker, and with `--kafka` against Apach
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import pytest
 
@@ -51,7 +52,13 @@ class Stream:
         """The ranges that the sensor would ask for now."""
         return [lag.waiting for lag in lags(self.lake, self.cluster, [self.topic]) if lag.waiting]
 
-    def ingest(self, ranges: list[OffsetRange] | None = None, *, isolated: bool = False) -> Stored:
+    def ingest(
+        self,
+        ranges: list[OffsetRange] | None = None,
+        *,
+        isolated: bool = False,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> Stored:
         """Ingest as a run does, all that waits unless told otherwise."""
         return ingest(
             self.lake,
@@ -59,7 +66,7 @@ class Stream:
             self.waiting() if ranges is None else ranges,
             on_gap=self.on_gap,
             group="lag_exporter",
-            clock=utc_now,
+            clock=clock,
             report=self.reported.append,
             isolated=isolated,
             mappings=self.mappings,

@@ -110,12 +110,12 @@ def ingest_and_die(connection: Connection, home: Path, boundary: str, number: in
         with original_cursor(self, staged) as opened:
             yield FatalCursor(opened, boundary, luck) if transactions_left == 0 else opened
 
-    def commit_group(self: Cluster, group: str, offsets: Any) -> None:
+    def commit_group(self: Cluster, group: str, offsets: Any, warehouse_id: str) -> None:
         if boundary == "before the Kafka commit":
             die()
         if boundary == "during the Kafka commit":
             die_soon(luck, 0.01)
-        tell(self, group, offsets)
+        tell(self, group, offsets, warehouse_id)
         time.sleep(0.02)
 
     LakeWarehouse._turn_to_write, LakeWarehouse._cursor = turn, cursor  # type: ignore[method-assign]

@@ -7,7 +7,7 @@ import pytest
 from confluent_kafka.admin import NewPartitions
 
 from churn_assets.clock import utc_now
-from churn_assets.ingestion import gaps, kafka
+from churn_assets.ingestion import backlog, gaps, kafka
 from churn_assets.ingestion.backlog import lags
 from churn_assets.ingestion.commit import broken_ranges
 from churn_assets.ingestion.gaps import Kind
@@ -98,6 +98,7 @@ def test_messages_that_an_unclean_election_loses_are_a_gap_until_somebody_resolv
 
     (gap,) = gaps.kept(stream.lake)
     gaps.resolve(stream.lake, gap.gap, utc_now(), "Ann", "the election of Monday")
+    assert backlog.went_back(stream.lake, stream.cluster, [stream.topic], "lag_exporter") is None
 
     assert stream.ingest().messages == 700
     assert stored_refs(stream) == sorted([*refs(0, 800), *refs(1000, 1700)])

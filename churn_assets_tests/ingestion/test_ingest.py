@@ -2,11 +2,13 @@
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 import time
 from collections import Counter
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +17,9 @@ from churn_assets.ingestion import backlog, commit, kafka
 from churn_assets.ingestion.broker import embedded_broker
 from churn_assets.ingestion.commit import broken_ranges
 from churn_assets.ingestion.kafka import Cluster, OffsetRange, Partition, Watermarks
-from churn_assets.settings import load_settings
+from churn_assets.settings import Settings, load_settings
+from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.warehouse.setbacks import why_held
 from churn_assets_tests.ingestion.conftest import Stream
 from churn_assets_tests.ingestion.messages import message
 
@@ -200,6 +204,37 @@ def test_a_time_stamp_ahead_of_its_time_hides_nothing_that_comes_after_it(stream
     assert stream.rows("SELECT count(*) FROM dim_customers WHERE updated_at > now() + INTERVAL 1 MINUTE") == [(0,)]
 
 
+@pytest.mark.parametrize("odd", [{}, {"note": "decoded one by one"}])
+def test_a_state_that_says_it_holds_from_later_on_hides_nothing_that_comes_after_it(
+    stream: Stream, odd: dict[str, str]
+):
+    def user(name: str, hours: float) -> bytes:
+        since = (utc_now() + timedelta(hours=hours)).isoformat()
+        return message("USER", full_name=name, email_consent=name == "ahead", updated_at=f"{since}Z", **odd)
+
+    stream.send([user("ahead", 5)])
+    stream.send([user("new", 0)])
+    stream.ingest()
+    assert stream.rows("SELECT full_name, email_consent FROM dim_customers") == [("new", False)]
+    stream.send([user("ahead", 5)])
+    stream.ingest()
+    stream.send([user("new", 0)])
+    stream.ingest()
+
+    assert stream.rows("SELECT full_name, email_consent FROM dim_customers") == [("new", False)]
+
+
+def test_what_was_stored_while_the_clock_was_ahead_hides_nothing_that_comes_after_it(stream: Stream):
+    stream.send([message("USER", full_name="ahead", updated_at=f"{(utc_now() + timedelta(days=2)).isoformat()}Z")])
+    stream.ingest(clock=lambda: utc_now() + timedelta(days=2))
+    stream.send([message("USER", full_name="new", updated_at=f"{utc_now().isoformat()}Z")])
+    stream.ingest()
+    stream.send([message("USER", full_name="late", updated_at=f"{(utc_now() - timedelta(days=1)).isoformat()}Z")])
+    stream.ingest()
+
+    assert stream.rows("SELECT full_name FROM dim_customers") == [("new",)]
+
+
 def test_what_an_event_says_beyond_the_contract_is_kept(stream: Stream):
     stream.send([message("TXN", loyalty={"tier": "gold"})])
     stream.ingest()
@@ -247,6 +282,27 @@ def test_what_is_stored_stays_stored_if_the_kafka_group_cannot_be_committed(stre
 
     assert stream.ingest().rows[LEDGER] == 1
     assert "could not be committed to the group lag_exporter: not authorized" in stream.reported[-1]
+
+
+def test_a_lake_that_is_older_than_what_its_group_was_told_is_noticed_before_it_catches_up(
+    stream: Stream, settings: Settings, tmp_path: Path
+):
+    stream.send([message("TXN", transaction_ref=f"T{number}") for number in range(40)])
+    stream.ingest()
+    for name in ("yesterday", "another_copy"):
+        shutil.copytree(settings.lake_path, tmp_path / name)
+    stream.send([message("TXN", transaction_ref=f"T{number}") for number in range(40, 80)])
+    stream.ingest()
+    assert why_held(stream.lake, utc_now()) is None
+
+    stream.lake = LakeWarehouse(tmp_path / "yesterday")
+    assert stream.ingest().rows[LEDGER] == 40
+
+    assert f"they had stored {stream.topic}[" in str(why_held(stream.lake, utc_now()))
+    another = LakeWarehouse(tmp_path / "another_copy")
+    assert backlog.went_back(another, stream.cluster, [stream.topic], "lag_exporter")
+    backlog.rewind_group(another, stream.cluster, [stream.topic], "lag_exporter")
+    assert backlog.went_back(another, stream.cluster, [stream.topic], "lag_exporter") is None
 
 
 def test_a_range_beyond_what_is_stored_is_refused_because_it_would_leave_a_gap(stream: Stream):

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from churn_assets.clock import utc_now
 from churn_assets.model import snowflake_functions
 from churn_assets.operations.account import deploy
 from churn_assets.operations.statements import statements
 from churn_assets.settings import Settings, load_settings
+from churn_assets.warehouse.schema_version import NOTE_VERSION, SCHEMA_VERSION
 from churn_assets.warehouse.snowflake_connection import signed_in
 from churn_assets.warehouse.snowflake_names import Names
 from churn_assets_tests.snowflake.emulator.process import RunningEmulator, running
@@ -81,6 +83,7 @@ def tables(emulator: RunningEmulator, account: Settings) -> Settings:
     with emulator.connect() as connection:
         for text in [*(one.text for one in statements(Names()) if one.phase == "schema"), stage]:
             connection.cursor().execute(text)
+        connection.cursor().execute(NOTE_VERSION.replace("?", "%s"), (SCHEMA_VERSION, utc_now()))
     return account
 
 

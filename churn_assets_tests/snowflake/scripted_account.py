@@ -11,6 +11,7 @@ from typing import Any
 
 from churn_assets.operations.statements import statements
 from churn_assets.settings import Settings
+from churn_assets.warehouse.schema_version import READ_VERSION
 from churn_assets.warehouse.snowflake_connection import SnowflakeError
 from churn_assets.warehouse.snowflake_names import Names
 
@@ -41,6 +42,7 @@ class ScriptedAccount:
         self.there: set[str] = set()  # roles, warehouses and schemas
         self.columns: dict[str, dict[str, str]] = {}
         self.history: list[dict[str, Any]] = []
+        self.version: int | None = None
         self.streams: dict[str, dict[str, Any]] = {}
         self.tables: dict[str, dict[str, Any]] = {}
         self.tasks: dict[str, str] = {}
@@ -112,7 +114,7 @@ class ScriptedAccount:
             self.columns.setdefault(
                 found[1].upper(), {name: TYPES.get(type_, type_) for name, type_ in columns.items()}
             )
-        elif found := re.match(r"ALTER TABLE (\w+) ADD COLUMN IF NOT EXISTS (\w+) (\w+)", text):
+        elif found := re.match(r"ALTER TABLE (\w+) ADD COLUMN (?:IF NOT EXISTS )?(\w+) (\w+)", text):
             self.columns[found[1].upper()][found[2].upper()] = TYPES.get(found[3], found[3])
         elif found := re.match(r"CREATE (STREAM IF NOT EXISTS|OR REPLACE STREAM) (\w+) ON DYNAMIC TABLE (\w+)", text):
             name = found[2].upper()
@@ -130,6 +132,8 @@ class ScriptedAccount:
                 self.tasks[found[1]] = "started" if found[2] == "RESUME" else "suspended"
         elif text.startswith("GRANT"):
             self._grant(text)
+        elif text.startswith("INSERT INTO schema_version"):
+            self.version = parameters[0]
         elif text.startswith("INSERT INTO churn_deployments"):
             names = ("file", "statement", "checksum")
             values = parameters[1:]
@@ -142,6 +146,10 @@ class ScriptedAccount:
                 raise SnowflakeError("Snowflake (2003): Object 'CHURN_DEPLOYMENTS' does not exist", 2003)
             latest = {(row["file"], row["statement"]): row for row in self.history}
             return list(latest.values())
+        if text == READ_VERSION.format(table="schema_version"):
+            if "SCHEMA_VERSION" not in self.columns:
+                raise SnowflakeError("Snowflake (2003): Object 'SCHEMA_VERSION' does not exist", 2003)
+            return [{"version": self.version}]
         if "INFORMATION_SCHEMA.COLUMNS" in text:
             return [
                 {"table_name": table, "column_name": column, "data_type": type_}

@@ -17,6 +17,7 @@ from churn_assets.operations.cost import estimate
 from churn_assets.operations.dbt import DeploymentError, Model
 from churn_assets.operations.statements import CREATES_STREAM, statements
 from churn_assets.settings import Settings, SettingsError, load_settings
+from churn_assets.warehouse.schema_version import SCHEMA_VERSION, SchemaVersionError
 from churn_assets.warehouse.snowflake_connection import SnowflakeError
 from churn_assets.warehouse.snowflake_names import Names, SnowflakeSqlError
 from churn_assets_tests.snowflake.scripted_account import MODELS, KilledError, ScriptedAccount, reported
@@ -215,6 +216,30 @@ def test_a_table_that_cannot_become_what_the_code_says_stops_the_deployment_befo
     assert f"would stop: {failure.value}" in show(account)
 
 
+def test_a_column_with_a_default_is_added_with_it_so_that_the_rows_that_are_there_have_it(
+    account: ScriptedAccount, deploy: Deploy
+):
+    deploy()
+    del account.columns["RETENTION_QUEUE"]["SOURCE"]
+
+    assert "schema: ALTER TABLE retention_queue ADD COLUMN source VARCHAR DEFAULT 'prediction'" in deploy()
+
+
+def test_the_version_is_noted_once_all_has_run_and_a_newer_one_is_refused(account: ScriptedAccount, deploy: Deploy):
+    deploy("account", "schema")
+    assert account.version is None
+    assert deploy()[-1] == f"version {SCHEMA_VERSION}"
+    assert account.version == SCHEMA_VERSION
+    assert not any(line.startswith("version") for line in deploy())
+
+    account.version = SCHEMA_VERSION + 1
+
+    with pytest.raises(SchemaVersionError, match=r"a newer version of churn has deployed CHURN\.MAIN"):
+        deploy()
+    assert account.count("CREATE") == account.count("ALTER TABLE") == account.count("INSERT") == 0
+    assert "would stop: a newer version of churn" in show(account)
+
+
 def test_columns_of_ones_own_are_left_alone(account: ScriptedAccount, deploy: Deploy):
     deploy()
     account.columns["DIM_CUSTOMERS"]["MINE"] = "VARIANT"
@@ -330,7 +355,7 @@ def test_dbts_failure_is_one_line_with_what_to_do_and_nothing_of_it_is_recorded(
 def test_with_dagster_as_driver_the_tasks_are_suspended_before_anything_else(account: ScriptedAccount, deploy: Deploy):
     deploy(CHURN_DRIVER="native")
     assert set(account.tasks.values()) == {"started"}
-    assert account.ran[-1].endswith("RESUME")
+    assert [sql for sql in account.ran if not sql.startswith(("SELECT", "INSERT"))][-1].endswith("RESUME")
 
     deploy(CHURN_DRIVER="dagster")
 

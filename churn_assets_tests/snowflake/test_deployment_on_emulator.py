@@ -14,6 +14,8 @@ from churn_assets.operations import account as deployment
 from churn_assets.operations.dbt import DeploymentError
 from churn_assets.operations.doctor import examine_account
 from churn_assets.settings import Settings
+from churn_assets.warehouse.schema_version import SCHEMA_VERSION, SchemaVersionError
+from churn_assets.warehouse.snowflake import SnowflakeWarehouse
 from churn_assets.warehouse.snowflake_connection import Rows, signed_in
 from churn_assets_tests.snowflake.emulator.process import RunningEmulator
 
@@ -98,6 +100,31 @@ def test_a_column_that_a_table_lacks_is_added(deploy: Deploy, account: Rows):
 
     assert "schema: ALTER TABLE suppressions ADD COLUMN IF NOT EXISTS note VARCHAR" in deploy()
     assert rows("SELECT note FROM suppressions") == []
+
+
+def test_tables_of_an_older_version_are_refused_until_they_are_deployed_and_those_of_a_newer_one_always(
+    deploy: Deploy, account: Rows, empty_account: Settings
+):
+    deploy()
+    rows = as_engineer(account)
+    rows("INSERT INTO retention_queue (customer_id, churn_score, queued_at) VALUES ('C1', 0.8, SYSDATE())")
+    rows("ALTER TABLE retention_queue DROP COLUMN source")
+    rows("DELETE FROM schema_version")
+    waiting = "SELECT customer_id, source FROM retention_queue"
+    with pytest.raises(SchemaVersionError, match=r"tables are version 0.* run `churn deploy`"):
+        SnowflakeWarehouse(empty_account).query(waiting)
+
+    said = deploy()
+
+    assert "schema: ALTER TABLE retention_queue ADD COLUMN source VARCHAR DEFAULT 'prediction'" in said
+    assert said[-1] == f"version {SCHEMA_VERSION}"
+    found = SnowflakeWarehouse(empty_account).query(waiting).to_pylist()
+    assert found == [{"customer_id": "C1", "source": "prediction"}]
+    rows(f"UPDATE schema_version SET version = {SCHEMA_VERSION + 1}")
+    with pytest.raises(SchemaVersionError, match="a newer version of churn"):
+        SnowflakeWarehouse(empty_account).query(waiting)
+    with pytest.raises(SchemaVersionError, match="a newer version of churn"):
+        deploy()
 
 
 def test_the_driver_decides_whether_the_tasks_run(deploy: Deploy, account: Rows):

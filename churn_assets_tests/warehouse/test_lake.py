@@ -431,17 +431,6 @@ def test_deploying_again_keeps_every_row(tmp_path: Path) -> None:
     ]
 
 
-def test_deploying_adds_the_columns_that_tables_of_an_earlier_version_lack(tmp_path: Path) -> None:
-    lake = LakeWarehouse(tmp_path / "lake")
-    lake.transact(lambda tx: tx.execute("CREATE TABLE support_cases (case_id VARCHAR NOT NULL, category VARCHAR)"))
-    lake.transact(lambda tx: tx.execute("INSERT INTO support_cases VALUES ('K1', 'FEES')"))
-
-    LakeWarehouse(tmp_path / "lake").deploy()
-
-    row = LakeWarehouse(tmp_path / "lake").query("SELECT * FROM support_cases").to_pylist()[0]
-    assert (row["case_id"], row["category"], row["case_text"]) == ("K1", "FEES", None)
-
-
 def test_a_models_file_is_kept_whole_within_the_lake_so_that_it_moves_with_it(
     small_lake: LakeWarehouse, lake_path: Path, tmp_path: Path
 ) -> None:

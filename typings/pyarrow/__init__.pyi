@@ -2,6 +2,7 @@
 # the project uses; what they hold is Any.
 from typing import Any
 
+from pyarrow import fs as fs
 from pyarrow import types as types
 
 class _Opaque:

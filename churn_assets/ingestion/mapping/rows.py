@@ -22,6 +22,7 @@ from churn_assets.ingestion.decoding import (
     fits_sql,
     has_no_wide_blank,
     is_possible,
+    state_time,
     stored_columns,
     table_of,
     typed_rows,
@@ -119,7 +120,7 @@ def _query(number: int, projection: Projection, event_type: EventType, latest: d
     key = _field(event_type, event_type.key)
     key_is_sure = all_of([f"({columns[key.name].fault}) IS NULL", _is_sure(key, latest, is_typed=False)])
     stored = [
-        f"coalesce({field.name}, kafka_time) AS {field.name}"
+        f"{state_time(field.name, latest)} AS {field.name}"
         if event_type.event_time_is_optional and field.name == event_type.event_time
         else field.name
         for field in contract
@@ -208,4 +209,4 @@ def _one_by_one(
             accepted.append([*found, row[EXTRA_FIELDS], *place])
             if row["op"] == UPDATE and not event_type.is_dimension:
                 voids.append((found[key_place], *place[:2], False))
-    return typed_rows(event_type, accepted), table_of(voids, VOID_SCHEMA), rejected
+    return typed_rows(event_type, accepted, latest), table_of(voids, VOID_SCHEMA), rejected

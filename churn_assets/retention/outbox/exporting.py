@@ -1,8 +1,8 @@
 """Approved emails as a file for another system to send, each exported at most once.
 
-`export` writes a hidden draft, marks its emails as EXPORTED with a note that names the draft, and only then gives the file its
-name. A process that dies before the mark has exported nothing. One that dies after it leaves a draft, which the next `export`
-finishes. Renaming is atomic, so a file that was already taken away is never made again.
+`export` writes a hidden draft, moves its emails to EXPORTED with a note that names the draft, marks them (`retention.marks`),
+and only then gives the file its name. A process that dies before the move has exported nothing. One that dies after it leaves a
+draft, which the next `export` finishes. Renaming is atomic, so a file that was already taken away is never made again.
 """
 
 import csv
@@ -14,9 +14,11 @@ from datetime import datetime
 from pathlib import Path
 
 from churn_assets.retention.addresses import note_addresses
+from churn_assets.retention.marks import Marks
 from churn_assets.retention.outbox.leaving import Leaving, OutboxError, all_leaving, alone
 from churn_assets.retention.statuses import move
 from churn_assets.warehouse.protocol import Transaction, Warehouse
+from churn_assets.warehouse.setbacks import refuse_if_held
 
 EXPORTED_COLUMNS = ("intervention_id", "customer_id", "email", "full_name", "text", "approved_at")
 _UNFINISHED = "unfinished: "  # begins the note of an export whose file has no name yet; paths are absolute
@@ -41,8 +43,9 @@ def export(
     file exists, its folder does not, or another process is sending or exporting.
     """
     file = file.absolute()
+    refuse_if_held(warehouse, now)
     with alone(folder):
-        _finish_exports(warehouse, say)
+        _finish_exports(warehouse, folder, say)
         if file.exists():
             raise OutboxError(f"{file} exists already; choose another name")
         if not file.parent.is_dir():
@@ -65,7 +68,7 @@ def export(
         except OutboxError:
             draft.unlink()
             raise
-        _publish(draft, file)
+        _publish(draft, file, warehouse, folder)
         _note_finished(warehouse, file)
     return Export(len(leaving), cancelled)
 
@@ -89,9 +92,15 @@ def _cell(value: object) -> str:
     return f"'{text}" if _FORMULA.match(text) else text
 
 
-def _publish(draft: Path, file: Path) -> None:
+def _publish(draft: Path, file: Path, warehouse: Warehouse, folder: Path) -> None:
+    """Mark the emails of an export, then give its draft the name of its file."""
     if file.exists():
         raise OutboxError(f"{file} was made while its export was under way; move it away and export again")
+    leaving = warehouse.query(
+        "SELECT DISTINCT intervention_id FROM intervention_moves WHERE status_to = 'EXPORTED' AND note = ?",
+        [f"{_UNFINISHED}{file}"],
+    )
+    Marks(folder).append(warehouse, leaving["intervention_id"].to_pylist())
     draft.rename(file)
     _sync_folder(file.parent)
 
@@ -113,7 +122,7 @@ def _note_finished(warehouse: Warehouse, file: Path) -> None:
     )
 
 
-def _finish_exports(warehouse: Warehouse, say: Callable[[str], None]) -> None:
+def _finish_exports(warehouse: Warehouse, folder: Path, say: Callable[[str], None]) -> None:
     """Give the drafts of interrupted exports their names. The lock must be held."""
     notes = warehouse.query(
         "SELECT DISTINCT note FROM intervention_moves WHERE status_to = 'EXPORTED' AND note LIKE ? ORDER BY note",
@@ -121,7 +130,7 @@ def _finish_exports(warehouse: Warehouse, say: Callable[[str], None]) -> None:
     )["note"].to_pylist()
     for file in (Path(note.removeprefix(_UNFINISHED)) for note in notes):
         if _draft(file).exists():
-            _publish(_draft(file), file)
+            _publish(_draft(file), file, warehouse, folder)
             say(f"the export to {file} that was interrupted is finished")
         else:
             say(f"the export to {file} was interrupted when its file was made; see that the file was not lost")

@@ -1,7 +1,7 @@
 """Send approved emails over SMTP, each at most once. `smtp` has the protocol.
 
-`send` marks an email as SENDING, hands it over and marks it as SENT. A process that dies in between leaves it SENDING; the next
-`send` makes that UNCERTAIN, which only a person can settle (`approval.resolve`).
+`send` moves an email to SENDING, marks it (`retention.marks`), hands it over and moves it to SENT. A process that dies in between
+leaves it SENDING; the next `send` makes that UNCERTAIN, which only a person can settle (`approval.resolve`).
 """
 
 from collections import Counter
@@ -11,12 +11,14 @@ from datetime import datetime
 from pathlib import Path
 
 from churn_assets.retention.addresses import note_addresses
+from churn_assets.retention.marks import Marks
 from churn_assets.retention.outbox.approval import masked
 from churn_assets.retention.outbox.leaving import APPROVALS, IN_TURN, Leaving, alone, cancel, leaving, leaving_at
 from churn_assets.retention.outbox.quiet_hours import QuietHours
 from churn_assets.retention.outbox.smtp import Line, Outcome, Smtp, is_address, message
 from churn_assets.retention.statuses import Status, move
 from churn_assets.warehouse.protocol import Transaction, Warehouse
+from churn_assets.warehouse.setbacks import refuse_if_held
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ def send(
     email that the server defers stays approved, and sending stops. It also stops in the quiet hours and after an email becomes
     UNCERTAIN. `folder` is the folder of the emails. `OutboxError` if another process is sending or exporting.
     """
+    refuse_if_held(warehouse, clock())
+    marks = Marks(folder)
     with alone(folder), Line(smtp) as line:
         moved: Counter[Status] = Counter()
         moved["UNCERTAIN"] = _doubt_who_was_left(warehouse, by, clock())
@@ -61,6 +65,7 @@ def send(
             if email.obstacle:
                 moved["CANCELLED"] += 1
                 continue
+            marks.append(warehouse, [email.intervention_id])
             outcome = _hand_over(line, smtp, email, clock())
             _conclude(warehouse, email, outcome, by, clock())
             moved[outcome.status] += 1

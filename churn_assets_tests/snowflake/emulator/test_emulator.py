@@ -953,7 +953,7 @@ def test_a_semantic_view_from_yaml_needs_a_name_and_base_tables(one: Client):
 
 def test_the_projects_writer_reads_what_ai_complete_answers(emulator: RunningEmulator, account: Settings):
     prompts = load_prompts()
-    writer = CortexWriter(SnowflakeWarehouse(account), "llama3.1-8b", prompts)
+    writer = CortexWriter(SnowflakeWarehouse(account, any_version=True), "llama3.1-8b", prompts)
     emulator.complete(text=" Dear Ann, hello. ", completion_tokens=12)
     answer = writer.write(EmailRequest(full_name="Ann 'O", segment="RETAIL", reasons="many app errors"))
 

@@ -1,0 +1,32 @@
+"""Dynamic tables as they are, and as they would be if they were computed anew: what any refresh is held to."""
+
+import shutil
+from datetime import datetime
+from pathlib import Path
+
+from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.wiring import open_lake
+
+
+def recomputed(lake: Path, copy: Path, now: datetime) -> LakeWarehouse:
+    """A copy of a lake, its dynamic tables refreshed as if for the first time, at `now` (UTC)."""
+    shutil.copytree(lake, copy)
+    anew = open_lake(copy)
+    anew.transact(
+        lambda tx: tx.execute(
+            "UPDATE dynamic_tables SET position = NULL, base_position = NULL, as_of_day = NULL, refreshed_at = NULL"
+        )
+    )
+    refreshed = anew.refresh([table.name for table in anew.dynamic_tables(now)], now)
+    assert {result.action for result in refreshed} == {"INITIAL"}
+    return anew
+
+
+def dynamic_rows(lake: LakeWarehouse, now: datetime) -> dict[str, list[str]]:
+    """The rows of each dynamic table, without the times at which they were computed."""
+    found: dict[str, list[str]] = {}
+    for table in lake.dynamic_tables(now):
+        rows = lake.query(f"FROM {table.name}")
+        kept = rows.drop_columns([name for name in ("computed_at", "updated_at") if name in rows.column_names])
+        found[table.name] = sorted(map(str, kept.to_pylist()))
+    return found

@@ -1,0 +1,274 @@
+-- The tables on 2026-11-23: the churn model.
+CREATE TABLE agent_intervention_log(intervention_id VARCHAR NOT NULL, customer_id VARCHAR NOT NULL, churn_score DOUBLE NOT NULL, generated_email VARCHAR, created_at TIMESTAMP NOT NULL, status VARCHAR NOT NULL, "source" VARCHAR NOT NULL, reason_codes VARCHAR, writer VARCHAR, model VARCHAR, prompt_version VARCHAR, prompt_tokens BIGINT, completion_tokens BIGINT, latency_seconds DOUBLE, complaints VARCHAR, writer_error VARCHAR, failed_attempts INTEGER, retry_after TIMESTAMP, is_fallback BOOLEAN, partition_day DATE NOT NULL);
+CREATE TABLE app_activity_logs(log_id VARCHAR NOT NULL, customer_id VARCHAR NOT NULL, event_type VARCHAR NOT NULL, event_timestamp TIMESTAMP NOT NULL, error_code VARCHAR, device VARCHAR, extra_fields VARCHAR, ingested_at TIMESTAMP NOT NULL, kafka_topic VARCHAR, kafka_partition INTEGER, kafka_offset BIGINT);
+CREATE TABLE churn_champion(serves VARCHAR NOT NULL, "version" INTEGER NOT NULL, artefact VARCHAR NOT NULL);
+CREATE TABLE churn_metrics_live(customer_id VARCHAR, score_count INTEGER, avg_churn_score DOUBLE, max_churn_score DOUBLE, declines INTEGER, spend DOUBLE, last_scored_at TIMESTAMP, risk_status VARCHAR);
+CREATE TABLE churn_model_log("version" INTEGER NOT NULL, status VARCHAR NOT NULL, changed_at TIMESTAMP NOT NULL, changed_by VARCHAR NOT NULL, reason VARCHAR NOT NULL);
+CREATE TABLE churn_models("version" INTEGER NOT NULL, status VARCHAR NOT NULL, artefact VARCHAR NOT NULL, trained_at TIMESTAMP NOT NULL, card VARCHAR NOT NULL, gate VARCHAR NOT NULL, passed_gate BOOLEAN NOT NULL);
+CREATE TABLE churn_scores_raw(score_id VARCHAR NOT NULL, customer_id VARCHAR NOT NULL, scored_at TIMESTAMP NOT NULL, churn_score DOUBLE NOT NULL, declines DOUBLE, spend DOUBLE, extra_fields VARCHAR, ingested_at TIMESTAMP NOT NULL, kafka_topic VARCHAR, kafka_partition INTEGER, kafka_offset BIGINT);
+CREATE TABLE churn_training_set(customer_id VARCHAR NOT NULL, cut_off DATE NOT NULL, total_spend_30d DOUBLE NOT NULL, wire_out_30d DOUBLE NOT NULL, txn_count_30d INTEGER NOT NULL, error_count_30d INTEGER NOT NULL, support_cases_30d INTEGER NOT NULL, avg_sentiment DOUBLE NOT NULL, active_days_30d INTEGER NOT NULL, has_left BOOLEAN NOT NULL, made_at TIMESTAMP NOT NULL);
+CREATE TABLE customer_day(customer_id VARCHAR, event_day DATE, spend DECIMAL(18,2), wire_out DECIMAL(18,2), txn_count INTEGER, log_count INTEGER, error_count INTEGER, case_count INTEGER, rated_case_count INTEGER, sentiment_sum DECIMAL(18,6));
+CREATE TABLE dim_accounts(account_id VARCHAR NOT NULL, customer_id VARCHAR NOT NULL, product_code VARCHAR NOT NULL, available_balance DOUBLE, account_status VARCHAR NOT NULL, opened_at TIMESTAMP, closed_at TIMESTAMP, updated_at TIMESTAMP NOT NULL, extra_fields VARCHAR, ingested_at TIMESTAMP NOT NULL, kafka_topic VARCHAR, kafka_partition INTEGER, kafka_offset BIGINT);
+CREATE TABLE dim_customers(customer_id VARCHAR NOT NULL, full_name VARCHAR NOT NULL, email VARCHAR, segment VARCHAR NOT NULL, join_date DATE NOT NULL, risk_profile_score DOUBLE, email_consent BOOLEAN, updated_at TIMESTAMP NOT NULL, extra_fields VARCHAR, ingested_at TIMESTAMP NOT NULL, kafka_topic VARCHAR, kafka_partition INTEGER, kafka_offset BIGINT);
+CREATE TABLE dyn_churn_predictions(customer_id VARCHAR, churn_score DOUBLE, model_score DOUBLE, model_version INTEGER, risk_score DOUBLE, risk_class VARCHAR, reason_codes VARCHAR, computed_at TIMESTAMP);
+CREATE TABLE dyn_customer_features(customer_id VARCHAR, total_spend_30d DOUBLE, wire_out_30d DOUBLE, txn_count_30d INTEGER, error_count_30d INTEGER, support_cases_30d INTEGER, avg_sentiment DOUBLE, active_days_30d INTEGER);
+CREATE TABLE dynamic_table_refresh_history("name" VARCHAR NOT NULL, refresh_action VARCHAR NOT NULL, reason VARCHAR, started_at TIMESTAMP NOT NULL, duration_seconds DOUBLE NOT NULL, rows_inserted BIGINT NOT NULL, rows_updated BIGINT NOT NULL, rows_deleted BIGINT NOT NULL, lag_seconds_before DOUBLE NOT NULL, "position" BIGINT NOT NULL, base_position BIGINT NOT NULL, as_of_day DATE NOT NULL);
+CREATE TABLE dynamic_tables("name" VARCHAR NOT NULL, query VARCHAR NOT NULL, refresh_key VARCHAR[] NOT NULL, row_timestamp VARCHAR, refresh_mode VARCHAR DEFAULT('AUTO') NOT NULL, changed_keys MAP(VARCHAR, VARCHAR), target_lag VARCHAR NOT NULL, initialize VARCHAR DEFAULT('ON_CREATE') NOT NULL, clock_window VARCHAR, declared_at TIMESTAMP NOT NULL, "position" BIGINT, base_position BIGINT, as_of_day DATE, moving_until TIMESTAMP, refreshed_at TIMESTAMP, refresh_action VARCHAR);
+CREATE TABLE event_rejects(epoch VARCHAR NOT NULL, kafka_topic VARCHAR NOT NULL, kafka_partition INTEGER NOT NULL, kafka_offset BIGINT NOT NULL, kafka_time TIMESTAMP, reason VARCHAR NOT NULL, original BLOB, rejected_at TIMESTAMP NOT NULL, replayed_at TIMESTAMP);
+CREATE TABLE fact_transaction_ledger(transaction_ref VARCHAR NOT NULL, account_id VARCHAR NOT NULL, posting_date TIMESTAMP NOT NULL, transaction_code VARCHAR NOT NULL, amount DOUBLE NOT NULL, channel_id VARCHAR, merchant VARCHAR, extra_fields VARCHAR, ingested_at TIMESTAMP NOT NULL, kafka_topic VARCHAR, kafka_partition INTEGER, kafka_offset BIGINT);
+CREATE TABLE high_risk_history(alert_id VARCHAR NOT NULL, customer_id VARCHAR NOT NULL, alerted_at TIMESTAMP NOT NULL, avg_churn_score DOUBLE NOT NULL, max_churn_score DOUBLE NOT NULL, declines INTEGER NOT NULL, spend DOUBLE NOT NULL, model_score DOUBLE, intervention_id VARCHAR, generated_email VARCHAR);
+CREATE TABLE ingest_ranges(epoch VARCHAR NOT NULL, topic VARCHAR NOT NULL, kafka_partition INTEGER NOT NULL, start_offset BIGINT NOT NULL, end_offset BIGINT NOT NULL, outcome VARCHAR NOT NULL, stored_at TIMESTAMP NOT NULL);
+CREATE TABLE intervention_moves(intervention_id VARCHAR NOT NULL, status_from VARCHAR, status_to VARCHAR NOT NULL, moved_at TIMESTAMP NOT NULL, moved_by VARCHAR NOT NULL, note VARCHAR);
+CREATE TABLE kafka_offsets(epoch VARCHAR NOT NULL, topic VARCHAR NOT NULL, kafka_partition INTEGER NOT NULL, committed_offset BIGINT NOT NULL, updated_at TIMESTAMP NOT NULL);
+CREATE TABLE retention_queue(customer_id VARCHAR NOT NULL, "source" VARCHAR NOT NULL, churn_score DOUBLE NOT NULL, reason_codes VARCHAR, queued_at TIMESTAMP NOT NULL, left_at TIMESTAMP, left_reason VARCHAR);
+CREATE TABLE simulated_bank(parameters VARCHAR NOT NULL, chunks_loaded BIGINT NOT NULL, is_complete BOOLEAN NOT NULL);
+CREATE TABLE streams("name" VARCHAR NOT NULL, table_name VARCHAR NOT NULL, "position" BIGINT);
+CREATE TABLE support_cases(case_id VARCHAR NOT NULL, customer_id VARCHAR NOT NULL, open_timestamp TIMESTAMP NOT NULL, category VARCHAR NOT NULL, sentiment_score DOUBLE, extra_fields VARCHAR, ingested_at TIMESTAMP NOT NULL, kafka_topic VARCHAR, kafka_partition INTEGER, kafka_offset BIGINT);
+CREATE TABLE suppressions(customer_id VARCHAR NOT NULL, suppressed_at TIMESTAMP NOT NULL, suppressed_until DATE, lifted_at TIMESTAMP, note VARCHAR);
+INSERT INTO dynamic_tables (name, query, refresh_key, row_timestamp, refresh_mode, changed_keys, target_lag, initialize, clock_window, declared_at) VALUES ('churn_metrics_live', '-- The average decides, so that a single score does not raise an alarm.
+
+
+with
+
+recent as (
+    select
+        customer_id,
+        scored_at,
+        cast(churn_score as decimal(9, 6)) as churn_score,
+        cast(coalesce(spend, 0) as decimal(18, 2)) as spend,
+        coalesce(declines, 0) as declines
+    from "lake"."main"."churn_scores_raw"
+    where
+        scored_at > cast(getvariable(''as_of_time'') as timestamp) - interval ''10 minutes''
+        and scored_at <= cast(getvariable(''as_of_time'') as timestamp)
+),
+
+window_sums as (
+    select
+        customer_id,
+        count(*) as score_count,
+        sum(churn_score) / count(*) as avg_churn_score,
+        max(churn_score) as max_churn_score,
+        sum(declines) as declines,
+        sum(spend) as spend,
+        max(scored_at) as last_scored_at
+    from recent
+    group by customer_id
+)
+
+select
+    customer_id,
+    cast(score_count as integer) as score_count,
+    cast(avg_churn_score as double) as avg_churn_score,
+    cast(max_churn_score as double) as max_churn_score,
+    cast(declines as integer) as declines,
+    cast(spend as double) as spend,
+    last_scored_at,
+    case
+        when avg_churn_score >= 0.8 then ''CRITICAL''
+        when avg_churn_score >= 0.5 then ''AT_RISK''
+        else ''SAFE''
+    end as risk_status
+from window_sums', ['customer_id'], NULL, 'INCREMENTAL', NULL, '1 minute', 'ON_CREATE', '10 minutes', '2026-11-30 13:34:03.284445');
+INSERT INTO dynamic_tables (name, query, refresh_key, row_timestamp, refresh_mode, changed_keys, target_lag, initialize, clock_window, declared_at) VALUES ('customer_day', '-- Each fact is summed on its own before the three are joined, so that no row multiplies another.
+
+
+with
+
+ __dbt__cte__stg_transactions as (
+-- Postings with their customer. Amounts become exact decimals, so that sums do not depend on the order of adding.
+with
+
+ledger as (
+    select * from "lake"."main"."fact_transaction_ledger"
+),
+
+accounts as (
+    select * from "lake"."main"."dim_accounts"
+)
+
+select
+    ledger.transaction_ref,
+    accounts.customer_id,
+    cast(ledger.posting_date as date) as event_day,
+    
+    case
+        when ledger.transaction_code in (''POS'', ''ATM'', ''BILL_PAY'', ''WIRE_OUT'', ''FEE'')
+            then cast(ledger.amount as decimal(18, 2))
+        when ledger.transaction_code = ''REVERSAL'' then -cast(ledger.amount as decimal(18, 2))
+        else 0
+    end
+ as spend,
+    case
+        when ledger.transaction_code = ''WIRE_OUT'' then cast(ledger.amount as decimal(18, 2)) else 0
+    end as wire_out
+from ledger
+inner join accounts on ledger.account_id = accounts.account_id
+),  __dbt__cte__stg_app_activity as (
+select
+    log_id,
+    customer_id,
+    cast(event_timestamp as date) as event_day,
+    case when error_code is null then 0 else 1 end as is_error
+from "lake"."main"."app_activity_logs"
+),  __dbt__cte__stg_support_cases as (
+select
+    case_id,
+    customer_id,
+    cast(open_timestamp as date) as event_day,
+    cast(sentiment_score as decimal(9, 6)) as sentiment
+from "lake"."main"."support_cases"
+), transactions as (
+    select
+        customer_id,
+        event_day,
+        sum(spend) as spend,
+        sum(wire_out) as wire_out,
+        count(*) as txn_count
+    from __dbt__cte__stg_transactions
+    group by customer_id, event_day
+),
+
+activity as (
+    select
+        customer_id,
+        event_day,
+        count(*) as log_count,
+        sum(is_error) as error_count
+    from __dbt__cte__stg_app_activity
+    group by customer_id, event_day
+),
+
+cases as (
+    select
+        customer_id,
+        event_day,
+        count(*) as case_count,
+        count(sentiment) as rated_case_count,
+        sum(sentiment) as sentiment_sum
+    from __dbt__cte__stg_support_cases
+    group by customer_id, event_day
+),
+
+customer_days as (
+    select
+        customer_id,
+        event_day
+    from transactions
+    union distinct
+    select
+        customer_id,
+        event_day
+    from activity
+    union distinct
+    select
+        customer_id,
+        event_day
+    from cases
+)
+
+select
+    customer_days.customer_id,
+    customer_days.event_day,
+    cast(coalesce(transactions.spend, 0) as decimal(18, 2)) as spend,
+    cast(coalesce(transactions.wire_out, 0) as decimal(18, 2)) as wire_out,
+    cast(coalesce(transactions.txn_count, 0) as integer) as txn_count,
+    cast(coalesce(activity.log_count, 0) as integer) as log_count,
+    cast(coalesce(activity.error_count, 0) as integer) as error_count,
+    cast(coalesce(cases.case_count, 0) as integer) as case_count,
+    cast(coalesce(cases.rated_case_count, 0) as integer) as rated_case_count,
+    cast(coalesce(cases.sentiment_sum, 0) as decimal(18, 6)) as sentiment_sum
+from customer_days
+left join transactions
+    on customer_days.customer_id = transactions.customer_id and customer_days.event_day = transactions.event_day
+left join activity
+    on customer_days.customer_id = activity.customer_id and customer_days.event_day = activity.event_day
+left join cases
+    on customer_days.customer_id = cases.customer_id and customer_days.event_day = cases.event_day', ['customer_id', 'event_day'], NULL, 'INCREMENTAL', NULL, 'DOWNSTREAM', 'ON_CREATE', NULL, '2026-11-30 13:34:03.516593');
+INSERT INTO dynamic_tables (name, query, refresh_key, row_timestamp, refresh_mode, changed_keys, target_lag, initialize, clock_window, declared_at) VALUES ('dyn_customer_features', '-- A customer is on the bank''s books while at least one account is open; who has left is not scored.
+
+
+with
+
+open_accounts as (
+    select
+        customer_id,
+        count(*) as open_account_count
+    from "lake"."main"."dim_accounts"
+    where account_status != ''CLOSED''
+    group by customer_id
+),
+
+window_days as (
+    select *
+    from "lake"."main"."customer_day"
+    where
+        event_day > cast(getvariable(''as_of_day'') as date) - 30
+        and event_day <= cast(getvariable(''as_of_day'') as date)
+),
+
+window_sums as (
+    select
+        customer_id,
+        sum(spend) as total_spend_30d,
+        sum(wire_out) as wire_out_30d,
+        sum(txn_count) as txn_count_30d,
+        sum(error_count) as error_count_30d,
+        sum(case_count) as support_cases_30d,
+        sum(sentiment_sum) / nullif(sum(rated_case_count), 0) as avg_sentiment,
+        sum(case when txn_count + log_count > 0 then 1 else 0 end) as active_days_30d
+    from window_days
+    group by customer_id
+)
+
+select
+    customers.customer_id,
+    cast(coalesce(window_sums.total_spend_30d, 0) as double) as total_spend_30d,
+    cast(coalesce(window_sums.wire_out_30d, 0) as double) as wire_out_30d,
+    cast(coalesce(window_sums.txn_count_30d, 0) as integer) as txn_count_30d,
+    cast(coalesce(window_sums.error_count_30d, 0) as integer) as error_count_30d,
+    cast(coalesce(window_sums.support_cases_30d, 0) as integer) as support_cases_30d,
+    cast(coalesce(window_sums.avg_sentiment, 0.5) as double) as avg_sentiment,
+    cast(coalesce(window_sums.active_days_30d, 0) as integer) as active_days_30d
+from "lake"."main"."dim_customers" as customers
+inner join open_accounts on customers.customer_id = open_accounts.customer_id
+left join window_sums on customers.customer_id = window_sums.customer_id', ['customer_id'], NULL, 'INCREMENTAL', NULL, '5 minutes', 'ON_CREATE', NULL, '2026-11-30 13:34:03.628342');
+INSERT INTO dynamic_tables (name, query, refresh_key, row_timestamp, refresh_mode, changed_keys, target_lag, initialize, clock_window, declared_at) VALUES ('dyn_churn_predictions', '-- Both scores stand side by side; CHURN_SCORE_SOURCE says which of them makes the class. Without a champion the rules do.
+
+
+with
+
+features as (
+    select
+        *,
+        ''churn'' as serves
+    from "lake"."main"."dyn_customer_features"
+),
+
+scored as (
+    select
+        features.*,
+        champion.version as model_version,
+        champion.artefact,
+        case when wire_out_30d > 5000 then 0.25 else 0.00 end + case when support_cases_30d > 2 then 0.2 else 0.00 end + case when avg_sentiment < 0.4 then 0.2 else 0.00 end + case when error_count_30d > 5 then 0.15 else 0.00 end + case when active_days_30d < 5 then 0.2 else 0.00 end as churn_score,
+        case when wire_out_30d > 5000 then ''; large wires out'' else '''' end || case when support_cases_30d > 2 then ''; many support cases'' else '''' end || case when avg_sentiment < 0.4 then ''; unhappy with support'' else '''' end || case when error_count_30d > 5 then ''; many app errors'' else '''' end || case when active_days_30d < 5 then ''; rarely active'' else '''' end as rule_reasons,
+        predict_churn(champion.artefact, total_spend_30d, wire_out_30d, txn_count_30d, error_count_30d, support_cases_30d, avg_sentiment, active_days_30d) as model_score
+    from features
+    left join "lake"."main"."churn_champion" as champion on features.serves = champion.serves
+)
+
+select
+    customer_id,
+    cast(churn_score as double) as churn_score,
+    cast(model_score as double) as model_score,
+    model_version,
+    cast(churn_score as double) as risk_score,
+    case
+        when churn_score >= 0.7 then ''HIGH''
+        when churn_score >= 0.4 then ''MEDIUM''
+        else ''LOW''
+    end as risk_class,
+    nullif(substr(rule_reasons, 3), '''') as reason_codes
+from scored', ['customer_id'], 'computed_at', 'INCREMENTAL', MAP {'churn_champion': 'select customer_id from dyn_customer_features'}, '5 minutes', 'ON_CREATE', NULL, '2026-11-30 13:34:03.780278');
+INSERT INTO streams (name, table_name) VALUES ('stream_high_risk_customers', 'dyn_churn_predictions');
+INSERT INTO streams (name, table_name) VALUES ('churn_metrics_stream', 'churn_metrics_live');
