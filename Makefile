@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(KEEPING) $(RUN)/pytest
 SYNCED := .venv/.synced
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dashboard test test-quick test-slow test-kafka test-snowflake test-wheel fuzz check test-ui lint check-lock format dbt-vars config-docs event-docs audit reliability layers docs screenshots benchmark-ingest benchmark-refresh benchmark-lag benchmark-latency benchmark-idle benchmark-effect benchmark-scoring benchmark-model benchmark-questions benchmark-dashboard benchmark-search clean
+.PHONY: help install demo dashboard test test-quick test-slow test-kafka test-snowflake test-wheel fuzz check test-ui lint check-lock format dbt-vars config-docs event-docs audit reliability layers docs screenshots benchmark-ingest benchmark-refresh benchmark-lag benchmark-latency benchmark-idle soak benchmark-effect benchmark-scoring benchmark-model benchmark-questions benchmark-dashboard benchmark-search clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -82,6 +82,9 @@ benchmark-latency: $(SYNCED)  ## Measure the latency from event to score and ema
 
 benchmark-idle: $(SYNCED)  ## Measure an idle system for ten minutes
 	$(RUN)/python -m benchmarks.idle $(ARGS)
+
+soak: $(SYNCED)  ## Run a demo for an hour, kill its runs now and then, and fail if it grows, ARGS="--hours 8"
+	$(RUN)/python -m benchmarks.soak $(ARGS)
 
 benchmark-effect: $(SYNCED)  ## Compare the estimated effect of emails with the effect that the simulator gives them
 	$(RUN)/python -m benchmarks.effect $(ARGS)

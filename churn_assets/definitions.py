@@ -13,7 +13,7 @@ from churn_assets.assets.latency import event_latency
 from churn_assets.assets.ledger_checks import ledger_checks
 from churn_assets.assets.ledgers import ledgers, topics
 from churn_assets.assets.links import linked
-from churn_assets.assets.maintenance import files_are_whole, table_maintenance
+from churn_assets.assets.maintenance import files_are_whole, run_history, table_maintenance
 from churn_assets.assets.model import churn_champion, churn_model, training_set_asset
 from churn_assets.assets.model_drift import model_drift
 from churn_assets.assets.outbox import email_outbox
@@ -54,6 +54,7 @@ def build_defs(
         risk_by_segment,
         event_latency,
         table_maintenance,
+        run_history,
     ]
     return dg.Definitions(
         assets=linked(assets, settings),

@@ -358,13 +358,17 @@ MAX_MESSAGE_BYTES = 8_000_000  # Snowflake keeps a reject's original bytes up to
 MAX_MESSAGE_DEPTH = 100  # objects and lists within each other, the event itself counted
 MAX_MESSAGE_MEMBERS = 100_000  # members of all objects and items of all lists
 
-MAINTENANCE_SECONDS = 60 * 60.0  # between two maintenance runs while something is written
-SNAPSHOT_RETENTION_HOURS = 24  # how far back time travel reaches
+MAINTENANCE_SECONDS = 30 * 60.0  # between two maintenance runs while something is written
+EVERY_SNAPSHOT_HOURS = 1  # how far back time travel reaches every state ...
+SNAPSHOT_RETENTION_HOURS = 24  # ... and the last one of each hour
 FILE_GRACE_HOURS = 1  # before a file that no snapshot needs is deleted, as a query may still be reading it
 ORPHAN_HOURS = 24  # before a file that belongs to no snapshot counts as left behind by a killed writer
 # The target size of written and compacted files. A scan reads the whole footer of every file that it opens, so one day from a
 # large file costs as much as a year. Files above half this size are not compacted again.
 FILE_BYTES = 64 * 1024 * 1024
+MANY_FILES = 20  # of a table that is refreshed often: above, its small files are merged before the next refresh
+SMALL_FILE_BYTES = 1024 * 1024
+MANY_INLINED_ROWS = 4000  # of a table in the catalog: above, they are written to a file before the next refresh
 REWRITTEN_DELETE_SHARE = 0.1  # a file with a larger share of deleted rows is rewritten without them
 
 FILE_CHECK_SECONDS = 24 * 3600.0  # between two checks of the files' contents ...
@@ -398,6 +402,8 @@ LATENCY_HOURS = 24  # how far back latencies are shown
 SEARCH_TARGET_LAG = "1 hour"  # of the search over errors and cases on Snowflake, where each refresh costs credits
 SEARCH_SECONDS = 60.0  # between two additions to the search index while events arrive
 SEARCH_POSITION_SECONDS = 12 * 3600.0  # until an index without news moves on, so that it keeps no old snapshot alive
+PURGE_SECONDS = 15 * 60.0  # between two purges of Dagster's runs
+SKIPPED_TICKS_HOURS = 1  # for which ticks that did nothing are kept
 COST_SECONDS = 24 * 3600.0  # between two counts of the cost
 COST_DAYS = 30  # how many days each count covers
 WRITER_CONCURRENCY = 4  # emails written at the same time

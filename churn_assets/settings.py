@@ -209,6 +209,21 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field(
         "text", alias="CHURN_LOG_FORMAT", description="Logs for people, or one JSON object a line."
     )
+    runs_days: int = Field(
+        30, alias="CHURN_RUNS_DAYS", ge=1, description="Days for which Dagster's runs that succeeded are kept."
+    )
+    failed_runs_days: int = Field(
+        90,
+        alias="CHURN_FAILED_RUNS_DAYS",
+        ge=1,
+        description="Days for which runs that failed or were canceled are kept.",
+    )
+    runs_of_a_job: int = Field(
+        200,
+        alias="CHURN_RUNS_OF_A_JOB",
+        ge=10,
+        description="Runs of a job that are kept at most, of those that succeeded and of those that failed.",
+    )
 
     @model_validator(mode="after")
     def _has_tasks_to_drive(self) -> "Settings":

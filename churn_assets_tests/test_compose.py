@@ -269,6 +269,21 @@ class Processes:
             time.sleep(1)
         pytest.fail("\n".join([f"not reached: {what}", *map(self.log, self._running)]))
 
+    def die(self, name: str) -> None:
+        """Kill a service with all of its processes, and start it again as Docker does."""
+        os.killpg(self._running[name].pid, signal.SIGKILL)
+        self._running[name].wait()
+        self.start(name)
+
+    def status(self) -> dict[str, Any]:
+        """What `churn status` says."""
+        found = self.run("producer", "churn", "status", "--json")
+        assert found.returncode == 0, found.stderr
+        return json.loads(found.stdout)
+
+    def events_stored(self) -> int:
+        return sum(offset["committed"] for offset in self.status()["offsets"])
+
     def log(self, name: str) -> str:
         return f"--- {name} ---\n{self._log(name).read_text()[-3000:]}"
 
@@ -319,17 +334,13 @@ def processes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Proces
 
 
 def test_the_processes_of_the_compose_file_turn_events_into_emails(processes):
-    def status() -> dict[str, Any] | None:
-        found = processes.run("producer", "churn", "status", "--json")
-        assert found.returncode == 0, found.stderr
-        state = json.loads(found.stdout)
-        stored = sum(offset["committed"] for offset in state["offsets"])
-        return state if stored and state["emails"]["total"] else None
+    def written() -> bool:
+        return processes.events_stored() > 0 and processes.status()["emails"]["total"] > 0
 
     app = processes.root / "app"
     baked = sorted(app.rglob("*"))
     processes.up()
-    processes.until(status, "an event is stored and an email is written")
+    processes.until(written, "an event is stored and an email is written")
     outside = Cluster(f"127.0.0.1:{processes.ports['9092']}")  # the listener for the host
     assert len(outside.partitions(EVENTS_TOPIC)) == 4
     with urllib.request.urlopen(f"http://127.0.0.1:{processes.ports['3000']}/server_info", timeout=10) as answer:
@@ -359,3 +370,30 @@ def test_the_processes_of_the_compose_file_turn_events_into_emails(processes):
     processes.stop()
     assert processes.left() == {}
     assert sorted(app.rglob("*")) == baked  # all that is written goes to the volume
+
+
+def test_services_that_are_killed_start_again_and_events_are_stored_as_before(processes):
+    def started() -> list[str]:
+        return processes.stored_by_dagster(
+            "SELECT run_id FROM runs JOIN run_tags USING (run_id) WHERE status = 'STARTED' AND key = '.dagster/grpc_info'"
+        )
+
+    processes.up()
+    processes.until(lambda: processes.events_stored() > 0, "an event is stored")
+    lost = processes.until(started, "a run is under way")
+    for name in ("code", "daemon", "webserver"):
+        # The runs are children of the code server, and die with it.
+        processes.die(name)
+        enough = processes.events_stored() + 100  # more than what a run under way would store
+        processes.until(
+            lambda enough=enough: processes.events_stored() > enough, f"events go on without the old {name}"
+        )
+    in_any = ", ".join(f"'{run}'" for run in lost)
+    assert set(processes.stored_by_dagster(f"SELECT status FROM runs WHERE run_id IN ({in_any})")) <= {
+        "FAILURE",
+        "SUCCESS",
+    }
+    address = f"http://127.0.0.1:{processes.ports['3000']}/server_info"
+    processes.until(lambda: urllib.request.urlopen(address, timeout=10).status == 200, "the web server answers")
+    processes.stop()
+    assert processes.left() == {}

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from dagster_warm.launcher import PROCESS_TAG
 pytestmark = pytest.mark.slow
 
 CHURN = [sys.executable, "-m", "churn_assets.cli"]
+# A word of each one's command that no other process has.
+SERVERS = {"code server": "grpc", "daemon": "dagster._daemon", "webserver": "dagster_webserver"}
 PATIENCE_SECONDS = 300.0  # many first runs share two cores with other tests
 
 
@@ -69,6 +72,11 @@ class Demo:
         self._process.wait()
         self._output.close()
 
+    def kill_server(self, word: str) -> None:
+        """Kill one of the demo's processes, as the kernel does when memory runs out."""
+        [pid] = [pid for pid, line in self._found() if word in line.split()]
+        os.kill(pid, signal.SIGKILL)
+
     def output(self) -> str:
         self._output.seek(0)
         return self._output.read()
@@ -82,11 +90,14 @@ class Demo:
 
     def processes(self) -> list[str]:
         """Command lines of the processes that work on this home."""
-        found: list[str] = []
+        return [line for _, line in self._found()]
+
+    def _found(self) -> list[tuple[int, str]]:
+        found: list[tuple[int, str]] = []
         for process in Path("/proc").glob("[0-9]*"):
             try:
                 if str(self._home).encode() in (process / "environ").read_bytes() and int(process.name) != os.getpid():
-                    found.append((process / "cmdline").read_text().replace("\0", " "))
+                    found.append((int(process.name), (process / "cmdline").read_text().replace("\0", " ")))
             except OSError:
                 continue
         return found
@@ -94,6 +105,10 @@ class Demo:
 
 def committed(state: dict[str, Any]) -> int:
     return sum(offset["committed"] for offset in state["offsets"])
+
+
+def is_scored(state: dict[str, Any]) -> bool:
+    return all(table["lag_seconds"] < 5 for table in state["dynamic_tables"])
 
 
 def jobs() -> set[str]:
@@ -119,7 +134,7 @@ def test_events_become_emails_by_runs_that_the_daemon_launches_and_a_second_star
         demo.kill()
     assert demo.processes_left() == []
     if sys.platform == "linux":
-        assert {"demo", "dev", "produce", "churn_assets.dashboard.serve"} <= {
+        assert {"demo", *SERVERS.values(), "produce", "churn_assets.dashboard.serve"} <= {
             word for line in running for word in line.split()
         }
     assert not [line for line in running if "s3cret" in line]
@@ -142,11 +157,37 @@ def test_events_become_emails_by_runs_that_the_daemon_launches_and_a_second_star
         demo.kill()
     assert again["emails"]["total"] >= state["emails"]["total"]
     assert again["ledgers"]["app_activity_logs"] > state["ledgers"]["app_activity_logs"]
+    assert written_twice(home) == []
+
+
+def written_twice(home: Path) -> list[str]:
+    """What the lake of a home has twice and must have once: events, emails, messages of Kafka."""
+    found: list[str] = []
     for sql in (
         "SELECT transaction_ref FROM fact_transaction_ledger GROUP BY 1 HAVING count(*) > 1",
         "SELECT customer_id FROM agent_intervention_log GROUP BY 1 HAVING count(*) > 1",
     ):
-        found = subprocess.run(
+        asked = subprocess.run(
             [*CHURN, "query", "--json", sql], capture_output=True, text=True, env=os.environ | {"CHURN_HOME": str(home)}
         )
-        assert json.loads(found.stdout) == []
+        found += map(str, json.loads(asked.stdout))
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are found in /proc")
+def test_servers_that_are_killed_are_named_and_started_again_and_events_are_scored_as_before(tmp_path):
+    demo = Demo(tmp_path / "home")
+    try:
+        state = demo.wait_until(lambda s: s["emails"]["total"] > 0 and committed(s) > 0)
+        for name, word in SERVERS.items():
+            demo.kill_server(word)
+            # More than what was under way at the kill, and with the features and scores that belong to it.
+            enough = committed(state) + 1000
+            state = demo.wait_until(lambda s, enough=enough: committed(s) > enough and is_scored(s))
+            assert f"the {name} ended with SIGKILL; it is started again now" in demo.output()
+        assert urllib.request.urlopen(f"{demo.address}/server_info", timeout=10).status == 200
+        assert demo.stop() == 0, demo.output()
+    finally:
+        demo.kill()
+    assert demo.processes_left() == []
+    assert written_twice(tmp_path / "home") == []

@@ -1,6 +1,10 @@
-"""Upkeep of the warehouse: what many small writes leave behind. The work itself is in `churn_assets.warehouse`."""
+"""Upkeep of the warehouse and of Dagster's own storage: what many small writes and many runs leave behind.
+
+The work itself is in `churn_assets.warehouse` and `dagster_warm.retention`.
+"""
 
 from dataclasses import asdict
+from datetime import timedelta
 
 import dagster as dg
 
@@ -11,8 +15,10 @@ from churn_assets.assets.readable import failing, rounded, table
 from churn_assets.clock import utc_now
 from churn_assets.ingestion.events import EVENT_TYPES, LEDGERS
 from churn_assets.operations import damage
-from churn_assets.rules import FILE_CHECK_SHARE, MAINTENANCE_SECONDS
+from churn_assets.rules import FILE_CHECK_SHARE, MAINTENANCE_SECONDS, PURGE_SECONDS, SKIPPED_TICKS_HOURS
+from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse
+from dagster_warm.retention import Retention, purge
 
 # Sorted by time: so the look-up for duplicates and the windows of the features read few parts of a ledger.
 ORDER = {event_type.ledger: event_type.event_time for event_type in EVENT_TYPES if not event_type.is_dimension}
@@ -69,4 +75,25 @@ def files_are_whole(warehouse: dg.ResourceParam[Warehouse]) -> dg.AssetCheckResu
             "bytes_read": done.bytes_read,
             **failing([asdict(one) for one in done.damage], ["file", "table", "problem", "way_out"]),
         },
+    )
+
+
+@dg.asset(
+    deps=[*LEDGERS, REJECTS],
+    description="The runs that Dagster's storage holds: old ones are deleted with their events, logs and ticks.",
+    **groups.MAINTENANCE.spec("dagster"),
+    freshness_policy=scheduled(PURGE_SECONDS),
+    pool="maintenance",
+)
+def run_history(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
+    """Keep Dagster's storage small; what gates, sensors and freshness policies look at stays."""
+    retention = Retention(
+        successes=timedelta(days=settings.runs_days),
+        failures=timedelta(days=settings.failed_runs_days),
+        runs_of_a_job=settings.runs_of_a_job,
+        skipped_ticks=timedelta(hours=SKIPPED_TICKS_HOURS),
+    )
+    deleted = purge(context.instance, retention, utc_now())
+    return dg.MaterializeResult(
+        metadata={"dagster/row_count": context.instance.get_runs_count(), "runs_deleted": deleted}
     )

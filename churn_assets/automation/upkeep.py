@@ -24,6 +24,7 @@ from churn_assets.rules import (
     FILE_RECHECK_SECONDS,
     LEDGER_CHECK_SECONDS,
     MAINTENANCE_SECONDS,
+    PURGE_SECONDS,
     RETRAINING_SECONDS,
     SEARCH_POSITION_SECONDS,
     SEARCH_SECONDS,
@@ -271,6 +272,15 @@ UPKEEP = (
         ),
         tick_seconds=60,
         when=_when_files_wait_for_a_check,
+    ),
+    Upkeep(
+        job="purge_runs",
+        selection=dg.AssetSelection.assets("run_history"),
+        description="Delete old runs and what they recorded.",
+        sensor="purge_sensor",
+        requests=f"Purges Dagster's own storage every {PURGE_SECONDS / 60:g} minutes while something is written.",
+        tick_seconds=60,
+        when=every(PURGE_SECONDS),
     ),
 )
 

@@ -120,6 +120,17 @@ def dashboard(
 
 
 @app.command(rich_help_panel="Start")
+def up(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Dagster UI.")] = 3000,
+    host: Annotated[str, typer.Option(help="Address that the UI is served on.")] = "127.0.0.1",
+) -> None:
+    """Run Dagster for your own bank until Ctrl-C, and start its processes again when they die."""
+    from churn_assets.cli.up import run_up
+
+    run_up(load_settings(), host=host, port=port, say=say)
+
+
+@app.command(rich_help_panel="Start")
 def demo(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Dagster UI.")] = 3000,
     dashboard_port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the dashboard.")] = 8501,

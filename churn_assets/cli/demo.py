@@ -1,29 +1,25 @@
 """`churn demo`: start everything on one machine and stop it cleanly.
 
-Here belongs the supervision of processes. The demo runs the same commands and the same graph as any other deployment.
+Here belongs what it has beside Dagster, and the order in which all of it ends. The demo runs the same commands and the same
+graph as any other deployment.
 """
 
 import os
-import shutil
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import ExitStack
 
 from churn_assets.cli.logs import rotate
 from churn_assets.cli.ports import must_be_free
 from churn_assets.cli.stop import StopSignal
+from churn_assets.cli.up import LOOK_SECONDS, logs, look_after, now, prepare_dagster_home, run, start_dagster
 from churn_assets.clock import utc_now
 from churn_assets.dashboard.serve import command as dashboard_command
-from churn_assets.errors import ChurnError
 from churn_assets.ingestion.backlog import ingest_waiting
 from churn_assets.ingestion.broker import embedded_broker
 from churn_assets.operations.lake import deploy
 from churn_assets.operations.status import status
-from churn_assets.project_files import PROJECT_FILES
 from churn_assets.retention.emails import next_day
 from churn_assets.retention.queue import ALERT_STREAM, STREAM
 from churn_assets.settings import Settings
@@ -33,25 +29,7 @@ from churn_assets.wiring import limits_of, must_be_here, warehouse_to_write
 
 STATE_EVERY_SECONDS = 5.0
 WORK_OFF_SECONDS = 60.0  # for active runs to finish
-STOP_SECONDS = 15.0  # for a process to end before it is killed
 SEED = 1
-# On Linux a child asks the kernel for SIGTERM when the demo dies, so that nothing is left running.
-_ENDS_WITH_THE_DEMO = (
-    [
-        sys.executable,
-        "-c",
-        "import ctypes, os, signal, sys\n"
-        "PR_SET_PDEATHSIG = 1\n"
-        "ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)\n"
-        "os.execv(sys.argv[1], sys.argv[1:])",
-    ]
-    if sys.platform == "linux"
-    else []
-)
-
-
-class DemoError(ChurnError):
-    """The demo cannot start or continue."""
 
 
 def run_demo(
@@ -79,7 +57,8 @@ def run_demo(
     say(f"bank of {bank.customers:,} customers, {bank.days} days of history")
     seeding.seed(warehouse, bank, utc_now(), lambda ledger, rows: say(f"  {ledger}: {rows:,} rows"))
     deploy(settings, warehouse, lambda step: say(f"  {step}"))
-    _prepare_dagster_home(settings)
+    prepare_dagster_home(settings.dagster_home)
+    os.environ["DAGSTER_HOME"] = str(settings.dagster_home.absolute())
 
     with ExitStack() as stack:
         if settings.kafka_bootstrap_servers is None:
@@ -87,40 +66,41 @@ def run_demo(
             say(f"Kafka      {cluster.bootstrap_servers} (embedded)")
         else:
             say(f"Kafka      {settings.kafka_bootstrap_servers}")
-        dagster = [sys.executable, "-m", "dagster", "dev", "-w", str(PROJECT_FILES / "workspace.yaml"), "-p", str(port)]
-        if settings.log_format == "json":
-            dagster += ["--log-format", "json"]
-        processes = [stack.enter_context(_process("dagster", dagster, settings, group=True))]
-        processes.append(stack.enter_context(_process("dashboard", dashboard_command(dashboard_port), settings)))
+        environment = {
+            # Someone is watching, so by default the demo does not wait for the target lag.
+            "CHURN_REFRESH": settings.refresh if "refresh" in settings.model_fields_set else "eager",
+            "CHURN_DASHBOARD_URL": settings.dashboard_url or "",
+        }
+        processes = start_dagster(stack, settings, environment, "127.0.0.1", port)
+        processes.append(run(stack, settings, environment, "dashboard", dashboard_command(dashboard_port)))
         # The stack unwinds in reverse: first the producer ends, then its events are stored and the runs finish, then
         # Dagster ends, so that no run is interrupted.
         stack.callback(_work_off, settings, warehouse, stop, say)
         stack.callback(_drain, settings, warehouse, say)
-        churn = [sys.executable, "-m", "churn_assets.cli", "produce", "--rate", str(rate)]
-        processes.append(stack.enter_context(_process("producer", churn, settings)))
+        produce = [sys.executable, "-m", "churn_assets.cli", "produce", "--rate", str(rate)]
+        processes.append(run(stack, settings, environment, "producer", produce))
         say(
-            f"Dagster    http://127.0.0.1:{port}\ndashboard  http://127.0.0.1:{dashboard_port}\nlogs       {_logs(settings)}\n"
+            f"Dagster    http://127.0.0.1:{port}\ndashboard  http://127.0.0.1:{dashboard_port}\nlogs       {logs(settings)}\n"
             "Ctrl-C stops everything; the next start continues from there"
         )
-        while not stop.wait(STATE_EVERY_SECONDS):
-            say(_state_line(settings, warehouse))
-            rotate(_logs(settings))
-            for process in processes:
-                if process.poll() is not None:
-                    raise DemoError(
-                        f"a process ended unexpectedly with code {process.returncode}; see {_logs(settings)}"
-                    )
+        state_at = time.monotonic() + STATE_EVERY_SECONDS
+        while not stop.wait(LOOK_SECONDS):
+            look_after(processes, say)
+            if time.monotonic() >= state_at:
+                say(f"{now()}  {_state(settings, warehouse)}")
+                rotate(logs(settings))
+                state_at = time.monotonic() + STATE_EVERY_SECONDS
         say("stopping after the active runs; Ctrl-C again stops at once")
     say("stopped")
 
 
-def _state_line(settings: Settings, warehouse: Warehouse) -> str:
+def _state(settings: Settings, warehouse: Warehouse) -> str:
     state = status(settings, warehouse, utc_now())
     waiting = sum(offset["lag"] for offset in state["offsets"])
     stored = sum(offset["committed"] for offset in state["offsets"])
     lag = max(table["lag_seconds"] for table in state["dynamic_tables"])
     return (
-        f"{time.strftime('%H:%M:%S', time.gmtime())}Z  events in {stored:,} (waiting {waiting:,}, rejected {state['rejects']:,})"
+        f"events in {stored:,} (waiting {waiting:,}, rejected {state['rejects']:,})"
         f"  scores {lag:.0f} s behind  HIGH {state['risk']['HIGH']:,}  queue {state['queue']:,}"
         f"  emails {state['emails']['total']:,}  model {state['model']['version'] if state['model'] else 'none'}"
     )
@@ -152,62 +132,3 @@ def _work_off(settings: Settings, warehouse: Warehouse, stop: StopSignal, say: C
                 return
             time.sleep(0.5)
     say("  some runs were interrupted; the next start repeats their work")
-
-
-def _prepare_dagster_home(settings: Settings) -> None:
-    settings.dagster_home.mkdir(parents=True, exist_ok=True)
-    # Copy without the mode: a copy from a read-only site-packages would be read-only, and the next start would fail.
-    shutil.copyfile(PROJECT_FILES / "dagster.yaml", settings.dagster_home / "dagster.yaml")
-    os.environ["DAGSTER_HOME"] = str(settings.dagster_home.absolute())
-    _logs(settings).mkdir(exist_ok=True)
-
-
-def _logs(settings: Settings) -> Path:
-    return settings.home.absolute() / "logs"
-
-
-@contextmanager
-def _process(
-    name: str, command: list[str], settings: Settings, *, group: bool = False
-) -> Generator[subprocess.Popen[bytes]]:
-    """Run a command with its output in a log file. On exit, interrupt it, and kill it if it does not end.
-
-    Each command has its own session, so that Ctrl-C reaches only the demo, which stops the commands in order. `group`: also
-    end the processes that the command leaves behind.
-    """
-    environment = os.environ | {
-        "CHURN_HOME": str(settings.home.absolute()),
-        # Someone is watching, so by default the demo does not wait for the target lag.
-        "CHURN_REFRESH": settings.refresh if "refresh" in settings.model_fields_set else "eager",
-        "CHURN_DASHBOARD_URL": settings.dashboard_url or "",
-        "PYTHONUNBUFFERED": "1",
-    }
-    with (_logs(settings) / f"{name}.log").open("ab") as log:
-        process = subprocess.Popen(
-            [*_ENDS_WITH_THE_DEMO, *command],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=environment,
-            start_new_session=True,
-        )
-    try:
-        yield process
-    finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if group:
-            _end_group(process.pid)
-
-
-def _end_group(group: int) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(group, number)
-        except ProcessLookupError:
-            return
-        time.sleep(1.0)

@@ -81,7 +81,8 @@ class EventType:
 _UPDATED_AT = Field(
     "updated_at",
     "TIMESTAMP",
-    "When this state became true (UTC); the time of the Kafka message, or of the load of a file, if absent or more than five minutes ahead.",
+    "When this state became true (UTC); the time of the Kafka message, or of the load of a file, if absent or more than five"
+    " minutes ahead.",
     required=False,
     earliest=EARLIEST_LIFE,
 )

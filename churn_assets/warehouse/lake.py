@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import date, datetime, timedelta
 from functools import cached_property, partial
@@ -31,10 +31,14 @@ from churn_assets.errors import ChurnError, ModelFileError
 from churn_assets.project_files import PROJECT_FILES, files_in
 from churn_assets.rules import (
     ANALYST_ROLE,
+    EVERY_SNAPSHOT_HOURS,
     FILE_BYTES,
     FILE_GRACE_HOURS,
+    MANY_FILES,
+    MANY_INLINED_ROWS,
     ORPHAN_HOURS,
     REWRITTEN_DELETE_SHARE,
+    SMALL_FILE_BYTES,
     SNAPSHOT_RETENTION_HOURS,
 )
 from churn_assets.warehouse import lake_files
@@ -76,6 +80,7 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
 # A smaller insert stays in the catalog, so that a micro-batch does not leave a tiny Parquet file in each table.
 _INLINE_ROWS = 500
 _RESTORE = "restore CHURN_HOME from a backup, or set it to a new folder"
+_RELEASED = datetime.fromisoformat("2000-01-01")  # the files to be deleted have a time before it
 _SETTLED_NS = 100_000_000  # after a write to the catalog, by when it is committed
 _CONFLICT = re.compile(
     r"database is locked|Failed to commit DuckLake transaction|[Tt]ransaction conflict|database table is locked"
@@ -250,6 +255,11 @@ class LakeWarehouse:
             for statement in statements:
                 tx.execute(statement.query)
             tx.execute("CALL ducklake_set_option('lake', 'target_file_size', ?)", [f"{FILE_BYTES}B"])
+            for table in _not_inlined(tx):  # by an earlier version of this project
+                tx.execute(
+                    "CALL ducklake_set_option('lake', 'data_inlining_row_limit', ?, table_name => ?)",
+                    [_INLINE_ROWS, table],
+                )
             if before == SCHEMA_VERSION:
                 return done
             tx.execute(NOTE_VERSION, [SCHEMA_VERSION, utc_now()])
@@ -285,26 +295,49 @@ class LakeWarehouse:
         return [Column(row["column_name"], row["column_type"]) for row in rows]
 
     def transact(self, work: Callable[[Transaction], T], staged: Mapping[str, pa.Table] | None = None) -> T:
+        return self._in_one_turn(lambda: self._once(work, staged))
+
+    def _in_one_turn(self, act: Callable[[], T]) -> T:
+        """Take a turn to write for one or several transactions; all of them are repeated after a conflict."""
         _ = self._connection  # opened before taking a turn, because it is slow
         attempt = 0
         while True:
             attempt += 1
-            with self._turn_to_write(), self._cursor(staged) as cursor:
-                try:
-                    cursor.begin()
-                    result = work(_LakeTransaction(cursor))
-                    cursor.commit()
-                    return result
-                except BaseException as error:
-                    _roll_back(cursor)
-                    if attempt >= MAX_ATTEMPTS or not (
-                        isinstance(error, duckdb.Error) and _CONFLICT.search(str(error))
-                    ):
-                        raise
+            try:
+                with self._turn_to_write():
+                    return act()
+            except duckdb.Error as error:
+                if attempt >= MAX_ATTEMPTS or not _CONFLICT.search(str(error)):
+                    raise
             time.sleep(random.uniform(0, 0.01 * 2 ** min(attempt, 6)))
+
+    def _once(self, work: Callable[[Transaction], T], staged: Mapping[str, pa.Table] | None = None) -> T:
+        with self._cursor(staged) as cursor:
+            try:
+                cursor.begin()
+                result = work(_LakeTransaction(cursor))
+                cursor.commit()
+                return result
+            except BaseException:
+                _roll_back(cursor)
+                raise
+
+    def _compact(self, table: str, smaller_than: int) -> None:
+        """Write the inlined rows of a table to a file, and merge its files that have less than so many bytes.
+
+        In one turn: DuckLake 1.0 cannot take a file with floating-point numbers away from a table of which an SQLite catalog
+        holds rows ("isnan(VARCHAR)"), and another writer could add some.
+        """
+        steps = (
+            "CALL ducklake_flush_inlined_data('lake', table_name => ?)",
+            f"CALL ducklake_rewrite_data_files('lake', ?, delete_threshold => {REWRITTEN_DELETE_SHARE})",
+            f"CALL ducklake_merge_adjacent_files('lake', ?, max_file_size => {smaller_than})",
+        )
+        self._in_one_turn(lambda: [self._once(lambda tx, step=step: tx.rows(step, [table])) for step in steps])
 
     def refresh(self, names: Iterable[str], now: datetime) -> list[Refresh]:
         wanted = list(names)
+        self._tidy(wanted)
         return self.transact(lambda tx: engine.refresh(tx, wanted, now))
 
     def rebuild(self, names: Iterable[str], now: datetime) -> list[Refresh]:
@@ -314,6 +347,34 @@ class LakeWarehouse:
         """
         wanted = list(names)
         return self.transact(lambda tx: engine.rebuild(tx, wanted, now))
+
+    def _tidy(self, often_written: Collection[str]) -> None:
+        """Keep what frequent small writes leave behind from growing until the next maintenance.
+
+        The catalog keeps inlined rows after they were replaced, and each scan reads them. Of a table with many small files, each
+        refresh writes a file of deleted rows for nearly every one.
+        """
+        files, rows = self._files(), self._inlined_rows()
+        for table in files:
+            if rows.get(table, 0) > MANY_INLINED_ROWS or (table in often_written and files[table][0] > MANY_FILES):
+                self._compact(table, SMALL_FILE_BYTES)
+
+    def _inlined_rows(self) -> dict[str, int]:
+        """By table, the rows that the catalog holds, also those that were replaced."""
+        of_tables = self.query(
+            "SELECT named.table_name AS name, inlined.table_name AS inlined"
+            " FROM __ducklake_metadata_lake.ducklake_inlined_data_tables AS inlined"
+            " JOIN __ducklake_metadata_lake.ducklake_table AS named ON named.table_id = inlined.table_id"
+            " AND named.end_snapshot IS NULL"
+        )
+        counts = " UNION ALL ".join(
+            f"SELECT {literal(table)} AS name, count(*) AS rows FROM __ducklake_metadata_lake.{inlined}"
+            for table, inlined in zip(*of_tables.to_pydict().values(), strict=True)
+        )
+        if not counts:
+            return {}
+        found = self.query(f"SELECT name, sum(rows)::BIGINT FROM ({counts}) GROUP BY name ORDER BY name")
+        return dict(zip(*found.to_pydict().values(), strict=True))
 
     def past_refreshes(self, after: datetime) -> list[Refresh]:
         rows = self.query(
@@ -352,25 +413,16 @@ class LakeWarehouse:
         before = self._files()
         # Each step takes its own turn to write, so that an ingestion waits for one table at most.
         self.transact(lambda tx: _sort_by(tx, {**order, **engine.day_keys(tx)}))
-        flush = "CALL ducklake_flush_inlined_data('lake', table_name => ?)"
         for table in before:
-            self.transact(lambda tx, table=table: tx.rows(flush, [table]))
-        for table in (table for table, (count, _) in self._files().items() if count > 1):
-            for step in (
-                f"ducklake_rewrite_data_files('lake', ?, delete_threshold => {REWRITTEN_DELETE_SHARE})",
-                f"ducklake_merge_adjacent_files('lake', ?, max_file_size => {FILE_BYTES // 2})",
-            ):
-                self.transact(lambda tx, step=step, table=table: tx.rows(f"CALL {step}", [table]))
+            self._compact(table, FILE_BYTES // 2)
         self.transact(
             lambda tx: engine.refresh(tx, [], now)
         )  # afterwards, tables that have nothing to read hold no old snapshot
-        expired = self.transact(lambda tx: _expire(tx, now - timedelta(hours=SNAPSHOT_RETENTION_HOURS)))
+        expired = self.transact(lambda tx: _expire(tx, now))
+        given_up_before, written_before = now - timedelta(hours=FILE_GRACE_HOURS), now - timedelta(hours=ORPHAN_HOURS)
+        self.transact(lambda tx: _release(tx, given_up_before))
         deleted = 0
-        # An SQLite catalog compares times as text, so every file that was given up on the day of this bound counts as
-        # older. A day is added so that the grace period is never shorter than FILE_GRACE_HOURS.
-        given_up_before = now - timedelta(days=1, hours=FILE_GRACE_HOURS)
-        written_before = now - timedelta(hours=ORPHAN_HOURS)
-        for step, bound in (("cleanup_old_files", given_up_before), ("delete_orphaned_files", written_before)):
+        for step, bound in (("cleanup_old_files", _RELEASED), ("delete_orphaned_files", written_before)):
             call = f"CALL ducklake_{step}('lake', older_than => TIMESTAMPTZ '{bound.isoformat(sep=' ')}+00')"
             deleted += len(self.transact(lambda tx, call=call: tx.rows(call)))
         after = self._files()
@@ -415,9 +467,15 @@ class LakeWarehouse:
 
     def _files(self) -> dict[str, tuple[int, int]]:
         """By table, the number of files, including those of deletions, and their size in bytes."""
+        # DuckLake's `ducklake_table_info` also counts the files of earlier snapshots.
         rows = self.query(
-            "SELECT table_name, file_count + delete_file_count, file_size_bytes + delete_file_size_bytes"
-            " FROM ducklake_table_info('lake') ORDER BY table_name"
+            "SELECT table_name, count(size), coalesce(sum(size), 0)::BIGINT FROM __ducklake_metadata_lake.ducklake_table AS named"
+            " LEFT JOIN (SELECT table_id, file_size_bytes AS size FROM __ducklake_metadata_lake.ducklake_data_file"
+            " WHERE end_snapshot IS NULL UNION ALL"
+            " SELECT table_id, file_size_bytes FROM __ducklake_metadata_lake.ducklake_delete_file WHERE end_snapshot IS NULL"
+            " AND data_file_id IN (SELECT data_file_id FROM __ducklake_metadata_lake.ducklake_data_file"
+            " WHERE end_snapshot IS NULL)) AS files ON files.table_id = named.table_id"
+            " WHERE named.end_snapshot IS NULL GROUP BY table_name ORDER BY table_name"
         )
         return {name: (files, size) for name, files, size in zip(*rows.to_pydict().values(), strict=True)}
 
@@ -505,17 +563,51 @@ def _sort_by(tx: Transaction, order: Mapping[str, str]) -> None:
             tx.execute(f"ALTER TABLE {table} SET SORTED BY ({column} ASC)")
 
 
-def _expire(tx: LakeTransaction, older_than: datetime) -> int:
-    """Expire older snapshots that no dynamic table or stream still has to read; returns their number."""
+def _expire(tx: LakeTransaction, now: datetime) -> int:
+    """Expire snapshots whose time is over and that no dynamic table or stream still has to read; returns their number.
+
+    All of the last hours stay, of the time before then the last one of each hour. So the many files of a time with many writes
+    are not kept for as long as time travel reaches.
+    """
     # By number, because `older_than` compares times as text on an SQLite catalog and takes the whole day as older.
     versions = tx.rows(
-        "SELECT snapshot_id FROM __ducklake_metadata_lake.ducklake_snapshot"
-        " WHERE make_timestamp(epoch_us(snapshot_time::TIMESTAMPTZ)) < ? AND snapshot_id < ?",
-        [older_than, engine.oldest_needed_snapshot(tx)],
+        "SELECT snapshot_id FROM (SELECT snapshot_id, made_at,"
+        " lead(made_at) OVER (ORDER BY snapshot_id) AS next_made_at FROM (SELECT snapshot_id,"
+        " make_timestamp(epoch_us(snapshot_time::TIMESTAMPTZ)) AS made_at FROM __ducklake_metadata_lake.ducklake_snapshot))"
+        " WHERE snapshot_id < ? AND (made_at < ?"
+        " OR next_made_at < ? AND date_trunc('hour', next_made_at) = date_trunc('hour', made_at))",
+        [
+            engine.oldest_needed_snapshot(tx),
+            now - timedelta(hours=SNAPSHOT_RETENTION_HOURS),
+            now - timedelta(hours=EVERY_SNAPSHOT_HOURS),
+        ],
     )
     if versions:
         tx.execute(f"CALL ducklake_expire_snapshots('lake', versions => [{', '.join(str(v) for (v,) in versions)}])")
     return len(versions)
+
+
+def _release(tx: LakeTransaction, given_up_before: datetime) -> None:
+    """Let the files that were given up before a time be deleted.
+
+    Deleting compares times as text on an SQLite catalog, and takes all that was given up on the day of its bound as older. So
+    the comparison is made here, and what is to go gets a day of its own.
+    """
+    tx.execute(
+        "UPDATE __ducklake_metadata_lake.ducklake_files_scheduled_for_deletion SET schedule_start = ?"
+        " WHERE make_timestamp(epoch_us(schedule_start::TIMESTAMPTZ)) < ?",
+        [f"{_RELEASED - timedelta(days=1)}+00", given_up_before],
+    )
+
+
+def _not_inlined(tx: LakeTransaction) -> list[str]:
+    rows = tx.rows(
+        "SELECT table_name FROM __ducklake_metadata_lake.ducklake_metadata AS option"
+        " JOIN __ducklake_metadata_lake.ducklake_table AS named ON named.table_id = option.scope_id"
+        " WHERE option.scope = 'table' AND option.key = 'data_inlining_row_limit' AND option.value = '0'"
+        " AND named.end_snapshot IS NULL ORDER BY table_name"
+    )
+    return [table for (table,) in rows]
 
 
 def _tables_with_deleted_rows(tx: LakeTransaction) -> list[str]:

@@ -79,6 +79,7 @@ WITHOUT_A_TABLE = {
     "model_drift",
     "log_search_index",
     "table_maintenance",
+    "run_history",
 }
 # What waits for events is not overdue while none arrive.
 WAITS_FOR_EVENTS = {

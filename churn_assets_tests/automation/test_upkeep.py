@@ -1,9 +1,12 @@
 """When periodic jobs are requested."""
 
+from collections.abc import Callable
 from datetime import timedelta
 
 import dagster as dg
+import pytest
 
+from churn_assets.automation.gates import blocked
 from churn_assets.clock import utc_now
 from churn_assets.rules import FILE_CHECK_SECONDS, FILE_RECHECK_SECONDS, MAINTENANCE_SECONDS, SEARCH_SECONDS
 from churn_assets.warehouse.protocol import Transaction
@@ -30,6 +33,40 @@ def test_maintenance_runs_only_where_something_was_written_and_else_is_recorded_
     latest = graph.instance.get_latest_materialization_event(dg.AssetKey("table_maintenance"))
     assert recorded.metadata == latest.asset_materialization.metadata
     assert "nothing was written since" in str(recorded.description)
+
+
+def test_a_failed_check_stops_and_freshness_holds_after_the_runs_that_say_so_could_be_purged(
+    graph: Graph, live_bank, purged
+):
+    """What decides about the present is never deleted, however old it is."""
+    assert graph.run("ingest_events", the_request(graph.tick("kafka_sensor"))).success
+    graph.lake.transact(
+        lambda tx: tx.execute("INSERT INTO fact_transaction_ledger SELECT * FROM fact_transaction_ledger LIMIT 1")
+    )
+    graph.run("check_ledgers")
+    for _ in range(3):
+        graph.run("maintain_tables")
+    before = {key: graph.instance.get_latest_materialization_event(key) for key in graph.instance.get_asset_keys()}
+    assert blocked(graph.instance)
+
+    purged(graph)
+
+    stopped = blocked(graph.instance)
+    assert stopped
+    assert "primary_key_is_unique" in str(stopped.skip_message)
+    assert {key: graph.instance.get_latest_materialization_event(key) for key in before} == before
+    assert len(graph.instance.get_runs(dg.RunsFilter(job_name="maintain_tables"))) == 1
+
+
+@pytest.fixture
+def purged(monkeypatch) -> Callable[[Graph], None]:
+    """Purges a graph's runs as in ten years."""
+
+    def purge_all(graph: Graph) -> None:
+        monkeypatch.setattr("churn_assets.assets.maintenance.utc_now", lambda: utc_now() + timedelta(days=3650))
+        assert graph.run("purge_runs").success
+
+    return purge_all
 
 
 def test_the_search_index_is_asked_for_when_the_ledgers_have_what_it_has_not_and_follows_them(graph: Graph, live_bank):

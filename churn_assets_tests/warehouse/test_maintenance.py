@@ -83,6 +83,83 @@ def test_files_and_snapshots_that_nobody_needs_are_given_up_after_their_time(lak
     assert lake.query(f"SELECT count(*) AS n FROM {LEDGER}")["n"].to_pylist() == [BATCHES * 600]
 
 
+def test_a_file_that_was_given_up_stays_for_an_hour_whatever_the_time_of_day(one_ledger: LakeWarehouse):
+    lake = one_ledger
+    for batch in range(BATCHES):
+        write(lake, batch)
+    lake.maintain({LEDGER: TIME}, utc_now())
+    assert lake.maintain({LEDGER: TIME}, utc_now() + timedelta(minutes=59)).files_deleted == 0
+    assert lake.maintain({LEDGER: TIME}, utc_now() + timedelta(minutes=61)).files_deleted == BATCHES
+
+
+def test_of_the_time_before_the_last_hour_the_last_snapshot_of_each_hour_stays_for_a_day(one_ledger: LakeWarehouse):
+    lake = one_ledger
+    times = {}
+    for hours in (30, 5, 4.9, 4, 0.5, 0.1):
+        write(lake, int(hours * 10))
+        times[max(versions(lake))] = stamp = now_at_half_past() - timedelta(hours=hours)
+        lake.transact(
+            lambda tx, stamp=stamp: tx.execute(
+                "UPDATE __ducklake_metadata_lake.ducklake_snapshot SET snapshot_time = ?"
+                " WHERE snapshot_id = (SELECT max(snapshot_id) FROM __ducklake_metadata_lake.ducklake_snapshot)",
+                [f"{stamp}+00"],
+            )
+        )
+    lake.maintain({LEDGER: TIME}, now_at_half_past())
+    _, _, before, hourly, *of_the_last_hour = times
+    assert versions(lake) & set(times) == {before, hourly, *of_the_last_hour}
+    assert lake.query(f"SELECT count(*) AS n FROM {LEDGER} AT (VERSION => {before})")["n"].to_pylist() == [3 * 600]
+
+
+def test_files_with_deleted_rows_are_merged_while_the_catalog_holds_rows_with_numbers(
+    one_ledger: LakeWarehouse, monkeypatch
+):
+    lake = one_ledger
+    monkeypatch.setattr("churn_assets.warehouse.lake.MANY_FILES", 1)
+    lake.transact(lambda tx: tx.execute("CREATE TABLE scores (customer VARCHAR, score DOUBLE)"))
+    for rows in (3000, 3000, 5):
+        lake.transact(
+            lambda tx, rows=rows: tx.execute(f"INSERT INTO scores SELECT i, i / 7 FROM range({rows}) AS t (i)")
+        )
+    lake.transact(lambda tx: tx.execute("DELETE FROM scores WHERE score > 300"))
+    before = lake.query("SELECT count(*), sum(score) FROM scores")
+    lake._tidy(["scores"])
+    assert lake._files()["scores"][0] == 1
+    assert lake.query("SELECT count(*), sum(score) FROM scores").equals(before)
+
+
+def versions(lake: LakeWarehouse) -> set[int]:
+    return set(lake.query("SELECT snapshot_id FROM lake.snapshots()")["snapshot_id"].to_pylist())
+
+
+def now_at_half_past() -> datetime:
+    return utc_now().replace(minute=30, second=0, microsecond=0)
+
+
+def test_many_refreshes_leave_few_files_and_few_rows_in_the_catalog_without_maintenance(
+    lake: LakeWarehouse, monkeypatch
+):
+    monkeypatch.setattr("churn_assets.warehouse.lake.MANY_INLINED_ROWS", 20)
+    monkeypatch.setattr("churn_assets.warehouse.lake.MANY_FILES", 4)
+    names = [table.name for table in lake.dynamic_tables(utc_now())]
+    for batch in range(12):
+        lake.transact(
+            lambda tx, batch=batch: tx.execute(
+                f"INSERT INTO {LEDGER} SELECT 'L' || ? || '_' || i, customer_id, 'LOGIN', ?, NULL, NULL, NULL, ?,"
+                " NULL, NULL, NULL FROM (SELECT customer_id, row_number() OVER () AS i FROM dim_customers LIMIT 10)",
+                [batch, utc_now(), utc_now()],
+            )
+        )
+        lake.refresh(names, utc_now())
+    kept = {table: rows for table, rows in lake._inlined_rows().items() if table in names}
+    assert max(kept.values()) <= 20 + 2 * 10
+    assert max(files for table, (files, _) in lake._files().items() if table in names) <= 3 + 3
+    shown = lake.query("SELECT * FROM dyn_customer_features ORDER BY customer_id")
+    lake.transact(lambda tx: tx.execute("UPDATE dynamic_tables SET position = NULL, base_position = NULL"))
+    assert {done.rows_updated for done in lake.refresh(names, utc_now())} == {0}
+    assert lake.query("SELECT * FROM dyn_customer_features ORDER BY customer_id").equals(shown)
+
+
 def test_snapshots_that_a_stream_or_a_dynamic_table_has_yet_to_read_are_kept(lake: LakeWarehouse):
     lake.refresh([table.name for table in lake.dynamic_tables(utc_now())], utc_now())
     lake.transact(lambda tx: tx.consume_stream("stream_high_risk_customers"))

@@ -82,8 +82,6 @@
 
   {{ run_hooks(post_hooks) }}
   {{ adapter.commit() }}
-  {#- Rows of these tables are rewritten often, and inlining makes that slower. Only an existing table can have settings. -#}
-  {%- do run_query("call " ~ this.database ~ ".set_option('data_inlining_row_limit', 0, table_name => '" ~ name ~ "', schema => '" ~ this.schema ~ "')") %}
   {{ return({'relations': [target_relation]}) }}
 {% endmaterialization %}
 
