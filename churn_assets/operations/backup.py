@@ -5,8 +5,8 @@ emails keep beside the lake. What can be made again is left out: search index, d
 
 Data and model files never change under one name, so a backup copies those that it lacks. The catalog is copied first, in one
 transaction. So every file that the copy names exists, and maintenance deletes a file an hour after it was given up, not earlier;
-a copy that takes longer begins again, with what it has. The last thing written is `backup.json`, which names the catalog: a backup that
-is killed leaves the one before whole.
+a copy that takes longer begins again, with what it has. The last thing written is `backup.json`, which names the catalog: a
+backup that is killed leaves the one before whole.
 """
 
 import json
