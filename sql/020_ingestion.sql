@@ -1,8 +1,8 @@
 -- How far each Kafka partition has been stored, and the messages that could not become rows.
 
 -- committed_offset is the next offset to read. A topic that is created again gets a new epoch; offsets of another epoch
--- do not apply to it. leader_epoch counts the elections up to the leader under which the messages were read: where the log
--- before committed_offset is no longer that leader's, messages were lost.
+-- do not apply to it. leader_epoch counts the elections up to the leader under which the messages were read: where the
+-- log before committed_offset is no longer that leader's, messages were lost.
 CREATE TABLE IF NOT EXISTS kafka_offsets (
     epoch VARCHAR NOT NULL,
     topic VARCHAR NOT NULL,
@@ -12,9 +12,9 @@ CREATE TABLE IF NOT EXISTS kafka_offsets (
     leader_epoch INTEGER
 );
 
--- Messages that Kafka no longer has as they were, by partition and epoch. A gap stays open until somebody resolves it, or
--- CHURN_ON_GAP=skip does; churn_assets/ingestion/gaps.py says what each kind means. Of a topic that was created again,
--- nobody knows where the old one ended.
+-- Messages that Kafka no longer has as they were, by partition and epoch. A gap stays open until somebody resolves it,
+-- or CHURN_ON_GAP=skip does; churn_assets/ingestion/gaps.py says what each kind means. Of a topic that was created
+-- again, nobody knows where the old one ended.
 CREATE TABLE IF NOT EXISTS kafka_gaps (
     epoch VARCHAR NOT NULL,
     topic VARCHAR NOT NULL,
@@ -29,8 +29,8 @@ CREATE TABLE IF NOT EXISTS kafka_gaps (
 );
 
 -- One line for each range of messages; the ranges of a partition have no gap or overlap. The outcome is STORED, or
--- SKIPPED if Kafka no longer held the messages and the ingestion went on without them. LOST ranges do not count: they were
--- stored, then the cluster lost them, and what stands at their offsets now is read anew. The last two columns are
+-- SKIPPED if Kafka no longer held the messages and the ingestion went on without them. LOST ranges do not count: they
+-- were stored, then the cluster lost them, and what stands at their offsets now is read anew. The last two columns are
 -- Kafka timestamps (when messages were produced, or appended if the topic is configured so), or NULL.
 CREATE TABLE IF NOT EXISTS ingest_ranges (
     epoch VARCHAR NOT NULL,

@@ -257,6 +257,7 @@ def _events_to_emails(settings: Settings, trained: Trained, folder: Path) -> Non
             request = dg.RunRequest(run_config=dg.RunConfig(ops={"ingest": ingest_config([r for r in part if r])}))
             assert graph.run("ingest_events", request).success
         gone = Partition("gone", "t", 0)
+        commit.begin(lake, {Partition("new", "t", 0): 7}, utc_now())
         for gap in (
             Gap(gone, Kind.DELETED, 0, 5),
             Gap(gone, Kind.TRUNCATED, 3, 5),
