@@ -18,6 +18,7 @@ import typer
 from churn_assets.cli import bank, gaps, mapping, model, outbox, questions, system
 from churn_assets.cli.bank import MAX_CUSTOMERS, MAX_DAYS, MAX_RATE
 from churn_assets.cli.endings import ended
+from churn_assets.cli.ports import Host
 from churn_assets.cli.shown import help_if_alone, one_line, progress, say
 from churn_assets.clock import utc_now
 from churn_assets.errors import ChurnError
@@ -122,7 +123,7 @@ def dashboard(
 @app.command(rich_help_panel="Start")
 def up(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Dagster UI.")] = 3000,
-    host: Annotated[str, typer.Option(help="Address that the UI is served on.")] = "127.0.0.1",
+    host: Host = "127.0.0.1",
 ) -> None:
     """Run Dagster for your own bank until Ctrl-C, and start its processes again when they die."""
     from churn_assets.cli.up import run_up
