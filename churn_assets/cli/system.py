@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from churn_assets.cli.ports import an_address
+from churn_assets.cli.ports import Host
 from churn_assets.cli.shown import console, progress, say
 from churn_assets.clock import utc_now
 from churn_assets.errors import ChurnError
@@ -211,9 +211,7 @@ def rebuild(
 @app.command(rich_help_panel="System")
 def metrics(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the metrics.")] = 9464,
-    host: Annotated[
-        str, typer.Option(callback=an_address, help="Address to listen on; 0.0.0.0 for other machines.")
-    ] = "127.0.0.1",
+    host: Host = "127.0.0.1",
 ) -> None:
     """Serve metrics for Prometheus on http://127.0.0.1:9464/metrics until Ctrl-C."""
     from churn_assets.cli.ports import must_be_free
