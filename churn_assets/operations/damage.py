@@ -80,7 +80,7 @@ def _way_out(table: str, file: str, derived: set[str]) -> str:
         return f"restore a backup, or run `churn rebuild {' '.join(sorted(derived))}`, which computes it anew from the ledgers"
     if table in LEDGERS:
         return "restore a backup, or let a new CHURN_HOME read everything again, if Kafka still has it"
-    return "restore a backup"
+    return "restore a backup (docs/backup.md)"
 
 
 def _models(warehouse: Warehouse) -> list[Found]:

@@ -73,7 +73,7 @@ def examine(settings: Settings, further: Sequence[Check] = (), *, deep: bool = F
     if settings.target == "snowflake":
         of_account = examine_account(settings, utc_now)
         if of_account[0].problem:  # every other check of the warehouse would report the same
-            return [*first, *of_account, *last]
+            return [*first, _finding("disk", lambda: _disk(settings)), *of_account, *last]
     else:
         of_account = []
     warehouse = open_warehouse(settings, read_only=True)

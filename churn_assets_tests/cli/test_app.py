@@ -465,10 +465,10 @@ def test_doctor_names_each_problem_with_its_next_step_and_shows_no_secret(
     assert "127.0.0.1:9 does not answer" in outcome.out
     assert "s3cret" not in outcome.out + outcome.err
     assert "CHURN_EMAIL_FROM" in outcome.out
-    assert "15 of 21 checks failed" in outcome.err
+    assert "16 of 22 checks failed" in outcome.err
     as_json = churn("doctor", "--json")
     assert as_json.code == 1
-    assert sum(finding["problem"] is not None for finding in json.loads(as_json.out)) == 15
+    assert sum(finding["problem"] is not None for finding in json.loads(as_json.out)) == 16
 
 
 def test_doctor_finds_nothing_wrong_with_a_deployed_home_and_a_broker(churn: Churn, settings: Settings):

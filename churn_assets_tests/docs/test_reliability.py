@@ -12,7 +12,7 @@ FAULTS = [fault for part in yaml.safe_load((REPOSITORY / "docs/faults.yaml").rea
 
 
 @cache
-def tests_in(file: str) -> set[str]:
+def _tests_in(file: str) -> set[str]:
     tree = ast.parse((REPOSITORY / "churn_assets_tests" / file).read_text())
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")}
 
@@ -20,7 +20,7 @@ def tests_in(file: str) -> set[str]:
 def test_every_fault_has_a_test_that_exists():
     named = [test.partition("[")[0].partition("::") for fault in FAULTS for test in fault["tests"]]
     missing = [
-        f"{file}::{test}" for file, _, test in named if not tests_in(file) or (test and test not in tests_in(file))
+        f"{file}::{test}" for file, _, test in named if not _tests_in(file) or (test and test not in _tests_in(file))
     ]
 
     assert not missing, "correct docs/faults.yaml"

@@ -63,7 +63,7 @@ def test_a_table_that_cannot_be_computed_has_another_way_out_and_status_says_wha
 
     found = {one.table: one.way_out for one in damage(bank)}
     assert "if Kafka still has it" in found["fact_transaction_ledger"]
-    assert found["dyn_churn_predictions"] == "restore a backup"
+    assert found["dyn_churn_predictions"] == "restore a backup (docs/backup.md)"
     with pytest.raises(
         ChurnError, match=r"damaged: main/.*of (fact_transaction_ledger|dyn_churn_predictions) is missing"
     ):

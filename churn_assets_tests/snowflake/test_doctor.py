@@ -85,7 +85,7 @@ def test_of_an_account_that_does_not_answer_only_that_is_said():
 def test_with_no_connection_the_rest_of_the_doctor_still_looks(monkeypatch: pytest.MonkeyPatch):
     found = {one.what: one for one in examine(load_settings(CHURN_TARGET="snowflake"))}
 
-    assert set(found) == {"settings", "rules", "disk", "connection", "deployment", "emails"}
+    assert set(found) == {*("settings", "processes", "rules", "disk", "connection", "deployment", "emails", "alerts")}
 
 
 @pytest.mark.parametrize("seconds", [61, -61])
