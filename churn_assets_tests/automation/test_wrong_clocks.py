@@ -23,6 +23,10 @@ from churn_assets_tests.dynamic_tables.anew import dynamic_rows, recomputed
 
 LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
 HOURS, DAYS = 3600, 86400
+# By default each run leaves programs behind that copy its output, and they keep this one's open.
+WITHOUT_LOGS = {
+    "compute_logs": {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
+}
 
 pytestmark = [
     pytest.mark.slow,
@@ -47,8 +51,11 @@ def work(settings: Settings, ahead: float, number: int) -> None:
     with (folder / "fact_transaction_ledger.csv").open("w") as file:
         file.write("transaction_ref,account_id,posting_date,transaction_code,amount\n")
         file.writelines(f"T{number}-{n},A1,{true.isoformat()}Z,POS,{number + n}.0\n" for n in range(3))
+    if not ahead:
+        act(str(settings.home), str(folder))
+        return
     code = f"from {__name__} import act; act({str(settings.home)!r}, {str(folder)!r})"
-    cheated = {"LD_PRELOAD": str(LIBRARY), "FAKETIME": f"{ahead:+.0f}s", "DONT_FAKE_MONOTONIC": "1"} if ahead else {}
+    cheated = {"LD_PRELOAD": str(LIBRARY), "FAKETIME": f"{ahead:+.0f}s", "DONT_FAKE_MONOTONIC": "1"}
     done = subprocess.run(
         [sys.executable, "-c", code], env=os.environ | cheated, capture_output=True, text=True, timeout=300, check=False
     )
@@ -63,23 +70,25 @@ def act(home: str, folder: str) -> None:
         assert run_command(["load", ledger, f"{folder}/{ledger}.csv"]) == 0
     settings = load_settings(CHURN_HOME=home, CHURN_REFRESH="eager")
     (settings.home / "runs").mkdir(exist_ok=True)
-    with dg.DagsterInstance.local_temp(str(settings.home / "runs")) as instance:
+    with dg.DagsterInstance.local_temp(str(settings.home / "runs"), overrides=WITHOUT_LOGS) as instance:
         graph = Graph(build_defs(settings), instance, open_lake(settings.lake_path), settings)
         while requests := graph.tick("refresh_sensor").run_requests:
             assert graph.run("refresh_dynamic_tables", requests[0]).success
     print(utc_now().isoformat())  # noqa: T201
 
 
-@pytest.mark.parametrize("wrong", [2 * DAYS, -20 * HOURS, 400 * DAYS])
-def test_after_a_clock_that_was_wrong_for_a_batch_all_is_right_again(settings: Settings, tmp_path: Path, wrong: float):
+def test_after_a_clock_that_was_wrong_for_a_batch_all_is_right_again(settings: Settings, tmp_path: Path):
     work(settings, 0, 1)
-    work(settings, wrong, 2)
-    work(settings, 0, 3)
+    for turn, wrong in enumerate([2 * DAYS, -20 * HOURS, 400 * DAYS], 1):
+        number = 2 * turn + 1
+        work(settings, wrong, number - 1)
+        work(settings, 0, number)
 
-    now, lake = utc_now(), open_lake(settings.lake_path)
-    (customer,) = lake.query("SELECT full_name, email_consent FROM dim_customers").to_pylist()
-    assert customer == {"full_name": "Name 3", "email_consent": False}
-    (features,) = lake.query("SELECT total_spend_30d FROM dyn_customer_features").to_pylist()
-    assert features["total_spend_30d"] == sum(number + n for number in (1, 2, 3) for n in range(3))
-    assert {table.name: table.lag_seconds for table in lake.dynamic_tables(now) if table.lag_seconds} == {}
-    assert dynamic_rows(lake, now) == dynamic_rows(recomputed(settings.lake_path, tmp_path / "anew", now), now)
+        now, lake = utc_now(), open_lake(settings.lake_path)
+        (customer,) = lake.query("SELECT full_name, email_consent FROM dim_customers").to_pylist()
+        assert customer == {"full_name": f"Name {number}", "email_consent": False}
+        (features,) = lake.query("SELECT total_spend_30d FROM dyn_customer_features").to_pylist()
+        assert features["total_spend_30d"] == sum(each + n for each in range(1, number + 1) for n in range(3))
+        assert {table.name: table.lag_seconds for table in lake.dynamic_tables(now) if table.lag_seconds} == {}
+        anew = recomputed(settings.lake_path, tmp_path / f"anew-{turn}", now)
+        assert dynamic_rows(lake, now) == dynamic_rows(anew, now)
