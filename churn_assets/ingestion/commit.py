@@ -185,15 +185,17 @@ def go_back(tx: Transaction, lost: OffsetRange) -> None:
     )
     of_partition = "epoch = ? AND topic = ? AND kafka_partition = ? AND outcome <> 'LOST'"
     tx.execute(
-        f"INSERT INTO ingest_ranges ({', '.join(_LOGGED)}) SELECT epoch, topic, kafka_partition, start_offset, ?, outcome,"
+        f"INSERT INTO ingest_ranges ({', '.join(_LOGGED)}) SELECT epoch, topic, kafka_partition, start_offset,"
+        f" CAST(? AS BIGINT), outcome,"
         f" stored_at, oldest_message_at, newest_message_at FROM ingest_ranges WHERE {of_partition} AND start_offset < ?"
         " AND end_offset > ?",
         [lost.start, *lost.partition, lost.start, lost.start],
     )
     tx.execute(
-        "UPDATE ingest_ranges SET outcome = 'LOST', start_offset = greatest(start_offset, ?)"
+        "UPDATE ingest_ranges SET outcome = 'LOST',"
+        " start_offset = CASE WHEN start_offset < ? THEN CAST(? AS BIGINT) ELSE start_offset END"
         f" WHERE {of_partition} AND end_offset > ?",
-        [lost.start, *lost.partition, lost.start],
+        [lost.start, lost.start, *lost.partition, lost.start],
     )
     for ledger in LEDGERS:
         tx.execute(

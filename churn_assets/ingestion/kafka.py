@@ -207,6 +207,7 @@ class Cluster:
                 # The client asks the broker that last was the controller, which may be the one that has just died.
                 if error.args[0].code() not in _SILENT or monotonic() > end:
                     raise self._unavailable(error) from error
+                self._begin_anew()
 
     def read(self, ranges: Iterable[OffsetRange], leader_epochs: Mapping[Partition, int]) -> Generator[Chunk]:
         """The messages of the ranges in chunks of bounded size, by manual assignment: no group, no rebalance.
@@ -304,6 +305,14 @@ class Cluster:
         except KafkaException as error:
             raise KafkaUnavailableError(f"wrong Kafka setting: {self._without_secrets(error)}") from error
 
+    def _begin_anew(self) -> None:
+        """Ask with a new client from now on.
+
+        An answer that comes after its request has timed out may end the process (confluentinc/librdkafka#4605); the old client,
+        which would get it, is closed.
+        """
+        self.__dict__.pop("_admin", None)
+
     def _metadata(self) -> Any:
         try:
             return self._admin.list_topics(timeout=TIMEOUT_SECONDS)
@@ -321,15 +330,19 @@ class Cluster:
                 isolation_level=IsolationLevel.READ_COMMITTED,
                 request_timeout=TIMEOUT_SECONDS,
             )
-            left = []
+            left, is_silent = [], False
             for place, future in answer.items():
                 try:
                     found[place.topic, place.partition] = future.result()
                 except KafkaException as error:
                     if error.args[0].code() in _WITHOUT_A_LEADER:
                         left.append(place)
-                    elif error.args[0].code() not in _SILENT:
+                    elif error.args[0].code() in _SILENT:
+                        is_silent = True
+                    else:
                         raise self._unavailable(error) from error
+            if is_silent:
+                self._begin_anew()
             if left and monotonic() > end:
                 break
             if left:

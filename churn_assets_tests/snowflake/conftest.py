@@ -83,7 +83,8 @@ def tables(emulator: RunningEmulator, account: Settings) -> Settings:
     with emulator.connect() as connection:
         for text in [*(one.text for one in statements(Names()) if one.phase == "schema"), stage]:
             connection.cursor().execute(text)
-        connection.cursor().execute(NOTE_VERSION.replace("?", "%s"), (SCHEMA_VERSION, utc_now()))
+        # Without binds, as what stands for them is a setting of the whole process.
+        connection.cursor().execute(NOTE_VERSION.replace("(?, ?)", f"({SCHEMA_VERSION}, '{utc_now()}')"))
     return account
 
 

@@ -108,6 +108,7 @@ def test_tables_of_an_older_version_are_refused_until_they_are_deployed_and_thos
     deploy()
     rows = as_engineer(account)
     rows("INSERT INTO retention_queue (customer_id, churn_score, queued_at) VALUES ('C1', 0.8, SYSDATE())")
+    rows("DROP VIEW CHURN.SERVING.waiting_customers")  # which DuckDB would not list without the column that it reads
     rows("ALTER TABLE retention_queue DROP COLUMN source")
     rows("DELETE FROM schema_version")
     waiting = "SELECT customer_id, source FROM retention_queue"

@@ -33,10 +33,11 @@ from churn_assets.ingestion.publisher import Publisher
 from churn_assets.model import labels, registry, snowflake_training, training_set
 from churn_assets.model.gate import judge
 from churn_assets.model.training import Trained
-from churn_assets.operations import erasure
+from churn_assets.operations import erasure, setbacks
 from churn_assets.operations.dbt import features_query, manifest_path
 from churn_assets.operations.metrics import StateCollector
 from churn_assets.retention import claims, effect, emails, suppressions
+from churn_assets.retention.marks import Marks
 from churn_assets.retention.outbox import approval, exporting, sending
 from churn_assets.retention.outbox.smtp import smtp_of
 from churn_assets.retention.queue import STREAM
@@ -48,6 +49,7 @@ from churn_assets.simulator.live import LiveBank
 from churn_assets.simulator.producer import produce_at_once
 from churn_assets.warehouse import lake as lake_module
 from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.warehouse.setbacks import SetbackError
 from churn_assets.wiring import open_lake
 from churn_assets_tests.assets.conftest import Graph
 from churn_assets_tests.ingestion.mapping.mapped import POSTING, decoded, mappings, postings
@@ -198,6 +200,7 @@ def record(deployed_home: Path, trained: Trained, tmp_path_factory: pytest.TempP
         _models(people, trained)
         _emails(people)
         _outbox(people, folder)
+        _setbacks(made_up, people)
         yield found
 
 
@@ -416,6 +419,24 @@ def _outbox(lake: LakeWarehouse, folder: Path) -> None:
             sending.send(lake, smtp, folder, None, "Ann", lambda: NOW + MINUTE)
     approval.resolve(lake, "to-Mia", True, "Ann", NOW + DAY)
     approved_emails(lake, ["Pia"])
+
+
+def _setbacks(settings: Settings, lake: LakeWarehouse) -> None:
+    """A lake that forgot an email which left, and another one's leaving; then a second time, when all that left is marked."""
+    marks = Marks(settings.emails_path)
+    known = lake.query("SELECT intervention_id FROM agent_intervention_log WHERE status = 'EXPORTED'")[
+        "intervention_id"
+    ]
+    marks.append(lake, known.to_pylist()[:1])
+    assert marks.file.exists()
+    line = json.loads(marks.file.read_text())
+    others = [{**line, "intervention_id": name, "moved_at": f"{NOW + 3 * DAY}"} for name in ("forgotten", "to-Pia")]
+    with marks.file.open("a") as file:
+        file.writelines(f"{json.dumps(other | {'customer_id': 'Pia'})}\n" for other in others)
+    with pytest.raises(SetbackError):
+        setbacks.must_not_have_gone_back(settings, lake, NOW)
+    for all_are_marked in (False, True):
+        assert setbacks.confirm(settings, lake, all_are_marked=all_are_marked, by="Ann", now=NOW + DAY)
 
 
 def _call_sites() -> list[tuple[Place, int]]:
