@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 from confluent_kafka import (
     Consumer,
-    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -280,19 +279,24 @@ class Cluster:
         return offsets
 
     def _committed(self, group: str, asked: list[TopicPartition]) -> list[TopicPartition]:
+        # By a consumer: the same question of an admin client may end the process where no coordinator answers.
+        consumer = Consumer(self._config() | {"group.id": group, "enable.auto.commit": False})
         end = monotonic() + TIMEOUT_SECONDS
-        while True:
-            try:
-                answer = self._admin.list_consumer_group_offsets(
-                    [ConsumerGroupTopicPartitions(group, asked)], request_timeout=TIMEOUT_SECONDS
-                )
-                return answer[group].result().topic_partitions
-            except KafkaException as error:
-                if error.args[0].code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
-                    return []  # so nothing was ever committed to it
-                if error.args[0].code() not in _WITHOUT_A_COORDINATOR or monotonic() > end:
-                    raise self._unavailable(error) from error
-            sleep(_POLL_SECONDS)
+        try:
+            while True:
+                try:
+                    found = consumer.committed(asked, timeout=TIMEOUT_SECONDS)
+                    for error in filter(None, (one.error for one in found)):
+                        raise KafkaException(error)
+                    return found
+                except KafkaException as error:
+                    if error.args[0].code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+                        return []  # so nothing was ever committed to it
+                    if error.args[0].code() not in _WITHOUT_A_COORDINATOR or monotonic() > end:
+                        raise self._unavailable(error) from error
+                sleep(_POLL_SECONDS)
+        finally:
+            consumer.close()
 
     def producer(self, **properties: str | float | bool) -> Producer:
         """A client that writes to this cluster; `properties` are librdkafka's, with _ for each dot."""

@@ -22,10 +22,13 @@ USER, PASSWORD = "churn", "not-to-be-seen-9b1f"
 class KafkaServer:
     """A broker run from the jars in `libraries`. Its `sasl_servers` listener asks for USER and PASSWORD.
 
-    `first` is the broker that controls the cluster which this one joins; without it, this one does.
+    `first` is the broker that controls the cluster which this one joins; without it, this one does. The offsets of groups are on
+    so many brokers as `replicas` says.
     """
 
-    def __init__(self, libraries: Path, directory: Path, *, node: int = 1, first: "KafkaServer | None" = None) -> None:
+    def __init__(
+        self, libraries: Path, directory: Path, *, node: int = 1, first: "KafkaServer | None" = None, replicas: int = 1
+    ) -> None:
         self._classpath = f"{libraries.absolute()}/*"
         self._directory = directory
         self._configuration = directory / "server.properties"
@@ -51,7 +54,7 @@ class KafkaServer:
                     "org.apache.kafka.common.security.plain.PlainLoginModule required"
                     f' user_{USER}="{PASSWORD}";',
                     f"log.dirs={directory / 'log'}",
-                    "offsets.topic.replication.factor=1",
+                    f"offsets.topic.replication.factor={replicas}",
                     "offsets.topic.num.partitions=1",
                     "transaction.state.log.replication.factor=1",
                     "transaction.state.log.min.isr=1",
@@ -158,7 +161,7 @@ class ThreeBrokers:
         self.brokers: dict[int, KafkaServer] = {}
         for node in (1, 2, 3):
             (directory / str(node)).mkdir()
-            self.brokers[node] = KafkaServer(libraries, directory / str(node), node=node, first=first)
+            self.brokers[node] = KafkaServer(libraries, directory / str(node), node=node, first=first, replicas=3)
             first = self.brokers[1]
         self.bootstrap_servers = ",".join(broker.bootstrap_servers for broker in self.brokers.values())
 

@@ -24,7 +24,7 @@ from churn_assets.assets.ledgers import ingest_config
 from churn_assets.cli import check as rehearsal
 from churn_assets.clock import utc_now
 from churn_assets.definitions import build_defs
-from churn_assets.ingestion import commit, corrections, gaps, history
+from churn_assets.ingestion import backlog, commit, corrections, gaps, history
 from churn_assets.ingestion.backlog import lags
 from churn_assets.ingestion.broker import embedded_broker
 from churn_assets.ingestion.gaps import Gap, Kind
@@ -259,6 +259,8 @@ def _events_to_emails(settings: Settings, trained: Trained, folder: Path) -> Non
         for part in (halves, [OffsetRange(r.partition, (r.start + r.end) // 2, r.end) for r in ranges]):
             request = dg.RunRequest(run_config=dg.RunConfig(ops={"ingest": ingest_config([r for r in part if r])}))
             assert graph.run("ingest_events", request).success
+        assert backlog.went_back(lake, cluster, settings.topics, settings.kafka_group) is None
+        assert commit.furthest_offsets(lake)
         gone = Partition("gone", "t", 0)
         commit.begin(lake, {Partition("new", "t", 0): 7}, utc_now())
         for gap in (
