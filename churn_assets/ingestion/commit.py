@@ -186,9 +186,8 @@ def go_back(tx: Transaction, lost: OffsetRange) -> None:
     of_partition = "epoch = ? AND topic = ? AND kafka_partition = ? AND outcome <> 'LOST'"
     tx.execute(
         f"INSERT INTO ingest_ranges ({', '.join(_LOGGED)}) SELECT epoch, topic, kafka_partition, start_offset,"
-        f" CAST(? AS BIGINT), outcome,"
-        f" stored_at, oldest_message_at, newest_message_at FROM ingest_ranges WHERE {of_partition} AND start_offset < ?"
-        " AND end_offset > ?",
+        " CAST(? AS BIGINT), outcome, stored_at, oldest_message_at, newest_message_at FROM ingest_ranges"
+        f" WHERE {of_partition} AND start_offset < ? AND end_offset > ?",
         [lost.start, *lost.partition, lost.start, lost.start],
     )
     tx.execute(

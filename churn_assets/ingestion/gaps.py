@@ -3,7 +3,7 @@
 Here belong what a gap is, how it is recorded and what resolving it does. Where gaps are looked for is in `backlog`.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -143,27 +143,12 @@ def resolve(warehouse: Warehouse, gap: Gap, now: datetime, by: str, reason: str 
         )
         if not done:
             raise ChurnError(f"the gap of {gap.partition} at {gap.start} is resolved already; see `churn gaps --all`")
-        _ACTIONS[gap.kind](tx, gap, now)
+        if gap.end is None:
+            return  # the new topic is read from its beginning as soon as no gap is open
+        messages = OffsetRange(gap.partition, gap.start, gap.end)
+        if gap.kind == Kind.TRUNCATED:
+            commit.go_back(tx, messages)
+        else:
+            commit.skip(tx, messages, now)
 
     warehouse.transact(work)
-
-
-def _go_on(tx: Transaction, gap: Gap, now: datetime) -> None:
-    assert gap.end is not None
-    commit.skip(tx, OffsetRange(gap.partition, gap.start, gap.end), now)
-
-
-def _read_again(tx: Transaction, gap: Gap, now: datetime) -> None:
-    assert gap.end is not None
-    commit.go_back(tx, OffsetRange(gap.partition, gap.start, gap.end))
-
-
-def _begin(tx: Transaction, gap: Gap, now: datetime) -> None:
-    """Nothing: the new topic is read from its beginning as soon as no gap is open."""
-
-
-_ACTIONS: dict[Kind, Callable[[Transaction, Gap, datetime], None]] = {
-    Kind.DELETED: _go_on,
-    Kind.TRUNCATED: _read_again,
-    Kind.CREATED_AGAIN: _begin,
-}

@@ -347,10 +347,9 @@ class Cluster:
                         raise self._unavailable(error) from error
             if is_silent:
                 self._begin_anew()
-            if left and monotonic() > end:
+            if not left or monotonic() > end:
                 break
-            if left:
-                sleep(_POLL_SECONDS)
+            sleep(_POLL_SECONDS)
         return found
 
     def _read_topic(
