@@ -39,12 +39,12 @@ pytestmark = pytest.mark.slow
 
 KILLS = rounds(300)
 JOBS = (
-    "ingest_events", "refresh_dynamic_tables", "score_events", "write_retention_emails", "send_emails", "check_ledgers",
+    "ingest_events", "refresh_dynamic_tables", "stream_events", "write_retention_emails", "send_emails", "check_ledgers",
     "maintain_tables",
 )  # fmt: skip
 
 
-def run(connection: Connection | None, job: str) -> None:
+def run(connection: Connection | None, job: str, quiet_seconds: float = 0.5) -> None:
     """Run a job as a run of Dagster's does, in the home that the environment names. Beside another one it may fail."""
     definitions = build_defs(load_settings())
     partition = utc_now().date().isoformat() if job == "write_retention_emails" else None
@@ -52,7 +52,12 @@ def run(connection: Connection | None, job: str) -> None:
         if connection:
             connection.send("begun")
         definitions.resolve_job_def(job).execute_in_process(
-            instance=instance, partition_key=partition, raise_on_error=connection is None
+            instance=instance,
+            partition_key=partition,
+            run_config={"ops": {"stream": {"config": {"quiet_seconds": quiet_seconds}}}}
+            if job == "stream_events"
+            else None,
+            raise_on_error=connection is None,
         )
 
 
@@ -107,7 +112,7 @@ class Rehearsal:
 
     def start_and_kill(self, jobs: list[str]) -> None:
         """Run the jobs beside each other; each is killed unless it ends before."""
-        running = [self._start(job) for job in jobs]
+        running = [self.start(job) for job in jobs]
         begun_at = time.monotonic()
         deaths = sorted(
             (self._luck.uniform(0, self._seconds[job]), job, process)
@@ -123,9 +128,10 @@ class Rehearsal:
                 assert process.exitcode == 0
                 self._seconds[job] = time.monotonic() - begun_at
 
-    def _start(self, job: str) -> BaseProcess:
+    def start(self, job: str, *arguments: float) -> BaseProcess:
+        """A process that has begun to run a job."""
         ours, theirs = FORKS.Pipe()
-        process = FORKS.Process(target=run, args=(theirs, job), daemon=True)
+        process = FORKS.Process(target=run, args=(theirs, job, *arguments), daemon=True)
         process.start()
         theirs.close()
         assert ours.poll(PATIENCE_SECONDS), f"{job} did not begin"
@@ -157,6 +163,36 @@ def test_after_any_kills_all_is_as_if_nothing_had_died(
         stream.send()
         rehearsal.start_and_kill(luck.sample(JOBS, 2))
     print(f"killed: {dict(rehearsal.killed)}")  # noqa: T201
+
+    all_is_as_if_nothing_had_died(stream, lake, broker, box, settings, tmp_path)
+
+
+def test_a_run_that_lives_on_may_be_killed_at_any_moment(
+    live_bank: LiveBank, lake: LakeWarehouse, broker: Cluster, box: Mailbox, settings: Settings, tmp_path: Path
+):
+    seed = int(os.environ.get("TEST_SEED", random.randrange(10**6)))
+    print(f"again with TEST_SEED={seed}")  # noqa: T201
+    luck = random.Random(seed)
+    preload("churn_assets_tests.test_any_kill")
+    stream, rehearsal = Stream(lake, broker, luck), Rehearsal(luck)
+
+    for _ in range(rounds(200)):
+        process = rehearsal.start("stream_events", 60.0)
+        end = time.monotonic() + luck.uniform(0, 4)
+        while time.monotonic() < end:
+            stream.send()
+            time.sleep(luck.uniform(0, 0.5))
+        assert process.exitcode is None
+        process.kill()
+        process.join()
+
+    all_is_as_if_nothing_had_died(stream, lake, broker, box, settings, tmp_path)
+
+
+def all_is_as_if_nothing_had_died(
+    stream: Stream, lake: LakeWarehouse, broker: Cluster, box: Mailbox, settings: Settings, tmp_path: Path
+) -> None:
+    """Let what is left be done, and compare with what was sent, and with a lake that computes all anew."""
     for job in ("maintain_tables", "ingest_events", "refresh_dynamic_tables"):
         run(None, job)
     while next_day(lake, limits_of(settings), utc_now()):

@@ -60,6 +60,7 @@ class State:
     """
 
     tether: tuple[int, int]
+    notice: tuple[int, int]  # closed by the warm process when its runs should come to an end
     children: dict[int, Child] = field(default_factory=dict)
     learned: list[str] = field(default_factory=list)
     avoided: list[str] = field(default_factory=list)
@@ -77,7 +78,7 @@ class State:
         with os.fdopen(file) as text:
             found = json.load(text)
         children = {int(pid): Child(**child) for pid, child in found["children"].items()}
-        return cls(tuple(found["tether"]), children, found["learned"], found["avoided"])
+        return cls(tuple(found["tether"]), tuple(found["notice"]), children, found["learned"], found["avoided"])
 
 
 class WarmProcess:
@@ -85,9 +86,9 @@ class WarmProcess:
 
     def __init__(self, orders: Orders, state: State | None) -> None:
         self._orders = orders
-        self._state = state or State(os.pipe())
+        self._state = state or State(os.pipe(), os.pipe())
         self._listener = socket.socket(fileno=orders.listener)
-        for descriptor in (orders.listener, orders.lifeline, *self._state.tether):
+        for descriptor in (orders.listener, orders.lifeline, *self._state.tether, *self._state.notice):
             os.set_inheritable(descriptor, True)
         self._woken, self._waker = socket.socketpair()
         for end in (self._woken, self._waker):
@@ -130,6 +131,7 @@ class WarmProcess:
                 self._woken.recv(4096)
             if self._orders.lifeline in ready:
                 self._selector.unregister(self._orders.lifeline)
+                os.close(self._state.notice[1])
                 self._end_at = time.monotonic() + self._orders.drain_seconds
             self._reap()
             self._kill_the_stubborn()
@@ -198,7 +200,7 @@ class WarmProcess:
         try:
             if (pid := os.fork()) == 0:
                 self._let_go()
-                worker.become(work, self._state.tether[0])
+                worker.become(work, self._state.tether[0], self._state.notice[0])
             self._forked += 1
             self._state.children[pid] = child
         finally:
@@ -216,8 +218,10 @@ class WarmProcess:
         if self._line is not None:
             self._line.close()
         os.close(self._orders.lifeline)
-        os.close(self._state.tether[1])
-        os.set_inheritable(self._state.tether[0], False)
+        for read, write in (self._state.tether, self._state.notice):
+            with suppress(OSError):  # the warm process has closed it, as its runs should end
+                os.close(write)
+            os.set_inheritable(read, False)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 
     def _pid_of(self, run_id: str) -> int | None:

@@ -5,6 +5,7 @@ It starts as a copy of the warm process, so it renews what two processes must no
 
 import atexit
 import os
+import select
 import signal
 import sys
 import threading
@@ -19,9 +20,24 @@ from dagster_warm.messages import WarmProcessGoneError, call
 # Seconds for a run to end after it was interrupted because the warm process is gone; then it is killed.
 ORPHAN_SECONDS = 10.0
 
+_notice: int | None = None
 
-def become(work: Callable[[], None], tether: int) -> Never:
-    """Do the work and end the process. When the other end of `tether` is closed, the work is interrupted, then killed."""
+
+def should_end() -> bool:
+    """Whether a run that would go on should come to its end now, because Dagster's daemon has ended.
+
+    After the launcher's `drain_seconds` it is interrupted. False where the run was not forked from a warm process.
+    """
+    return _notice is not None and bool(select.select([_notice], [], [], 0)[0])
+
+
+def become(work: Callable[[], None], tether: int, notice: int) -> Never:
+    """Do the work and end the process. When the other end of `tether` is closed, the work is interrupted, then killed.
+
+    When that of `notice` is closed, `should_end` is true.
+    """
+    global _notice  # noqa: PLW0603  # it belongs to the process
+    _notice = notice
     code = 1
     try:
         threading.Thread(target=_end_with, args=(tether,), daemon=True, name="tether").start()

@@ -120,7 +120,7 @@ def _dynamic_sources(manifest: Mapping[str, Any], unique_id: str) -> set[str]:
 
 
 @dataclass(frozen=True)
-class _DataTest:
+class DataTest:
     """A dbt test of one model: its SQL returns the rows that break it."""
 
     name: str
@@ -139,7 +139,7 @@ def dynamic_table_assets(manifest_path: Path, lineage: Lineage) -> dg.AssetsDefi
             select="config.materialized:dynamic_table",
         )
     }
-    tests = {key: _data_tests(manifest, key.path[-1]) for key in specs}
+    tests = {key: data_tests(manifest, key.path[-1]) for key in specs}
 
     @dg.multi_asset(
         name="refresh",
@@ -164,13 +164,13 @@ def dynamic_table_assets(manifest_path: Path, lineage: Lineage) -> dg.AssetsDefi
                     **refresh_metadata(warehouse, specs[key], result, tables[result.name].lag_seconds),
                     "last_day": last_day((each for each in past if each.name == result.name), now),
                 },
-                check_results=[*_run_tests(warehouse, key, tests[key]), _lag_check(key, result, tables[result.name])],
+                check_results=[*run_tests(warehouse, key, tests[key]), lag_check(key, result, tables[result.name])],
             )
 
     return refresh
 
 
-def _check_specs(key: dg.AssetKey, tests: list[_DataTest]) -> list[dg.AssetCheckSpec]:
+def _check_specs(key: dg.AssetKey, tests: list[DataTest]) -> list[dg.AssetCheckSpec]:
     return [
         *(dg.AssetCheckSpec(test.name, asset=key, blocking=True, description=test.description) for test in tests),
         dg.AssetCheckSpec(
@@ -181,9 +181,10 @@ def _check_specs(key: dg.AssetKey, tests: list[_DataTest]) -> list[dg.AssetCheck
     ]
 
 
-def _data_tests(manifest: Mapping[str, Any], model: str) -> list[_DataTest]:
+def data_tests(manifest: Mapping[str, Any], model: str) -> list[DataTest]:
+    """The dbt tests of a model in dbt's manifest."""
     return [
-        _DataTest(node["name"], node["compiled_code"], _in_words(node))
+        DataTest(node["name"], node["compiled_code"], _in_words(node))
         for node in manifest["nodes"].values()
         if node["resource_type"] == "test" and (node.get("attached_node") or "").endswith(f".{model}")
     ]
@@ -261,7 +262,8 @@ def last_day(past: Iterable[Refresh], now: datetime) -> dg.MarkdownMetadataValue
     )
 
 
-def _run_tests(warehouse: Warehouse, key: dg.AssetKey, tests: list[_DataTest]) -> list[dg.AssetCheckResult]:
+def run_tests(warehouse: Warehouse, key: dg.AssetKey, tests: list[DataTest]) -> list[dg.AssetCheckResult]:
+    """What the tests of a table find now."""
     if not tests:
         return []
     counts = ", ".join(
@@ -279,12 +281,13 @@ def _run_tests(warehouse: Warehouse, key: dg.AssetKey, tests: list[_DataTest]) -
     ]
 
 
-def _failing_rows(warehouse: Warehouse, test: _DataTest) -> dict[str, dg.TableMetadataValue]:
+def _failing_rows(warehouse: Warehouse, test: DataTest) -> dict[str, dg.TableMetadataValue]:
     rows = warehouse.query(f"SELECT * FROM ({test.sql}) AS failing_rows LIMIT {FAILING_ROWS}")
     return failing(rows.to_pylist(), rows.column_names)
 
 
-def _lag_check(key: dg.AssetKey, result: Refresh, table: DynamicTable) -> dg.AssetCheckResult:
+def lag_check(key: dg.AssetKey, result: Refresh, table: DynamicTable) -> dg.AssetCheckResult:
+    """Whether a refresh came in time."""
     return dg.AssetCheckResult(
         asset_key=key,
         check_name=LAG_CHECK,

@@ -1,6 +1,7 @@
 """Stage 1: the Kafka topics, the ledgers and the rejects. The work itself is in `churn_assets.ingestion`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import groupby
 from typing import Any
 
@@ -161,11 +162,16 @@ def ledgers(
         registry=schema_registry.connect(settings),
     )
     seconds = (utc_now() - started_at).total_seconds()
+    yield from materializations(warehouse, result, seconds)
+    for observation in observations(lags(warehouse, cluster, settings.topics), result.ranges, seconds):
+        context.log_event(observation)
+    yield from checks(warehouse, result, seconds, started_at)
+
+
+def materializations(warehouse: Warehouse, result: Stored, seconds: float) -> Iterator[dg.MaterializeResult[Any]]:
+    """What an ingestion of `seconds` has written: the ledgers with new rows, and the rejects if there are any."""
     metadata = _run_metadata(result, seconds)
-    # Dagster skips an asset of this run that reads a ledger without a materialization.
-    selected = context.job_def.asset_layer.selected_asset_keys
-    goes_on = not selected <= {*map(dg.AssetKey, LEDGERS), dg.AssetKey(REJECTS)}
-    written = [ledger for ledger in LEDGERS if result.rows[ledger] or goes_on]
+    written = [ledger for ledger in LEDGERS if result.rows[ledger]]
     counts = row_counts(warehouse, [*written, *([REJECTS] if result.rejected else [])])
     for ledger in written:
         yield dg.MaterializeResult(
@@ -186,10 +192,11 @@ def ledgers(
                 "dagster/row_count": counts[REJECTS],
             },
         )
-    left = lags(warehouse, cluster, settings.topics)
-    for observation in _observations(left, result.ranges, seconds):
-        context.log_event(observation)
-    yield _accounted_check(result, metadata)
+
+
+def checks(warehouse: Warehouse, result: Stored, seconds: float, started_at: datetime) -> Iterator[dg.AssetCheckResult]:
+    """What the checks find after an ingestion of `seconds` that began at `started_at` (UTC)."""
+    yield _accounted_check(result, _run_metadata(result, seconds))
     yield _contiguous_check(broken_ranges(warehouse))
     yield _complete_check([str(each.gap) for each in gaps.kept(warehouse)], result)
     stopped = result.rejected.keys() & {*FATAL_REASONS}
@@ -235,7 +242,7 @@ def _table_of_ranges(ranges: Sequence[OffsetRange]) -> dg.TableMetadataValue:
     )
 
 
-def _observations(
+def observations(
     left: Sequence[PartitionLag], stored: Sequence[OffsetRange], seconds: float
 ) -> list[dg.AssetObservation]:
     """The state of the topics after the run: lag, partitions and how fast messages were stored.

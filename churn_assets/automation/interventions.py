@@ -9,7 +9,7 @@ from churn_assets.assets.dynamic_tables import timestamp_of
 from churn_assets.assets.interventions import ALERTS, EMAIL_CHECKS
 from churn_assets.automation.gates import BLOCKING_CHECKS, blocked, last_outcome, not_now
 from churn_assets.automation.jobs import emails_job, outbox_job
-from churn_assets.automation.watching import WATCHING_TICK_SECONDS, WHOLE, watched
+from churn_assets.automation.watching import WATCHING_TICK_SECONDS, watched
 from churn_assets.clock import Clock
 from churn_assets.retention.claims import latest_text
 from churn_assets.retention.emails import next_day
@@ -73,7 +73,7 @@ def intervention_sensors(clock: Clock) -> list[dg.SensorDefinition]:
             version = warehouse.version()
             return _write_emails(context, warehouse, settings, clock)
 
-        return watched(look, lambda: warehouse.version() not in (None, version), WHOLE, clock)
+        return watched(look, lambda: warehouse.version() not in (None, version), clock)
 
     @dg.sensor(
         job=outbox_job,

@@ -7,6 +7,7 @@ import dagster as dg
 
 from churn_assets.assets.interventions import ALERTS
 from churn_assets.assets.ledgers import INGEST_CHECKS, REJECTS
+from churn_assets.automation.streaming import stream
 from churn_assets.automation.upkeep import UPKEEP
 from churn_assets.ingestion.events import LEDGERS
 from churn_assets.retention.queue import STREAM
@@ -26,12 +27,21 @@ refresh_job = dg.define_asset_job(
     description="Refresh features and predictions, then put customers who became HIGH or CRITICAL into the retention queue.",
     tags=_FIRST,
 )
-score_job = dg.define_asset_job(
-    "score_events",
-    ingest_job.selection | refresh_job.selection,
-    description="Store an offset range of Kafka messages, refresh what they change and fill the retention queue, in one run.",
+
+
+@dg.job(
+    name="stream_events",
+    description=(
+        "With CHURN_REFRESH=eager: take events from Kafka to the ledgers, the scores and the retention queue, batch after"
+        " batch, for as long as events come."
+    ),
     tags=_FIRST,
 )
+def stream_job() -> None:
+    """One step that goes on."""
+    stream()
+
+
 emails_job = dg.define_asset_job(
     "write_retention_emails",
     dg.AssetSelection.assets("retention_emails"),
@@ -47,7 +57,7 @@ outbox_job = dg.define_asset_job(
 JOBS = [
     ingest_job,
     refresh_job,
-    score_job,
+    stream_job,
     emails_job,
     outbox_job,
     *(dg.define_asset_job(each.job, each.selection, description=each.description) for each in UPKEEP),

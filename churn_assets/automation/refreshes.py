@@ -7,7 +7,7 @@ import dagster as dg
 from churn_assets.assets.dynamic_tables import REFRESHED_AT, numbers_of, timestamp_of
 from churn_assets.assets.interventions import ALERTS
 from churn_assets.automation.gates import blocked, not_now, under_way
-from churn_assets.automation.jobs import refresh_job, score_job
+from churn_assets.automation.jobs import refresh_job, stream_job
 from churn_assets.automation.watching import TICK_SECONDS
 from churn_assets.clock import Clock
 from churn_assets.dynamic_tables.tables import DynamicTable
@@ -77,7 +77,7 @@ def with_late_sources(tables: list[DynamicTable], due: list[str]) -> list[str]:
 def _refresh(
     context: dg.SensorEvaluationContext, warehouse: Warehouse, settings: Settings, now: datetime
 ) -> dg.RunRequest | dg.SensorResult | dg.SkipReason:
-    if skip := not_now(context.instance, now, refresh_job.name, score_job.name) or blocked(context.instance):
+    if skip := not_now(context.instance, now, refresh_job.name, stream_job.name) or blocked(context.instance):
         return skip
     tables = warehouse.dynamic_tables(now)
     due = [table.name for table in tables if is_due(table, eager=settings.refresh == "eager")]
@@ -120,7 +120,7 @@ def _materialization_is_old(instance: dg.DagsterInstance, now: datetime, table: 
 def _record_past(
     context: dg.SensorEvaluationContext, warehouse: Warehouse, now: datetime
 ) -> dg.SensorResult | dg.SkipReason:
-    if skip := under_way(context.instance, refresh_job.name, score_job.name):
+    if skip := under_way(context.instance, refresh_job.name, stream_job.name):
         return skip  # a run records its own refreshes
     tables = warehouse.dynamic_tables(now)
     if any(table.keeps_itself_fresh for table in tables):

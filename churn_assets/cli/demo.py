@@ -114,10 +114,14 @@ def _drain(settings: Settings, warehouse: Warehouse, say: Callable[[str], None])
 
 
 def _work_off(settings: Settings, warehouse: Warehouse, stop: StopSignal, say: Callable[[str], None]) -> None:
-    """Wait until no run is active and no sensor has a reason to start one."""
+    """Wait until no run is active and no sensor has a reason to start one.
+
+    The run that takes batch after batch has nothing to do then, and ends with Dagster.
+    """
     from dagster import DagsterInstance, RunsFilter  # a second of imports, needed only here
 
     from churn_assets.automation.gates import UNDER_WAY
+    from churn_assets.automation.jobs import stream_job
 
     stopped_before = stop.count
     end = time.monotonic() + WORK_OFF_SECONDS
@@ -128,7 +132,8 @@ def _work_off(settings: Settings, warehouse: Warehouse, stop: StopSignal, say: C
                 and not any(warehouse.stream_has_data(stream) for stream in (STREAM, ALERT_STREAM))
                 and next_day(warehouse, limits_of(settings), utc_now()) is None
             )
-            if idle and not instance.get_runs(RunsFilter(statuses=UNDER_WAY), limit=1):
+            active = instance.get_runs(RunsFilter(statuses=UNDER_WAY))
+            if idle and all(run.job_name == stream_job.name for run in active):
                 return
             time.sleep(0.5)
     say("  some runs were interrupted; the next start repeats their work")

@@ -198,7 +198,7 @@ def ingest(
                 closing(decoder) if decoder else nullcontext(),  # first, so that nothing waits for what it decodes
             ):
                 for chunk, decoded in ahead:
-                    _refuse_another_epoch(cluster, chunk)
+                    refuse_another_epoch(cluster, chunk)
                     if chunk.ranges:
                         total.add(commit.store(warehouse, chunk, decoded, clock(), plan.leader_epochs))
                         done = sum(map(len, total.ranges))
@@ -207,7 +207,7 @@ def ingest(
             continue  # what the other run committed is left out of the next round
         except TruncatedError as error:
             _keep_truncation(warehouse, plan, error, clock())
-    _tell_group(warehouse, cluster, group, ranges, report)
+    tell_group(warehouse, cluster, group, ranges, report)
     return total
 
 
@@ -404,11 +404,11 @@ def _decoded(
             if source is not None:
                 source = registry.with_schemas(source, chunk.messages)
             now = clock()
-            chunk = replace(chunk, messages=_without_future(chunk.messages, now))  # noqa: PLW2901
+            chunk = replace(chunk, messages=without_future(chunk.messages, now))  # noqa: PLW2901
             yield chunk, decode(chunk.messages, now, source)
 
 
-def _without_future(messages: pa.Table, now: datetime) -> pa.Table:
+def without_future(messages: pa.Table, now: datetime) -> pa.Table:
     """The messages (`MESSAGE_SCHEMA`), none with a time stamp later than `now` (UTC).
 
     A producer whose clock is ahead would otherwise hide all that comes after, where the latest state counts. The stamp of the
@@ -433,16 +433,17 @@ def _ahead(items: Generator[T]) -> Generator[T]:
             yield item
 
 
-def _refuse_another_epoch(cluster: Cluster, chunk: Chunk) -> None:
+def refuse_another_epoch(cluster: Cluster, chunk: Chunk) -> None:
     """Raise if the topic was created again while it was read: its offsets then mean other messages."""
     epoch = cluster.epoch(chunk.topic)
     if any(r.partition.epoch != epoch for r in chunk.ranges):
         raise OffsetsGoneError(f"the topic {chunk.topic} was deleted or created again while it was read")
 
 
-def _tell_group(
+def tell_group(
     warehouse: Warehouse, cluster: Cluster, group: str, ranges: Iterable[OffsetRange], report: Callable[[str], None]
 ) -> None:
+    """Commit to Kafka's group how far the partitions of the ranges are stored, so that tools can show the lag."""
     committed = committed_offsets(warehouse)
     offsets = {r.partition: committed[r.partition] for r in ranges if r.partition in committed}
     if not offsets:

@@ -173,7 +173,7 @@ class Cluster:
         low = self._offsets(high, OffsetSpec.earliest())
         return {
             Partition(epoch, *place): (
-                Watermarks(low[place].offset, high[place].offset, _known(high[place].leader_epoch))
+                Watermarks(low[place].offset, high[place].offset, known_epoch(high[place].leader_epoch))
                 if place in low
                 else None
             )
@@ -205,7 +205,7 @@ class Cluster:
                     return None  # deleted since the metadata were read
                 # The client asks the broker that last was the controller, which may be the one that has just died.
                 if error.args[0].code() not in _SILENT or monotonic() > end:
-                    raise self._unavailable(error) from error
+                    raise self.unavailable(error) from error
                 self._begin_anew()
 
     def read(self, ranges: Iterable[OffsetRange], leader_epochs: Mapping[Partition, int]) -> Generator[Chunk]:
@@ -227,20 +227,20 @@ class Cluster:
 
         None if that is `offset` itself, or the cluster does not say.
         """
-        consumer = self._consumer()
+        consumer = self.consumer()
         end = monotonic() + TIMEOUT_SECONDS
         try:
-            consumer.assign([_position(partition, offset, leader_epoch)])
+            consumer.assign([position(partition, offset, leader_epoch)])
             while monotonic() < end:
                 message = consumer.poll(_POLL_SECONDS)
-                if message is not None and (message.error() is None or self._is_end(message)):
+                if message is not None and (message.error() is None or self.is_end(message)):
                     return None
         except TruncatedError as error:
             return error.agrees_to
         except OffsetsGoneError:
             return None
         except KafkaException as error:
-            raise self._unavailable(error) from error
+            raise self.unavailable(error) from error
         finally:
             consumer.close()
         return None
@@ -259,7 +259,7 @@ class Cluster:
                 if committed.error is not None:
                     raise KafkaException(committed.error)
         except KafkaException as error:
-            raise self._unavailable(error) from error
+            raise self.unavailable(error) from error
         finally:
             consumer.close()
 
@@ -293,7 +293,7 @@ class Cluster:
                     if error.args[0].code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
                         return []  # so nothing was ever committed to it
                     if error.args[0].code() not in _WITHOUT_A_COORDINATOR or monotonic() > end:
-                        raise self._unavailable(error) from error
+                        raise self.unavailable(error) from error
                 sleep(_POLL_SECONDS)
         finally:
             consumer.close()
@@ -321,7 +321,7 @@ class Cluster:
         try:
             return self._admin.list_topics(timeout=TIMEOUT_SECONDS)
         except KafkaException as error:
-            raise self._unavailable(error) from error
+            raise self.unavailable(error) from error
 
     def _offsets(self, places: Iterable[tuple[str, int]], spec: Any) -> dict[tuple[str, int], ListOffsetsResultInfo]:
         """What the leader of each place says; places whose leader is away are left out."""
@@ -344,7 +344,7 @@ class Cluster:
                     elif error.args[0].code() in _SILENT:
                         is_silent = True
                     else:
-                        raise self._unavailable(error) from error
+                        raise self.unavailable(error) from error
             if is_silent:
                 self._begin_anew()
             if not left or monotonic() > end:
@@ -355,21 +355,21 @@ class Cluster:
     def _read_topic(
         self, topic: str, ranges: list[OffsetRange], leader_epochs: Mapping[Partition, int]
     ) -> Generator[Chunk]:
-        consumer = self._consumer()
+        consumer = self.consumer()
         try:
-            consumer.assign([_position(r.partition, r.start, leader_epochs.get(r.partition)) for r in ranges])
+            consumer.assign([position(r.partition, r.start, leader_epochs.get(r.partition)) for r in ranges])
             unfinished = {r.partition.number: r for r in ranges}
             while unfinished:
                 yield self._read_chunk(consumer, topic, unfinished)
         except KafkaException as error:
-            raise self._unavailable(error) from error
+            raise self.unavailable(error) from error
         finally:
             consumer.close()
 
     def _read_chunk(self, consumer: Consumer, topic: str, unfinished: dict[int, OffsetRange]) -> Chunk:
         """Read the next chunk; `unfinished` holds the rest of each range, by partition."""
         starts = dict(unfinished)
-        columns = _Columns()
+        columns = Columns()
         batches: list[pa.RecordBatch] = []
         count = size = 0
         last_progress = monotonic()
@@ -389,7 +389,7 @@ class Cluster:
             size += columns.add(messages)
             if len(columns.values) >= _ARROW_MESSAGES:
                 batches.append(columns.to_arrow())
-                columns = _Columns()
+                columns = Columns()
         batches.append(columns.to_arrow())
         ranges = [
             OffsetRange(r.partition, r.start, unfinished[number].start if number in unfinished else r.end)
@@ -403,7 +403,7 @@ class Cluster:
         """The received messages that lie in their partition's range; shortens the ranges in `unfinished` accordingly."""
         # These calls go over the batch in C; a Python loop over messages would be the slowest part of ingestion.
         if any(map(Message.error, received)):
-            ended = {m.partition(): m.offset() for m in received if m.error() is not None and self._is_end(m)}
+            ended = {m.partition(): m.offset() for m in received if m.error() is not None and self.is_end(m)}
             received = [m for m in received if m.error() is None]
         else:
             ended = {}
@@ -420,7 +420,7 @@ class Cluster:
             consumer.pause([TopicPartition(topic, number)])
         return received
 
-    def _is_end(self, message: Message) -> bool:
+    def is_end(self, message: Message) -> bool:
         """Whether an error event marks the end of its partition. False for a passing error; raises for any other."""
         error = message.error()
         assert error is not None
@@ -440,7 +440,11 @@ class Cluster:
             return False
         raise KafkaException(error)
 
-    def _consumer(self) -> Consumer:
+    def consumer(self, *, wait_ms: int = 50) -> Consumer:
+        """A client that reads committed messages of the partitions that it is assigned, and says where each ends.
+
+        A broker without news answers after `wait_ms`.
+        """
         return Consumer(
             self._config()
             | {
@@ -452,7 +456,7 @@ class Cluster:
                 "fetch.queue.backoff.ms": _QUEUE_BACKOFF_MS,
                 "queued.max.messages.kbytes": _QUEUE_KILOBYTES,
                 "queued.min.messages": _QUEUE_MESSAGES,
-                "fetch.wait.max.ms": 50,
+                "fetch.wait.max.ms": wait_ms,
             }
         )
 
@@ -463,7 +467,8 @@ class Cluster:
             **{name: secret.get_secret_value() for name, secret in self._security.items()},
         }
 
-    def _unavailable(self, error: KafkaException) -> KafkaUnavailableError:
+    def unavailable(self, error: KafkaException) -> KafkaUnavailableError:
+        """An error of the client as one that says what to do."""
         return KafkaUnavailableError(
             f"Kafka at {self.bootstrap_servers} does not answer: {self._without_secrets(error)}; is the broker running,"
             " and are the KAFKA_ settings right?"
@@ -476,11 +481,13 @@ class Cluster:
         return text
 
 
-def _known(leader_epoch: int | None) -> int | None:
+def known_epoch(leader_epoch: int | None) -> int | None:
+    """A leader epoch as the client gives it; None for that of a broker that does not count elections."""
     return leader_epoch if leader_epoch is not None and leader_epoch >= 0 else None
 
 
-def _position(partition: Partition, offset: int, leader_epoch: int | None) -> TopicPartition:
+def position(partition: Partition, offset: int, leader_epoch: int | None) -> TopicPartition:
+    """Where a consumer goes on; `leader_epoch`: under which leader the messages before it were read, if that is known."""
     if leader_epoch is None:
         return TopicPartition(partition.topic, partition.number, offset)
     return TopicPartition(partition.topic, partition.number, offset, leader_epoch=leader_epoch)
@@ -519,7 +526,7 @@ def is_running(broker_file: Path) -> bool:
     return True
 
 
-class _Columns:
+class Columns:
     """Messages split into columns at once: every garbage collection would walk a hundred thousand message objects."""
 
     def __init__(self) -> None:

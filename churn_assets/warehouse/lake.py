@@ -4,6 +4,7 @@ This module holds connections, transactions with their retries, and the lake's o
 refreshes are in `churn_assets.dynamic_tables`.
 """
 
+import math
 import os
 import random
 import re
@@ -82,6 +83,7 @@ _INLINE_ROWS = 500
 _RESTORE = "restore CHURN_HOME from a backup, or set it to a new folder"
 _RELEASED = datetime.fromisoformat("2000-01-01")  # the files to be deleted have a time before it
 _SETTLED_NS = 100_000_000  # after a write to the catalog, by when it is committed
+_TIDY_SECONDS = 10.0  # between two looks at what there is to tidy up, in a process that refreshes again and again
 _CONFLICT = re.compile(
     r"database is locked|Failed to commit DuckLake transaction|[Tt]ransaction conflict|database table is locked"
 )
@@ -174,6 +176,7 @@ class LakeWarehouse:
         self._functions = functions
         self._any_version = any_version
         self._readers = deque[duckdb.DuckDBPyConnection]()
+        self._tidied_at = -math.inf  # of the monotonic clock
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
@@ -337,7 +340,9 @@ class LakeWarehouse:
 
     def refresh(self, names: Iterable[str], now: datetime) -> list[Refresh]:
         wanted = list(names)
-        self._tidy(wanted)
+        if time.monotonic() >= self._tidied_at + _TIDY_SECONDS:
+            self._tidied_at = time.monotonic()
+            self._tidy(wanted)
         return self.transact(lambda tx: engine.refresh(tx, wanted, now))
 
     def rebuild(self, names: Iterable[str], now: datetime) -> list[Refresh]:

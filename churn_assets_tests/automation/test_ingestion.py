@@ -29,10 +29,7 @@ def publish(broker: Cluster, *messages: bytes, key: bytes | None = b"C1") -> Non
     publisher.flush()
 
 
-@pytest.mark.parametrize("sensor", ["kafka_sensor", "kafka_relief_sensor"])
-def test_eager_events_are_ingested_alone_where_the_refresh_has_failed_or_is_blocked(
-    eager_graph: Graph, live_bank, sensor
-):
+def test_eager_events_are_ingested_alone_where_the_refresh_has_failed_or_is_blocked(eager_graph: Graph, live_bank):
     graph, check = eager_graph, BLOCKING_CHECKS[0]
 
     def evaluate(*, passed: bool) -> None:
@@ -41,14 +38,14 @@ def test_eager_events_are_ingested_alone_where_the_refresh_has_failed_or_is_bloc
         )
 
     evaluate(passed=False)
-    assert the_request(graph.tick(sensor)).job_name == "ingest_events"
+    assert the_request(graph.tick("kafka_sensor")).job_name == "ingest_events"
     evaluate(passed=True)
-    assert the_request(graph.tick(sensor)).job_name == "score_events"
+    assert the_request(graph.tick("kafka_sensor")).job_name == "stream_events"
     for _ in range(6):  # so that the pause is long
         graph.instance.create_run_for_job(
-            graph.definitions.resolve_job_def("score_events"), status=dg.DagsterRunStatus.FAILURE
+            graph.definitions.resolve_job_def("stream_events"), status=dg.DagsterRunStatus.FAILURE
         )
-    assert the_request(graph.tick(sensor)).job_name == "ingest_events"
+    assert the_request(graph.tick("kafka_sensor")).job_name == "ingest_events"
 
 
 def test_after_a_run_that_did_not_end_well_the_next_decodes_in_a_child(graph: Graph, broker: Cluster):
@@ -56,11 +53,11 @@ def test_after_a_run_that_did_not_end_well_the_next_decodes_in_a_child(graph: Gr
     graph.clock.forward(LONGEST_RETRY_SECONDS)
     for ends, isolated in (
         ({}, False),
-        ({"score_events": "SUCCESS"}, False),
-        ({"score_events": "FAILURE"}, True),
+        ({"stream_events": "SUCCESS"}, False),
+        ({"stream_events": "FAILURE"}, True),
         ({"ingest_events": "CANCELED"}, True),
-        ({"ingest_events": "SUCCESS", "score_events": "FAILURE"}, True),
-        ({"score_events": "FAILURE", "ingest_events": "SUCCESS"}, False),
+        ({"ingest_events": "SUCCESS", "stream_events": "FAILURE"}, True),
+        ({"stream_events": "FAILURE", "ingest_events": "SUCCESS"}, False),
     ):
         with dg.DagsterInstance.ephemeral() as instance:
             for job, status in ends.items():
@@ -97,17 +94,8 @@ def test_a_message_on_which_the_decoder_died_fails_a_check_that_names_it_and_sto
 def test_a_tick_that_watches_requests_what_arrives_during_it(eager_graph: Graph, broker: Cluster):
     eager_graph.clock.plan(1.0, lambda: publish(broker, message("LOG"), key=None))
 
-    assert the_request(eager_graph.tick("kafka_sensor")).job_name == "score_events"
+    assert the_request(eager_graph.tick("kafka_sensor")).job_name == "stream_events"
     assert eager_graph.clock.ahead == pytest.approx(1.0)
-
-
-def test_of_two_ticks_that_overlap_only_one_requests_what_arrives(eager_graph: Graph, broker: Cluster):
-    graph = eager_graph
-    graph.clock.plan(2.0, lambda: publish(broker, message("LOG"), key=None))
-    assert graph.tick("kafka_sensor").run_requests
-
-    graph.clock.ahead = -0.5  # the other tick began half a second earlier, and ends before the run can be seen
-    assert skip_reason(graph.tick("kafka_relief_sensor")) == "a run was requested a moment ago"
 
 
 def test_few_messages_wait_until_the_oldest_has_waited_long_enough(graph: Graph, broker: Cluster):

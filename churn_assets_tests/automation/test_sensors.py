@@ -1,5 +1,7 @@
 """All sensors together: events become emails, and an idle system rests."""
 
+import dagster as dg
+
 from churn_assets.assets.interventions import ALERTS
 from churn_assets.clock import utc_now
 from churn_assets.retention.queue import STREAM
@@ -34,15 +36,20 @@ def test_sensor_by_sensor_waiting_events_become_an_email(graph: Graph, live_bank
 def test_eager_events_come_to_the_queue_in_one_run(eager_graph: Graph, live_bank):
     graph = eager_graph
     requested = the_request(graph.tick("kafka_sensor"))
-    assert requested.job_name == "score_events"
-    # Some ledgers get no row of these events; what reads them is refreshed all the same.
-    result = graph.run("score_events", requested)
+    assert requested.job_name == "stream_events"
+    result = graph.run("stream_events", until_it_is_quiet(requested))
     assert result.success
     materialized = {event.asset_key.path[-1] for event in result.get_asset_materialization_events() if event.asset_key}
     assert materialized >= {"dyn_churn_predictions", STREAM, ALERTS}
     assert skip_reason(graph.tick("kafka_sensor")) == "no messages wait"
     assert skip_reason(graph.tick("refresh_sensor")) == "every dynamic table is within its target lag"
     assert graph.tick("emails_sensor").run_requests
+
+
+def until_it_is_quiet(requested: dg.RunRequest) -> dg.RunRequest:
+    """The request for a run that ends as soon as nothing waits."""
+    config = requested.run_config["ops"]["stream"]["config"]
+    return requested.with_replaced_attrs(run_config={"ops": {"stream": {"config": {**config, "quiet_seconds": 0.0}}}})
 
 
 def test_an_idle_system_requests_no_run(graph: Graph, broker):

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
@@ -9,12 +10,14 @@ from confluent_kafka import Producer, TopicCollection
 from confluent_kafka.admin import NewPartitions
 from pydantic import SecretStr
 
-from churn_assets.ingestion import kafka
+from churn_assets.ingestion import following, kafka
 from churn_assets.ingestion.commit import broken_ranges
+from churn_assets.ingestion.following import Following
 from churn_assets.ingestion.kafka import Cluster
 from churn_assets_tests.ingestion.apache_kafka import PASSWORD, USER, KafkaServer
 from churn_assets_tests.ingestion.conftest import PARTITIONS, Stream
 from churn_assets_tests.ingestion.messages import message
+from churn_assets_tests.ingestion.test_following import follow
 from churn_assets_tests.ingestion.test_ingest import LEDGER
 
 pytestmark = pytest.mark.kafka
@@ -172,6 +175,7 @@ def test_a_broker_killed_and_started_again_mid_batch_costs_nothing(
     stream: Stream, kafka_server: KafkaServer, monkeypatch
 ):
     monkeypatch.setattr(kafka, "_BATCH_MESSAGES", 50)
+    monkeypatch.setattr(kafka, "_FAILOVER_SECONDS", 60.0)  # a busy machine starts a broker slowly
     producer = stream.cluster.producer(linger_ms=20)
     padding = "x" * 2_000
     for number in range(20_000):
@@ -238,3 +242,54 @@ def test_a_wrong_password_is_a_clear_error_that_does_not_show_it(kafka_server: K
     captured = capfd.readouterr()
     assert kafka_server.sasl_servers in str(raised.value)
     assert "wrong-and-secret" not in str(raised.value) + captured.out + captured.err
+
+
+@pytest.fixture
+def live(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> Iterator[Following]:
+    """A process that lives on, of a stream in which nothing was sent yet."""
+    following = follow(stream, monkeypatch)
+    yield following
+    following.close()
+
+
+def test_a_process_that_lives_on_passes_markers_and_aborted_transactions_and_comes_to_the_end(
+    stream: Stream, live: Following
+):
+    producer = transactional(stream, "live")
+    for batch, commit in ((0, True), (1, False), (2, True), (3, False)):
+        producer.begin_transaction()
+        for value in transactions(batch * 20, batch * 20 + 20):
+            producer.produce(stream.topic, value)
+        producer.flush()
+        live.next_batch(0.1)
+        producer.commit_transaction(20) if commit else producer.abort_transaction(20)
+
+    wait_until(lambda: not live.next_batch(0.5).ranges and stream.committed() == stream.high_watermarks())
+
+    assert stored_refs(stream) == sorted(refs(0, 20) + refs(40, 60))
+    assert not broken_ranges(stream.lake)
+
+
+def test_a_process_that_lives_on_finds_a_new_partition_and_survives_a_restart_of_the_broker(
+    stream: Stream, live: Following, kafka_server: KafkaServer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(following, "LOOK_SECONDS", 0.5)
+    stream.send(transactions(0, 40))
+    wait_until(lambda: live.next_batch(0.2).messages == 0 and stored_refs(stream) == refs(0, 40))
+    kafka_server.admin.create_partitions([NewPartitions(stream.topic, PARTITIONS + 1)])[stream.topic].result(10)
+    wait_until(lambda: len(stream.cluster.partitions(stream.topic)) == PARTITIONS + 1)
+    producer = stream.cluster.producer()
+    for value in transactions(40, 50):
+        producer.produce(stream.topic, value, partition=PARTITIONS)
+    producer.flush()
+    wait_until(lambda: live.next_batch(0.2).messages == 0 and stored_refs(stream) == refs(0, 50))
+
+    kafka_server.kill()
+    with suppress(kafka.KafkaUnavailableError):
+        live.next_batch(0.5)
+    kafka_server.start()
+    stream.send(transactions(50, 60))
+
+    wait_until(lambda: live.next_batch(0.2).messages == 0 and stored_refs(stream) == refs(0, 60))
+    assert stream.committed() == stream.high_watermarks()
+    assert not broken_ranges(stream.lake)

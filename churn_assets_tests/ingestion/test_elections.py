@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from confluent_kafka.admin import NewPartitions
@@ -16,6 +17,7 @@ from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets_tests.ingestion.apache_kafka import ThreeBrokers
 from churn_assets_tests.ingestion.conftest import Stream
 from churn_assets_tests.ingestion.test_apache_kafka import refs, stored_refs, transactions, wait_until
+from churn_assets_tests.ingestion.test_following import follow
 
 pytestmark = pytest.mark.kafka
 
@@ -109,6 +111,41 @@ def test_messages_that_an_unclean_election_loses_are_a_gap_until_somebody_resolv
     ) == [("STORED", 0, 300), ("LOST", 300, 800), ("STORED", 300, 1000)]
     assert not open_gaps(stream)
     assert stream.ingest(lagging(stream)).messages == 0
+
+
+def test_a_process_that_lives_on_stops_at_messages_that_an_unclean_election_loses(
+    replicated: Stream, three: ThreeBrokers, monkeypatch: pytest.MonkeyPatch
+):
+    stream = replicated
+    live = follow(stream, monkeypatch)
+    live.next_batch(0.1)
+    send(stream, 0, 300)
+    old = three.leader(stream.topic, 0)
+    new = 5 - old
+    three.wait_for_replicas(stream.topic, 0, {2, 3})
+    wait_until(lambda: live.next_batch(0.2).messages == 0 and stored_refs(stream) == refs(0, 300))
+    three.brokers[new].kill()
+    three.wait_for_replicas(stream.topic, 0, {old})
+    send(stream, 300, 800)
+    wait_until(lambda: live.next_batch(0.2).messages == 0 and stored_refs(stream) == refs(0, 800))
+    three.brokers[old].kill()
+    wait_until(lambda: three.leader(stream.topic, 0) != old)
+    three.brokers[new].start()
+    wait_until(lambda: three.leader(stream.topic, 0) == new)
+    send(stream, 1000, 1700)
+
+    def finds_the_gap() -> bool:
+        with suppress(kafka.KafkaUnavailableError):
+            live.next_batch(0.2)
+        return bool(open_gaps(stream))
+
+    wait_until(finds_the_gap)
+    live.next_batch(0.2)
+    live.close()
+
+    assert open_gaps(stream) == [(Kind.TRUNCATED, 300, 800)]
+    assert any(lag.gap for lag in live.standing)
+    assert stored_refs(stream) == refs(0, 800)
 
 
 def lagging(stream: Stream) -> list[kafka.OffsetRange]:

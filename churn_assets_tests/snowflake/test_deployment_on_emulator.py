@@ -49,25 +49,10 @@ def as_engineer(rows: Rows) -> Rows:
     return rows
 
 
-def test_an_empty_account_is_deployed_and_the_doctor_finds_it_well_and_a_second_time_changes_nothing(
-    deploy: Deploy, empty_account: Settings
-):
-    first, second = deploy(), deploy()
-
-    assert any(line == "dbt: 4 statements, 4 new" for line in first)
-    assert second[0] == "account: unchanged"
-    assert not [line for line in second if " new" in line and "nothing new" not in line]
-    found = examine_account(empty_account, utc_now)
-    assert [(one.what, one.problem) for one in found if one.problem] == []
-    shown = deployment.preview(empty_account, [])
-    assert "statements, nothing new or changed" in shown
-
-
-def test_a_failure_in_the_middle_is_one_line_and_the_next_deployment_goes_on(
+def test_a_failure_in_the_middle_is_one_line_the_next_deployment_goes_on_and_one_more_changes_nothing(
     deploy: Deploy, emulator: RunningEmulator, empty_account: Settings
 ):
     emulator.fail("CREATE TASK IF NOT EXISTS process_alerts_task", 3001)
-
     with pytest.raises(
         DeploymentError, match=r"^CREATE TASK process_alerts_task of sql/snowflake/.*050_tasks.sql failed"
     ) as stop:
@@ -77,63 +62,56 @@ def test_a_failure_in_the_middle_is_one_line_and_the_next_deployment_goes_on(
 
     assert "after_dbt: sql/snowflake/after_dbt/050_tasks.sql, 2 statements, 1 new" in deploy()
 
-
-def test_a_changed_query_creates_its_dynamic_table_anew_and_then_its_stream(deploy: Deploy, account: Rows):
-    deploy()
-    rows = as_engineer(account)
-    before = {row["name"]: row["created_on"] for row in rows("SHOW DYNAMIC TABLES IN SCHEMA CHURN.MAIN")}
-
-    said = deploy(score_source="model")
-
-    assert any("recreated because the query has changed: dyn_churn_predictions;" in line for line in said)
-    assert "  stream_high_risk_customers could not be read any more and was recreated" in said
-    after = {row["name"]: row["created_on"] for row in rows("SHOW DYNAMIC TABLES IN SCHEMA CHURN.MAIN")}
-    assert {name for name in after if after[name] != before[name]} == {"DYN_CHURN_PREDICTIONS"}
-    assert rows("SELECT COUNT(*) AS changes FROM stream_high_risk_customers") == [{"changes": 0}]
-    assert not any("created" in line for line in deploy(score_source="model"))
+    again = deploy()
+    assert again[0] == "account: unchanged"
+    assert not [line for line in again if " new" in line and "nothing new" not in line]
+    found = examine_account(empty_account, utc_now)
+    assert [(one.what, one.problem) for one in found if one.problem] == []
+    assert "statements, nothing new or changed" in deployment.preview(empty_account, [])
 
 
-def test_a_column_that_a_table_lacks_is_added(deploy: Deploy, account: Rows):
-    deploy()
-    rows = as_engineer(account)
-    rows("ALTER TABLE suppressions DROP COLUMN note")
-
-    assert "schema: ALTER TABLE suppressions ADD COLUMN IF NOT EXISTS note VARCHAR" in deploy()
-    assert rows("SELECT note FROM suppressions") == []
-
-
-def test_tables_of_an_older_version_are_refused_until_they_are_deployed_and_those_of_a_newer_one_always(
+def test_an_account_of_an_older_version_another_driver_and_another_query_is_brought_to_what_is_asked_for(
     deploy: Deploy, account: Rows, empty_account: Settings
 ):
-    deploy()
+    def states() -> set[str]:
+        return {row["state"] for row in account("SHOW TASKS IN SCHEMA CHURN.MAIN")}
+
+    def created() -> dict[str, Any]:
+        return {row["name"]: row["created_on"] for row in rows("SHOW DYNAMIC TABLES IN SCHEMA CHURN.MAIN")}
+
+    assert any(line == "dbt: 4 statements, 4 new" for line in deploy(driver="native"))
     rows = as_engineer(account)
+    assert states() == {"started"}
+
     rows("INSERT INTO retention_queue (customer_id, churn_score, queued_at) VALUES ('C1', 0.8, SYSDATE())")
     rows("DROP VIEW CHURN.SERVING.waiting_customers")  # which DuckDB would not list without the column that it reads
     rows("ALTER TABLE retention_queue DROP COLUMN source")
+    rows("ALTER TABLE suppressions DROP COLUMN note")
     rows("DELETE FROM schema_version")
     waiting = "SELECT customer_id, source FROM retention_queue"
     with pytest.raises(SchemaVersionError, match=r"tables are version 0.* run `churn deploy`"):
         SnowflakeWarehouse(empty_account).query(waiting)
 
-    said = deploy()
+    said = deploy(driver="dagster")
 
     assert "schema: ALTER TABLE retention_queue ADD COLUMN source VARCHAR DEFAULT 'prediction'" in said
+    assert "schema: ALTER TABLE suppressions ADD COLUMN IF NOT EXISTS note VARCHAR" in said
     assert said[-1] == f"version {SCHEMA_VERSION}"
     found = SnowflakeWarehouse(empty_account).query(waiting).to_pylist()
     assert found == [{"customer_id": "C1", "source": "prediction"}]
+    assert rows("SELECT note FROM suppressions") == []
+    assert states() == {"suspended"}
+
+    before = created()
+    said = deploy(score_source="model")
+    assert any("recreated because the query has changed: dyn_churn_predictions;" in line for line in said)
+    assert "  stream_high_risk_customers could not be read any more and was recreated" in said
+    assert {name for name, at in created().items() if at != before[name]} == {"DYN_CHURN_PREDICTIONS"}
+    assert rows("SELECT COUNT(*) AS changes FROM stream_high_risk_customers") == [{"changes": 0}]
+    assert not any("created" in line for line in deploy(score_source="model"))
+
     rows(f"UPDATE schema_version SET version = {SCHEMA_VERSION + 1}")
     with pytest.raises(SchemaVersionError, match="a newer version of churn"):
         SnowflakeWarehouse(empty_account).query(waiting)
     with pytest.raises(SchemaVersionError, match="a newer version of churn"):
         deploy()
-
-
-def test_the_driver_decides_whether_the_tasks_run(deploy: Deploy, account: Rows):
-    def states() -> set[str]:
-        return {row["state"] for row in account("SHOW TASKS IN SCHEMA CHURN.MAIN")}
-
-    deploy(driver="native")
-    as_engineer(account)
-    assert states() == {"started"}
-    deploy(driver="dagster")
-    assert states() == {"suspended"}

@@ -1,0 +1,168 @@
+"""Ingestion in a process that lives on: what arrives is stored batch by batch, with the same transactions as a range.
+
+Here belongs when a process that follows its topics may go on reading, and when it has to look again at how the warehouse and
+Kafka stand. That look, gaps and whatever else is out of the ordinary are `backlog`'s.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from time import monotonic, sleep
+
+from churn_assets.ingestion import commit, schema_registry
+from churn_assets.ingestion.backlog import (
+    PartitionLag,
+    ingest,
+    lags,
+    refuse_another_epoch,
+    tell_group,
+    without_future,
+)
+from churn_assets.ingestion.commit import OvertakenError, Stored
+from churn_assets.ingestion.isolation import IsolatedDecoder, decode_here
+from churn_assets.ingestion.kafka import (
+    Cluster,
+    KafkaUnavailableError,
+    OffsetRange,
+    OffsetsGoneError,
+    Partition,
+    TruncatedError,
+)
+from churn_assets.ingestion.mapping.compiling import load_mappings
+from churn_assets.ingestion.tail import Tail, Taken
+from churn_assets.settings import Settings
+from churn_assets.warehouse.protocol import Warehouse
+
+LOOK_SECONDS = 10.0  # between two looks at how the warehouse and Kafka stand; new partitions wait for one
+
+
+class Following:
+    """Stores the messages of the settings' topics as they arrive. Close it at the end.
+
+    `clock` gives the time (UTC); `report` gets a line where something is out of the ordinary. `isolated`: decode in a child
+    process, as `backlog.ingest` does after a run that did not end well.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        warehouse: Warehouse,
+        cluster: Cluster,
+        clock: Callable[[], datetime],
+        report: Callable[[str], None],
+        *,
+        isolated: bool = False,
+    ) -> None:
+        self._settings, self._warehouse, self._cluster = settings, warehouse, cluster
+        self._clock, self._report, self._isolated = clock, report, isolated
+        self._decoder = IsolatedDecoder() if isolated else None
+        self._mappings = load_mappings(settings.mapping_file)
+        self._registry = schema_registry.connect(settings)
+        self._tail: Tail | None = None
+        self._leader_epochs: dict[Partition, int] = {}
+        self._looked_at = -math.inf
+        self._untold: set[Partition] = set()
+        self.standing: list[PartitionLag] = []  # of the last look
+
+    def close(self) -> None:
+        """Read no more, and tell Kafka's group how far it came."""
+        self._look_again()
+        if self._decoder is not None:
+            self._decoder.close()
+        self._tell_group()
+
+    def next_batch(self, seconds: float) -> Stored:
+        """Store what waits or, if nothing does, what comes within `seconds`; empty if nothing came.
+
+        Raises what `ingest` raises; what was stored before stays stored.
+        """
+        if monotonic() >= self._looked_at + LOOK_SECONDS and (caught_up := self._look()):
+            return caught_up
+        if self._tail is None:  # no partition can be read yet
+            self._looked_at = -math.inf
+            sleep(seconds)
+            return Stored()
+        try:
+            taken = self._tail.take(seconds)
+            stored = Stored()
+            for one in taken:
+                try:
+                    stored.add(self._store(one))
+                except Exception as error:
+                    error.add_note(f"while storing {', '.join(map(str, one.chunk.ranges))}")
+                    raise
+        except (OvertakenError, TruncatedError, OffsetsGoneError, KafkaUnavailableError) as error:
+            self._report(f"looking again at Kafka: {str(error) or 'another run stores the same messages'}")
+            self._look_again()
+            return Stored()
+        return stored
+
+    def _store(self, taken: Taken) -> Stored:
+        chunk, now = taken.chunk, self._clock()
+        refuse_another_epoch(self._cluster, chunk)
+        source = self._mappings.of_topic(chunk.topic)
+        if source is not None:
+            source = self._registry.with_schemas(source, chunk.messages)
+        decode = self._decoder.decode if self._decoder else decode_here
+        chunk = replace(chunk, messages=without_future(chunk.messages, now))
+        self._leader_epochs |= taken.leader_epochs
+        stored = commit.store(
+            self._warehouse, chunk, decode(chunk.messages, now, source), self._clock(), self._leader_epochs
+        )
+        self._untold |= {each.partition for each in chunk.ranges}
+        return stored
+
+    def _look(self) -> Stored | None:
+        """Compare Kafka with the warehouse. Where reading on would not be right, store what waits and begin a new tail."""
+        self._tell_group()
+        self.standing = lags(self._warehouse, self._cluster, self._settings.topics)
+        self._looked_at = monotonic()
+        if self._tail is not None and self._tail.offsets == _readable(self.standing):
+            return None
+        self._look_again()
+        caught_up = self._catch_up()
+        self.standing = lags(self._warehouse, self._cluster, self._settings.topics)
+        self._looked_at = monotonic()
+        if offsets := _readable(self.standing):
+            read_under = {lag.partition: lag.leader_epoch for lag in self.standing if lag.leader_epoch is not None}
+            self._tail = Tail(self._cluster, offsets, read_under)
+            self._leader_epochs = {
+                lag.partition: lag.watermarks.leader_epoch
+                for lag in self.standing
+                if lag.watermarks is not None and lag.watermarks.leader_epoch is not None
+            }
+        return caught_up
+
+    def _catch_up(self) -> Stored | None:
+        waiting: list[OffsetRange] = [lag.waiting for lag in self.standing]
+        if not any(waiting) and not any(lag.gap for lag in self.standing):
+            return None
+        return ingest(
+            self._warehouse,
+            self._cluster,
+            waiting,
+            on_gap=self._settings.on_gap,
+            group=self._settings.kafka_group,
+            clock=self._clock,
+            report=self._report,
+            isolated=self._isolated,
+            mappings=self._mappings,
+            registry=self._registry,
+        )
+
+    def _look_again(self) -> None:
+        if self._tail is not None:
+            self._tail.close()
+        self._tail, self._looked_at = None, -math.inf
+
+    def _tell_group(self) -> None:
+        if self._untold:
+            ranges = [OffsetRange(partition, 0, 0) for partition in self._untold]
+            tell_group(self._warehouse, self._cluster, self._settings.kafka_group, ranges, self._report)
+            self._untold = set()
+
+
+def _readable(standing: list[PartitionLag]) -> dict[Partition, int]:
+    """Where to go on in each partition that nothing stands against."""
+    return {lag.partition: lag.waiting.start for lag in standing if lag.watermarks is not None and lag.gap is None}
