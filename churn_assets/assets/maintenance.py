@@ -4,7 +4,7 @@ The work itself is in `churn_assets.warehouse` and `dagster_warm.retention`.
 """
 
 from dataclasses import asdict
-from datetime import timedelta
+from datetime import datetime, time, timedelta
 
 import dagster as dg
 
@@ -13,9 +13,10 @@ from churn_assets.assets.freshness import scheduled
 from churn_assets.assets.ledgers import REJECTS
 from churn_assets.assets.readable import failing, rounded, table
 from churn_assets.clock import utc_now
+from churn_assets.ingestion.commit import merge_old_ranges
 from churn_assets.ingestion.events import EVENT_TYPES, LEDGERS
 from churn_assets.operations import damage
-from churn_assets.rules import FILE_CHECK_SHARE, MAINTENANCE_SECONDS, PURGE_SECONDS, SKIPPED_TICKS_HOURS
+from churn_assets.rules import FILE_CHECK_SHARE, MAINTENANCE_SECONDS, PURGE_SECONDS, RANGES_DAYS, SKIPPED_TICKS_HOURS
 from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse
 from dagster_warm.retention import Retention, purge
@@ -35,6 +36,9 @@ FILES_CHECK = dg.AssetCheckKey(dg.AssetKey("table_maintenance"), "files_are_whol
 def table_maintenance(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
     """Keep reads fast and storage small."""
     started_at = utc_now()
+    # By whole days, so that it is done once a day.
+    before = datetime.combine(started_at.date() - timedelta(days=RANGES_DAYS), time.min)
+    joined = warehouse.transact(lambda tx: merge_old_ranges(tx, before))
     saved = warehouse.maintain(ORDER, started_at)
     seen = damage.check(warehouse, 0.0, started_at)  # takes the checksums of the files that are new
     changed = {name: counts for name, counts in saved.files.items() if counts[0] != counts[1]}
@@ -47,6 +51,7 @@ def table_maintenance(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeR
             "snapshots_expired": saved.snapshots_expired,
             "files_deleted": saved.files_deleted,
             "files_damaged": len(seen.damage),
+            "offset_ranges_joined": joined,
             **rounded({"seconds": (utc_now() - started_at).total_seconds()}),
             "files_by_table": table(
                 [{"table": name, "before": before, "after": after} for name, (before, after) in changed.items()],

@@ -147,6 +147,33 @@ def store(
     return stored
 
 
+def merge_old_ranges(tx: Transaction, before: datetime) -> int:
+    """Join the logged ranges from before a time (UTC) that follow one another; returns how many lines are gone.
+
+    Each batch logs a line for each partition. Once nobody asks how long a batch took, one line says as much as thousands,
+    and what reads the log costs no more with every month.
+    """
+    of_partition = "PARTITION BY epoch, topic, kafka_partition ORDER BY start_offset"
+    old = "outcome = 'STORED' AND stored_at < CAST(? AS TIMESTAMP)"
+    found = tx.rows(
+        "SELECT epoch, topic, kafka_partition, MIN(start_offset), MAX(end_offset), 'STORED', MAX(stored_at),"
+        " MIN(oldest_message_at), MAX(newest_message_at), COUNT(*) FROM (SELECT marked.*, SUM(marked.begins) OVER"
+        f" ({of_partition} ROWS UNBOUNDED PRECEDING) AS stretch FROM (SELECT logged.*, CASE WHEN LAG(logged.end_offset) OVER"
+        f" ({of_partition}) = logged.start_offset THEN 0 ELSE 1 END AS begins FROM ingest_ranges AS logged WHERE {old})"
+        " AS marked) AS joined GROUP BY epoch, topic, kafka_partition, stretch",
+        [before],
+    )
+    gone = sum(lines for *_, lines in found) - len(found)
+    if gone:
+        tx.execute(f"DELETE FROM ingest_ranges WHERE {old}", [before])
+        rows = [list(row) for *row, _ in found]
+        names = ", ".join(_LOGGED)
+        tx.execute(
+            f"INSERT INTO ingest_ranges ({names}) SELECT {names} FROM {as_table(rows, _LOGGED)} AS joined", flat(rows)
+        )
+    return gone
+
+
 def begin(warehouse: Warehouse, starts: Mapping[Partition, int], now: datetime) -> None:
     """Note where the first look at a topic found the beginning of its partitions, unless something was read of them."""
     rows = [[*partition, start, now] for partition, start in starts.items()]

@@ -169,10 +169,11 @@ def _of_history(warehouse: Warehouse, now: datetime) -> Iterator[Metric]:
         ({"table": name, "": seconds} for name, seconds in latest.items()),
     )
     (batches,) = warehouse.query(
-        "SELECT count(DISTINCT stored_at) AS batches, coalesce(sum(end_offset - start_offset), 0) AS messages FROM ingest_ranges"
-        " WHERE outcome = 'STORED'"
+        "SELECT count(DISTINCT CASE WHEN stored_at > ? THEN stored_at END) AS batches,"
+        " coalesce(sum(end_offset - start_offset), 0) AS messages FROM ingest_ranges WHERE outcome = 'STORED'",
+        [now - timedelta(hours=1)],
     ).to_pylist()
-    yield CounterMetricFamily("churn_batches", "Batches of messages that were stored.", batches["batches"])
+    yield _gauge("churn_batches", "Batches of messages that were stored in the last hour.", batches["batches"])
     yield CounterMetricFamily("churn_messages", "Messages that were stored.", float(batches["messages"]))
     yield _gauge("churn_gaps", "Gaps that nobody has resolved; `churn gaps` lists them.", len(gaps.kept(warehouse)))
     emails = warehouse.query("SELECT status, count(*) AS emails FROM agent_intervention_log GROUP BY status")

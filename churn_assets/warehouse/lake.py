@@ -38,6 +38,7 @@ from churn_assets.rules import (
     MANY_FILES,
     MANY_INLINED_ROWS,
     ORPHAN_HOURS,
+    REFRESHES_DAYS,
     REWRITTEN_DELETE_SHARE,
     SMALL_FILE_BYTES,
     SNAPSHOT_RETENTION_HOURS,
@@ -417,6 +418,11 @@ class LakeWarehouse:
     def maintain(self, order: Mapping[str, str], now: datetime) -> Maintenance:
         before = self._files()
         # Each step takes its own turn to write, so that an ingestion waits for one table at most.
+        self.transact(
+            lambda tx: tx.execute(
+                "DELETE FROM dynamic_table_refresh_history WHERE started_at < ?", [now - timedelta(days=REFRESHES_DAYS)]
+            )
+        )
         self.transact(lambda tx: _sort_by(tx, {**order, **engine.day_keys(tx)}))
         for table in before:
             self._compact(table, FILE_BYTES // 2)

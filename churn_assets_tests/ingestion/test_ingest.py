@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -303,6 +303,34 @@ def test_a_lake_that_is_older_than_what_its_group_was_told_is_noticed_before_it_
     assert backlog.went_back(another, stream.cluster, [stream.topic], "lag_exporter")
     backlog.rewind_group(another, stream.cluster, [stream.topic], "lag_exporter")
     assert backlog.went_back(another, stream.cluster, [stream.topic], "lag_exporter") is None
+
+
+def test_old_ranges_are_joined_into_few_that_say_the_same(stream: Stream):
+    for number in range(4):
+        stream.send([message("TXN", transaction_ref=f"T{number}-{each}") for each in range(20)])
+        stream.ingest()
+    passed = min(stream.committed())
+    stream.lake.transact(
+        lambda tx: commit.skip(tx, OffsetRange(passed, (end := stream.committed()[passed]), end + 5), utc_now())
+    )
+    extremes = (
+        "SELECT kafka_partition, outcome, min(start_offset), max(end_offset), max(stored_at), min(oldest_message_at),"
+        " max(newest_message_at), sum(end_offset - start_offset)::BIGINT FROM ingest_ranges GROUP BY ALL ORDER BY ALL"
+    )
+    before, lines = stream.rows(extremes), stream.rows("SELECT count(*) FROM ingest_ranges")[0][0]
+    furthest = commit.furthest_offsets(stream.lake)
+
+    def join(until: datetime) -> int:
+        return stream.lake.transact(lambda tx: commit.merge_old_ranges(tx, until))
+
+    assert join(utc_now() - timedelta(days=1)) == 0
+    gone = join(utc_now() + timedelta(seconds=1))
+
+    assert stream.rows("SELECT count(*) FROM ingest_ranges") == [(lines - gone,)] == [(len(before),)]
+    assert stream.rows(extremes) == before
+    assert commit.furthest_offsets(stream.lake) == furthest
+    assert not broken_ranges(stream.lake)
+    assert join(utc_now() + timedelta(seconds=1)) == 0
 
 
 def test_a_range_beyond_what_is_stored_is_refused_because_it_would_leave_a_gap(stream: Stream):

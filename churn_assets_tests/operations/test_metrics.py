@@ -66,7 +66,7 @@ def test_figures_are_those_of_the_warehouse_and_of_the_alerts(served: str):
     assert value(served, "churn_up") == 1
     assert value(served, "churn_kafka_up") == 0
     assert value(served, "churn_messages_total") == 7
-    assert value(served, "churn_batches_total") == 1
+    assert value(served, "churn_batches") == 1
     assert value(served, 'churn_emails{status="UNCERTAIN"}') == 1
     assert value(served, 'churn_problem{check="outbox"}') == 1
     assert value(served, 'churn_problem{check="disk"}') == 0

@@ -263,6 +263,7 @@ def _events_to_emails(settings: Settings, trained: Trained, folder: Path) -> Non
         assert commit.furthest_offsets(lake)
         gone = Partition("gone", "t", 0)
         commit.begin(lake, {Partition("new", "t", 0): 7}, utc_now())
+        assert lake.transact(lambda tx: commit.merge_old_ranges(tx, utc_now())) > 0
         for gap in (
             Gap(gone, Kind.DELETED, 0, 5),
             Gap(gone, Kind.TRUNCATED, 3, 5),
