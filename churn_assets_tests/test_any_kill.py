@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -42,6 +43,13 @@ JOBS = (
     "ingest_events", "refresh_dynamic_tables", "stream_events", "write_retention_emails", "send_emails", "check_ledgers",
     "maintain_tables",
 )  # fmt: skip
+
+
+def run_here(connection: Connection, environment: dict[str, str], *arguments: Any) -> None:
+    """`run` in a process of its own, whose fork server may have been started by a test with another home."""
+    os.environ.clear()
+    os.environ.update(environment)
+    run(connection, *arguments)
 
 
 def run(connection: Connection | None, job: str, quiet_seconds: float = 0.5) -> None:
@@ -131,7 +139,7 @@ class Rehearsal:
     def start(self, job: str, *arguments: float) -> BaseProcess:
         """A process that has begun to run a job."""
         ours, theirs = FORKS.Pipe()
-        process = FORKS.Process(target=run, args=(theirs, job, *arguments), daemon=True)
+        process = FORKS.Process(target=run_here, args=(theirs, dict(os.environ), job, *arguments), daemon=True)
         process.start()
         theirs.close()
         assert ours.poll(PATIENCE_SECONDS), f"{job} did not begin"
