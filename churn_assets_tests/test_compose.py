@@ -17,6 +17,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cached_property
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -307,7 +308,13 @@ class Processes:
     def _await_health(self, name: str) -> None:
         check = self.services[name]["healthcheck"]["test"]
         assert check[0] == "CMD", check
-        self.until(lambda: self.run(name, *check[1:]).returncode == 0, f"{name} is healthy")
+
+        def is_healthy() -> bool:
+            with suppress(subprocess.TimeoutExpired):  # a busy machine
+                return self.run(name, *check[1:]).returncode == 0
+            return False
+
+        self.until(is_healthy, f"{name} is healthy")
 
     def _make_folders(self) -> None:
         """/app with what the Dockerfile copies there, and Kafka's own command from its jars."""
