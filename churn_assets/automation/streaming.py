@@ -52,7 +52,7 @@ class StreamConfig(dg.Config):
     quiet_seconds: float = pydantic.Field(60.0, ge=0, description="The run ends when nothing has come for so long.")
     most_seconds: float = pydantic.Field(900.0, ge=0, description="It ends after so long in any case.")
     isolated: bool = pydantic.Field(
-        False, description="Decode in a child process, which finds a message on which the decoder dies."
+        False, description="Decode what waits in a child process, which finds a message on which the decoder dies."
     )
 
 

@@ -20,7 +20,7 @@ from churn_assets.ingestion.backlog import (
     without_future,
 )
 from churn_assets.ingestion.commit import OvertakenError, Stored
-from churn_assets.ingestion.isolation import IsolatedDecoder, decode_here
+from churn_assets.ingestion.isolation import decode_here
 from churn_assets.ingestion.kafka import (
     Cluster,
     KafkaUnavailableError,
@@ -40,8 +40,9 @@ LOOK_SECONDS = 10.0  # between two looks at how the warehouse and Kafka stand; n
 class Following:
     """Stores the messages of the settings' topics as they arrive. Close it at the end.
 
-    `clock` gives the time (UTC); `report` gets a line where something is out of the ordinary. `isolated`: decode in a child
-    process, as `backlog.ingest` does after a run that did not end well.
+    `clock` gives the time (UTC); `report` gets a line where something is out of the ordinary. `isolated`: decode what waits at
+    the beginning in a child process, as `backlog.ingest` does after a run that did not end well. A message on which that run
+    died is among it.
     """
 
     def __init__(
@@ -56,7 +57,6 @@ class Following:
     ) -> None:
         self._settings, self._warehouse, self._cluster = settings, warehouse, cluster
         self._clock, self._report, self._isolated = clock, report, isolated
-        self._decoder = IsolatedDecoder() if isolated else None
         self._mappings = load_mappings(settings.mapping_file)
         self._registry = schema_registry.connect(settings)
         self._tail: Tail | None = None
@@ -68,8 +68,6 @@ class Following:
     def close(self) -> None:
         """Read no more, and tell Kafka's group how far it came."""
         self._look_again()
-        if self._decoder is not None:
-            self._decoder.close()
         self._tell_group()
 
     def next_batch(self, seconds: float) -> Stored:
@@ -104,12 +102,10 @@ class Following:
         source = self._mappings.of_topic(chunk.topic)
         if source is not None:
             source = self._registry.with_schemas(source, chunk.messages)
-        decode = self._decoder.decode if self._decoder else decode_here
         chunk = replace(chunk, messages=without_future(chunk.messages, now))
         self._leader_epochs |= taken.leader_epochs
-        stored = commit.store(
-            self._warehouse, chunk, decode(chunk.messages, now, source), self._clock(), self._leader_epochs
-        )
+        decoded = decode_here(chunk.messages, now, source)
+        stored = commit.store(self._warehouse, chunk, decoded, self._clock(), self._leader_epochs)
         self._untold |= {each.partition for each in chunk.ranges}
         return stored
 
@@ -138,7 +134,7 @@ class Following:
         waiting: list[OffsetRange] = [lag.waiting for lag in self.standing]
         if not any(waiting) and not any(lag.gap for lag in self.standing):
             return None
-        return ingest(
+        stored = ingest(
             self._warehouse,
             self._cluster,
             waiting,
@@ -150,6 +146,8 @@ class Following:
             mappings=self._mappings,
             registry=self._registry,
         )
+        self._isolated = False
+        return stored
 
     def _look_again(self) -> None:
         if self._tail is not None:

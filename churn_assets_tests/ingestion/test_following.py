@@ -9,11 +9,15 @@ from churn_assets.clock import utc_now
 from churn_assets.ingestion import following
 from churn_assets.ingestion.commit import broken_ranges
 from churn_assets.ingestion.following import Following
+from churn_assets.ingestion.isolation import DIED
 from churn_assets.settings import load_settings
 from churn_assets_tests.ingestion.conftest import Stream
+from churn_assets_tests.ingestion.deadly_decoder import deadly, deadly_decoder
 from churn_assets_tests.ingestion.messages import message
 from churn_assets_tests.ingestion.test_ingest import LEDGER
 from churn_assets_tests.rounds import rounds
+
+__all__ = ["deadly_decoder"]
 
 
 @pytest.fixture
@@ -73,6 +77,21 @@ def test_messages_that_another_run_has_stored_meanwhile_are_left_to_it(stream: S
     assert drained(live, 10) == 10
     assert any("another run stores the same messages" in line for line in stream.reported)
     all_is_stored_once(stream, 0, 90)
+
+
+def test_a_message_on_which_the_run_before_died_is_found_and_its_neighbours_are_stored(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch, deadly_decoder: None
+):
+    stream.send([*transactions(0, 10), deadly("SIGSEGV"), *transactions(10, 20)])
+    live = follow(stream, monkeypatch, isolated=True)
+
+    assert drained(live, 21) == 21
+    stream.send(transactions(20, 30))
+    assert drained(live, 10) == 10
+
+    live.close()
+    assert stream.rows("SELECT reason FROM event_rejects") == [(DIED,)]
+    all_is_stored_once(stream, 0, 30)
 
 
 def test_the_group_in_kafka_follows(stream: Stream, live: Following):
