@@ -38,7 +38,7 @@ pytestmark = pytest.mark.kafka
 
 COMPOSE_FILE = REPOSITORY / "docker-compose.yml"
 DOCKERFILE = REPOSITORY / "Dockerfile"
-PATIENCE_SECONDS = 300.0
+PATIENCE_SECONDS = 600.0
 STOP_SECONDS = 100.0  # as the longest stop_grace_period of the file
 PORTS = ("3000", "4000", "5432", "9092", "19092", "29093")
 POSTGRES_PROGRAMS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))  # Debian does not put them on the PATH
@@ -230,7 +230,7 @@ class Processes:
     def run(self, service: str, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command beside a service, as `docker compose exec` does."""
         return subprocess.run(
-            command, capture_output=True, text=True, env=self.environment(service), cwd=self.root / "app", timeout=60
+            command, capture_output=True, text=True, env=self.environment(service), cwd=self.root / "app", timeout=120
         )
 
     def stored_by_dagster(self, query: str) -> list[str]:

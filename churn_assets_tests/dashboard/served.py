@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from churn_assets.settings import Settings
 from churn_assets_tests.ports import free_port
 
-_PATIENCE_SECONDS = 60.0
+_PATIENCE_SECONDS = 180.0
 
 
 @contextmanager
