@@ -24,6 +24,7 @@ from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse, row_counts
 
 REJECTS = "event_rejects"
+POOL = "ingest"  # the runs that read Kafka take turns
 
 _ACCOUNTED, _CONTIGUOUS, _COMPLETE, _DECODED = (
     "every_message_is_accounted_for",
@@ -138,7 +139,7 @@ _rejects_spec = dg.AssetSpec(
             " stream went on without it; please report it.",
         ),
     ],
-    pool="ingest",
+    pool=POOL,
 )
 def ledgers(
     context: dg.AssetExecutionContext,

@@ -33,7 +33,6 @@ from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse, row_count, row_counts
 from dagster_warm.worker import should_end
 
-POOL = "ingest"  # the runs of this pool take turns
 _POLL_SECONDS = 1.0  # for which a batch waits for its first message
 _REPORT_SECONDS = 5.0  # between two reports to Dagster; the batches in between are summed
 _REPEAT_SECONDS = 60.0  # after which a report says again what has not changed: a check that passes, a table at rest
@@ -85,6 +84,7 @@ class _Run:
         self._report = _Report()
         self._reported = self._looked = self._looked_outside = monotonic()
         self._moved = -math.inf
+        self._tested: set[str] = set()  # tables
         self._said: dict[tuple[str, ...], tuple[Any, float]] = {}  # by asset, or by asset and check, and when
         self._version: object | None = None
 
@@ -94,15 +94,17 @@ class _Run:
         while True:
             started = monotonic()
             stored = following.next_batch(min(_POLL_SECONDS, self._config.quiet_seconds))
-            self._stop_at_gaps(following)
             now = monotonic()
-            if stored.ranges or stored.skipped:
+            has_come = bool(stored.ranges or stored.skipped)
+            if has_come:
                 last = now
-                self._take(stored, now - started)
-            elif self._is_due_without_messages():
+                self._note(stored, now - started)
+            if any(lag.is_blocked(self._settings.on_gap) for lag in following.standing):
+                self._stop_if(self.tell(following, about_gaps=True))
+            if has_come or self._is_due_without_messages():
                 self._refresh()
             if now - self._reported >= _REPORT_SECONDS:
-                self._stop_if(self._tell(following))
+                self._stop_if(self.tell(following))
             if now - last >= self._config.quiet_seconds:
                 return f"nothing has come for {self._config.quiet_seconds:g} s"
             if now - began >= self._config.most_seconds:
@@ -114,20 +116,11 @@ class _Run:
                 if why := self._why_to_end():
                     return why
 
-    def tell_the_rest(self, following: Following) -> None:
-        """Record what no report has told yet."""
-        if self._report.batches or self._report.refreshes:
-            self._tell(following)
-
-    def _stop_at_gaps(self, following: Following) -> None:
-        if any(lag.is_blocked(self._settings.on_gap) for lag in following.standing):
-            self._stop_if(self._tell(following, about_gaps=True))
-
     def _stop_if(self, failed: list[str]) -> None:
         if failed:
             raise dg.Failure(f"stopped by failed checks: {', '.join(failed)}")
 
-    def _take(self, stored: Stored, seconds: float) -> None:
+    def _note(self, stored: Stored, seconds: float) -> None:
         report = self._report
         report.stored.add(stored)
         report.seconds += seconds
@@ -136,7 +129,6 @@ class _Run:
             raise dg.Failure(
                 f"of {stored.messages} messages only {stored.accounted} are accounted for: {stored.ranges}"
             )
-        self._refresh()
 
     def _refresh(self) -> None:
         """Refresh what is late, check it, and move the streams unless a check has failed."""
@@ -145,7 +137,9 @@ class _Run:
         changed = {each.name for each in results if each.rows_inserted or each.rows_updated or each.rows_deleted}
         for each in results:
             report.refreshes[each.name] = _together(report.refreshes.get(each.name), each)
-            if each.name in changed:
+            # A test that failed in the run before holds until it passes, whether or not the table has changed since.
+            if each.name in changed or each.name not in self._tested:
+                self._tested.add(each.name)
                 for check in run_tests(self._warehouse, dg.AssetKey(each.name), self._tests[each.name]):
                     report.found[each.name, str(check.check_name)] = check
         self._stop_if([f"{name} of {table}" for (table, name), check in report.found.items() if not check.passed])
@@ -176,14 +170,16 @@ class _Run:
             return "Dagster's daemon has given no sign of life for a minute"
         for waiting in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED])):
             pools = waiting.run_op_concurrency.all_pools if waiting.run_op_concurrency else None
-            if POOL in (pools or ()):
+            if ledgers.POOL in (pools or ()):
                 return f"a run of {waiting.job_name} waits for its turn"
         return None
 
-    def _tell(self, following: Following, *, about_gaps: bool = False) -> list[str]:
-        """Record what has been done since the last report; returns the blocking checks of the ledgers that failed."""
-        report, self._report, self._reported = self._report, _Report(), monotonic()
-        failed: list[str] = []
+    def tell(self, following: Following, *, about_gaps: bool = False) -> list[str]:
+        """Record what no report has told yet, if anything; returns the blocking checks of the ledgers that failed."""
+        report, failed = self._report, list[str]()
+        if not (report.batches or report.refreshes or about_gaps):
+            return failed
+        self._report, self._reported = _Report(), monotonic()
         if report.stored.ranges or report.stored.skipped or about_gaps:
             for result in ledgers.materializations(self._warehouse, report.stored, report.seconds):
                 self._record(result)
@@ -265,7 +261,7 @@ def _together(before: Refresh | None, latest: Refresh) -> Refresh:
 
 @dg.op(
     description="Store what arrives in Kafka, refresh what it changes and fill the retention queue, batch after batch.",
-    pool=POOL,
+    pool=ledgers.POOL,
 )
 def stream(
     context: dg.OpExecutionContext,
@@ -281,5 +277,5 @@ def stream(
         try:
             why = run.go_on(following)
         finally:
-            run.tell_the_rest(following)
+            run.tell(following)
     context.log.info(f"the run ends: {why}; the next one goes on where it ended")

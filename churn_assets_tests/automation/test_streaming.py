@@ -6,32 +6,25 @@ from typing import Any
 
 import dagster as dg
 import pytest
-from dagster._core.definitions.run_request import RunRequest
 from dagster._core.storage.dagster_run import RunOpConcurrency
 
+from churn_assets.assets.ledgers import POOL
 from churn_assets.automation import streaming
 from churn_assets.automation.gates import blocked
 from churn_assets.clock import utc_now
 from churn_assets.ingestion import following
 from churn_assets.ingestion.commit import committed_offsets
 from churn_assets.ingestion.kafka import Cluster, Watermarks
-from churn_assets.ingestion.publisher import Publisher
 from churn_assets.retention.queue import STREAM
-from churn_assets.rules import EVENTS_TOPIC, LONGEST_RETRY_SECONDS
+from churn_assets.rules import LONGEST_RETRY_SECONDS
 from churn_assets_tests.assets.conftest import Graph, skip_reason
+from churn_assets_tests.automation.test_ingestion import publish
 from churn_assets_tests.ingestion.messages import message
 
 
-def publish(broker: Cluster, *messages: bytes) -> None:
-    publisher = Publisher(broker, EVENTS_TOPIC)
-    for each in messages:
-        publisher.send(b"C1", each)
-    publisher.flush()
-
-
-def lives(quiet_seconds: float, most_seconds: float = 60.0) -> RunRequest:
+def lives(quiet_seconds: float, most_seconds: float = 60.0) -> dg.RunRequest:
     config = {"quiet_seconds": quiet_seconds, "most_seconds": most_seconds}
-    return RunRequest(run_config={"ops": {"stream": {"config": config}}})
+    return dg.RunRequest(run_config={"ops": {"stream": {"config": config}}})
 
 
 class Meanwhile:
@@ -39,14 +32,14 @@ class Meanwhile:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *acts: Callable[[], object]) -> None:
         self._left = list(acts)
-        take = streaming._Run._take
+        refresh = streaming._Run._refresh
 
-        def taking(run: Any, *arguments: Any) -> None:
-            take(run, *arguments)
+        def refreshing(run: Any) -> None:
+            refresh(run)
             if self._left:
                 self._left.pop(0)()
 
-        monkeypatch.setattr(streaming._Run, "_take", taking)
+        monkeypatch.setattr(streaming._Run, "_refresh", refreshing)
 
 
 def materialized(result: dg.ExecuteInProcessResult, asset: str) -> list[dict[str, Any]]:
@@ -105,7 +98,7 @@ def test_a_run_ends_after_its_time_and_where_another_run_waits_for_its_turn(grap
     job = graph.definitions.resolve_job_def("ingest_events")
     run = graph.instance.create_run_for_job(job)._replace(
         run_op_concurrency=RunOpConcurrency(
-            root_key_counts={streaming.POOL: 1}, has_unconstrained_root_nodes=False, all_pools={streaming.POOL}
+            root_key_counts={POOL: 1}, has_unconstrained_root_nodes=False, all_pools={POOL}
         )
     )
     original = graph.instance.get_runs
@@ -117,7 +110,7 @@ def test_a_run_ends_after_its_time_and_where_another_run_waits_for_its_turn(grap
     assert "a run of ingest_events waits for its turn" in said_at_the_end(graph, lives(60.0))
 
 
-def said_at_the_end(graph: Graph, request: RunRequest) -> str:
+def said_at_the_end(graph: Graph, request: dg.RunRequest) -> str:
     result = graph.run("stream_events", request)
     assert result.success
     said = [
@@ -126,7 +119,9 @@ def said_at_the_end(graph: Graph, request: RunRequest) -> str:
     return said[-1]
 
 
-def test_a_failed_test_of_a_table_stops_the_way_to_the_queue(graph: Graph, live_bank, monkeypatch):
+def test_a_failed_test_of_a_table_stops_the_way_to_the_queue_until_it_passes(
+    graph: Graph, live_bank, broker, monkeypatch
+):
     def failing(warehouse: Any, key: dg.AssetKey, tests: Any) -> list[dg.AssetCheckResult]:
         return [dg.AssetCheckResult(passed=False, asset_key=key, check_name=tests[0].name)] if tests else []
 
@@ -138,6 +133,10 @@ def test_a_failed_test_of_a_table_stops_the_way_to_the_queue(graph: Graph, live_
     assert failed_checks(graph, result)
     latest = graph.instance.get_latest_materialization_event(dg.AssetKey("dyn_churn_predictions"))
     assert latest, "what was done is recorded all the same"
+    assert not graph.lake.query("FROM retention_queue").num_rows
+
+    publish(broker, message("LOG", customer_id="unknown"))  # which changes no prediction
+    assert not graph.run("stream_events", lives(0.2)).success
     assert not graph.lake.query("FROM retention_queue").num_rows
 
 
