@@ -56,8 +56,10 @@ class _Ingestion:
         seen: dict[Partition, int] = {}
         try:
             cluster = kafka.connect(self.settings)
-            if self.settings.refresh != "eager" or under_way(self.context.instance, stream_job.name):
+            if self.settings.refresh != "eager":
                 return self._look(cluster, seen)
+            if skip := under_way(self.context.instance, stream_job.name):
+                return skip  # it takes what comes, so there is nothing to watch for
             # While a run is active, or there is no topic yet, `seen` is empty and only another look can tell.
             return watched(
                 lambda: self._look(cluster, seen),

@@ -197,17 +197,17 @@ def ingest(
                 closing(_ahead(chunks)) as ahead,
                 closing(decoder) if decoder else nullcontext(),  # first, so that nothing waits for what it decodes
             ):
-                for chunk, decoded in ahead:
+                for chunk, rows in ahead:
                     refuse_another_epoch(cluster, chunk)
                     if chunk.ranges:
-                        total.add(commit.store(warehouse, chunk, decoded, clock(), plan.leader_epochs))
+                        total.add(commit.store(warehouse, chunk, rows, clock(), plan.leader_epochs))
                         done = sum(map(len, total.ranges))
                         report(f"{done:,} of {asked:,} offsets stored ({total.messages:,} messages)")
         except commit.OvertakenError:
             continue  # what the other run committed is left out of the next round
         except TruncatedError as error:
             _keep_truncation(warehouse, plan, error, clock())
-    tell_group(warehouse, cluster, group, ranges, report)
+    tell_group(warehouse, cluster, group, {r.partition for r in ranges}, report)
     return total
 
 
@@ -320,12 +320,17 @@ def _plan(
     return _Plan(
         readable,
         standing.leader_epochs,
-        {
-            partition: lag.watermarks.leader_epoch
-            for partition, lag in found.items()
-            if lag.watermarks is not None and lag.watermarks.leader_epoch is not None
-        },
+        epochs_of_leaders(found.values()),
     )
+
+
+def epochs_of_leaders(found: Iterable[PartitionLag]) -> dict[Partition, int]:
+    """Under which leader each partition stands now, as far as that is known."""
+    return {
+        lag.partition: lag.watermarks.leader_epoch
+        for lag in found
+        if lag.watermarks is not None and lag.watermarks.leader_epoch is not None
+    }
 
 
 def _found(
@@ -400,15 +405,21 @@ def _decoded(
 ) -> Generator[tuple[Chunk, Decoded]]:
     with closing(cluster.read(plan.ranges, plan.read_under)) as chunks:
         for chunk in chunks:
-            source = mappings.of_topic(chunk.topic)
-            if source is not None:
-                source = registry.with_schemas(source, chunk.messages)
-            now = clock()
-            chunk = replace(chunk, messages=without_future(chunk.messages, now))  # noqa: PLW2901
-            yield chunk, decode(chunk.messages, now, source)
+            yield decoded(chunk, decode, clock(), mappings, registry)
 
 
-def without_future(messages: pa.Table, now: datetime) -> pa.Table:
+def decoded(
+    chunk: Chunk, decode: Decode, now: datetime, mappings: Mappings, registry: Registry
+) -> tuple[Chunk, Decoded]:
+    """A chunk with the time stamps that count at `now` (UTC), and the rows and rejects of its messages."""
+    source = mappings.of_topic(chunk.topic)
+    if source is not None:
+        source = registry.with_schemas(source, chunk.messages)
+    chunk = replace(chunk, messages=_without_future(chunk.messages, now))
+    return chunk, decode(chunk.messages, now, source)
+
+
+def _without_future(messages: pa.Table, now: datetime) -> pa.Table:
     """The messages (`MESSAGE_SCHEMA`), none with a time stamp later than `now` (UTC).
 
     A producer whose clock is ahead would otherwise hide all that comes after, where the latest state counts. The stamp of the
@@ -441,11 +452,11 @@ def refuse_another_epoch(cluster: Cluster, chunk: Chunk) -> None:
 
 
 def tell_group(
-    warehouse: Warehouse, cluster: Cluster, group: str, ranges: Iterable[OffsetRange], report: Callable[[str], None]
+    warehouse: Warehouse, cluster: Cluster, group: str, partitions: Iterable[Partition], report: Callable[[str], None]
 ) -> None:
-    """Commit to Kafka's group how far the partitions of the ranges are stored, so that tools can show the lag."""
+    """Commit to Kafka's group how far the partitions are stored, so that tools can show the lag."""
     committed = committed_offsets(warehouse)
-    offsets = {r.partition: committed[r.partition] for r in ranges if r.partition in committed}
+    offsets = {partition: committed[partition] for partition in partitions if partition in committed}
     if not offsets:
         return
     try:

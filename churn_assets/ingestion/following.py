@@ -6,18 +6,18 @@ Kafka stand. That look, gaps and whatever else is out of the ordinary are `backl
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 from time import monotonic, sleep
 
 from churn_assets.ingestion import commit, schema_registry
 from churn_assets.ingestion.backlog import (
     PartitionLag,
+    decoded,
+    epochs_of_leaders,
     ingest,
     lags,
     refuse_another_epoch,
     tell_group,
-    without_future,
 )
 from churn_assets.ingestion.commit import OvertakenError, Stored
 from churn_assets.ingestion.isolation import decode_here
@@ -81,10 +81,9 @@ class Following:
             self._looked_at = -math.inf
             sleep(seconds)
             return Stored()
+        stored = Stored()
         try:
-            taken = self._tail.take(seconds)
-            stored = Stored()
-            for one in taken:
+            for one in self._tail.take(seconds):
                 try:
                     stored.add(self._store(one))
                 except Exception as error:
@@ -93,19 +92,13 @@ class Following:
         except (OvertakenError, TruncatedError, OffsetsGoneError, KafkaUnavailableError) as error:
             self._report(f"looking again at Kafka: {str(error) or 'another run stores the same messages'}")
             self._look_again()
-            return Stored()
         return stored
 
     def _store(self, taken: Taken) -> Stored:
-        chunk, now = taken.chunk, self._clock()
-        refuse_another_epoch(self._cluster, chunk)
-        source = self._mappings.of_topic(chunk.topic)
-        if source is not None:
-            source = self._registry.with_schemas(source, chunk.messages)
-        chunk = replace(chunk, messages=without_future(chunk.messages, now))
+        refuse_another_epoch(self._cluster, taken.chunk)
+        chunk, rows = decoded(taken.chunk, decode_here, self._clock(), self._mappings, self._registry)
         self._leader_epochs |= taken.leader_epochs
-        decoded = decode_here(chunk.messages, now, source)
-        stored = commit.store(self._warehouse, chunk, decoded, self._clock(), self._leader_epochs)
+        stored = commit.store(self._warehouse, chunk, rows, self._clock(), self._leader_epochs)
         self._untold |= {each.partition for each in chunk.ranges}
         return stored
 
@@ -123,11 +116,7 @@ class Following:
         if offsets := _readable(self.standing):
             read_under = {lag.partition: lag.leader_epoch for lag in self.standing if lag.leader_epoch is not None}
             self._tail = Tail(self._cluster, offsets, read_under)
-            self._leader_epochs = {
-                lag.partition: lag.watermarks.leader_epoch
-                for lag in self.standing
-                if lag.watermarks is not None and lag.watermarks.leader_epoch is not None
-            }
+            self._leader_epochs = epochs_of_leaders(self.standing)
         return caught_up
 
     def _catch_up(self) -> Stored | None:
@@ -156,8 +145,7 @@ class Following:
 
     def _tell_group(self) -> None:
         if self._untold:
-            ranges = [OffsetRange(partition, 0, 0) for partition in self._untold]
-            tell_group(self._warehouse, self._cluster, self._settings.kafka_group, ranges, self._report)
+            tell_group(self._warehouse, self._cluster, self._settings.kafka_group, self._untold, self._report)
             self._untold = set()
 
 

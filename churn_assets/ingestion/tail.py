@@ -38,7 +38,7 @@ class Tail:
         self, cluster: Cluster, offsets: Mapping[Partition, int], leader_epochs: Mapping[Partition, int]
     ) -> None:
         self._cluster = cluster
-        self._next = {(partition.topic, partition.number): partition for partition in offsets}
+        self._partitions = {(partition.topic, partition.number): partition for partition in offsets}
         self.offsets = dict(offsets)  # of the message after those that were taken
         self._consumer = cluster.consumer(wait_ms=_EMBEDDED_WAIT_MS if cluster.is_embedded else _WAIT_MS)
         self._consumer.assign([position(p, offset, leader_epochs.get(p)) for p, offset in offsets.items()])
@@ -77,7 +77,7 @@ class Tail:
     def _note_end(self, message: Any, ends: dict[tuple[str, int], int]) -> None:
         # It lies after the last message where markers of transactions take offsets, too.
         place = (message.topic(), message.partition())
-        if message.offset() > self.offsets[self._next[place]]:
+        if message.offset() > self.offsets[self._partitions[place]]:
             ends[place] = message.offset()
 
     def _chunks(self, received: Sequence[Any], ends: Mapping[tuple[str, int], int]) -> list[Taken]:
@@ -87,7 +87,7 @@ class Tail:
             ranges: list[OffsetRange] = []
             epochs: dict[Partition, int] = {}
             for place in of_topic:
-                partition = self._next[place]
+                partition = self._partitions[place]
                 last = places.get(place)
                 end = max(ends.get(place, 0), last.offset() + 1 if last else 0)
                 ranges.append(OffsetRange(partition, self.offsets[partition], end))
