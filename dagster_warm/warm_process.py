@@ -60,7 +60,7 @@ class State:
     """
 
     tether: tuple[int, int]
-    notice: tuple[int, int]  # closed by the warm process when its runs should come to an end
+    notice: tuple[int, int]  # has a byte to read once the runs should come to an end
     children: dict[int, Child] = field(default_factory=dict)
     learned: list[str] = field(default_factory=list)
     avoided: list[str] = field(default_factory=list)
@@ -131,7 +131,7 @@ class WarmProcess:
                 self._woken.recv(4096)
             if self._orders.lifeline in ready:
                 self._selector.unregister(self._orders.lifeline)
-                os.close(self._state.notice[1])
+                os.write(self._state.notice[1], b".")
                 self._end_at = time.monotonic() + self._orders.drain_seconds
             self._reap()
             self._kill_the_stubborn()
@@ -219,8 +219,7 @@ class WarmProcess:
             self._line.close()
         os.close(self._orders.lifeline)
         for read, write in (self._state.tether, self._state.notice):
-            with suppress(OSError):  # the warm process has closed it, as its runs should end
-                os.close(write)
+            os.close(write)
             os.set_inheritable(read, False)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
 

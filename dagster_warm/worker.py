@@ -34,7 +34,7 @@ def should_end() -> bool:
 def become(work: Callable[[], None], tether: int, notice: int) -> Never:
     """Do the work and end the process. When the other end of `tether` is closed, the work is interrupted, then killed.
 
-    When that of `notice` is closed, `should_end` is true.
+    Once there is something to read from `notice`, `should_end` is true.
     """
     global _notice  # noqa: PLW0603  # it belongs to the process
     _notice = notice
