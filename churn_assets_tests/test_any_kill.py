@@ -158,12 +158,23 @@ def box(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mailbox]:
         yield box
 
 
-def test_after_any_kills_all_is_as_if_nothing_had_died(
-    live_bank: LiveBank, lake: LakeWarehouse, broker: Cluster, box: Mailbox, settings: Settings, tmp_path: Path
-):
+@pytest.fixture
+def luck() -> random.Random:
+    """Chance that can be had again: its seed is in the output."""
     seed = int(os.environ.get("TEST_SEED", random.randrange(10**6)))
     print(f"again with TEST_SEED={seed}")  # noqa: T201
-    luck = random.Random(seed)
+    return random.Random(seed)
+
+
+def test_after_any_kills_all_is_as_if_nothing_had_died(
+    live_bank: LiveBank,
+    lake: LakeWarehouse,
+    broker: Cluster,
+    box: Mailbox,
+    settings: Settings,
+    luck: random.Random,
+    tmp_path: Path,
+):
     preload("churn_assets_tests.test_any_kill")
     stream, rehearsal = Stream(lake, broker, luck), Rehearsal(luck)
 
@@ -176,11 +187,14 @@ def test_after_any_kills_all_is_as_if_nothing_had_died(
 
 
 def test_a_run_that_lives_on_may_be_killed_at_any_moment(
-    live_bank: LiveBank, lake: LakeWarehouse, broker: Cluster, box: Mailbox, settings: Settings, tmp_path: Path
+    live_bank: LiveBank,
+    lake: LakeWarehouse,
+    broker: Cluster,
+    box: Mailbox,
+    settings: Settings,
+    luck: random.Random,
+    tmp_path: Path,
 ):
-    seed = int(os.environ.get("TEST_SEED", random.randrange(10**6)))
-    print(f"again with TEST_SEED={seed}")  # noqa: T201
-    luck = random.Random(seed)
     preload("churn_assets_tests.test_any_kill")
     stream, rehearsal = Stream(lake, broker, luck), Rehearsal(luck)
 

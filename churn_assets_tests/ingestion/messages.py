@@ -64,3 +64,8 @@ def message(event_type: str, /, **changes: Any) -> bytes:
     """A valid event with some of its payload changed; a value of ... leaves the field out."""
     payload = {name: value for name, value in (PAYLOADS[event_type] | changes).items() if value is not ...}
     return json.dumps({"event_type": event_type, "payload": payload}).encode()
+
+
+def transactions(first: int, last: int) -> list[bytes]:
+    """Transactions with the references T`first` up to, but not including, T`last`."""
+    return [message("TXN", transaction_ref=f"T{number}") for number in range(first, last)]

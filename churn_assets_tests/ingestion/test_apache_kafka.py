@@ -16,15 +16,11 @@ from churn_assets.ingestion.following import Following
 from churn_assets.ingestion.kafka import Cluster
 from churn_assets_tests.ingestion.apache_kafka import PASSWORD, USER, KafkaServer
 from churn_assets_tests.ingestion.conftest import PARTITIONS, Stream
-from churn_assets_tests.ingestion.messages import message
+from churn_assets_tests.ingestion.messages import message, transactions
 from churn_assets_tests.ingestion.test_following import follow
 from churn_assets_tests.ingestion.test_ingest import LEDGER
 
 pytestmark = pytest.mark.kafka
-
-
-def transactions(first: int, last: int) -> list[bytes]:
-    return [message("TXN", transaction_ref=f"T{number}") for number in range(first, last)]
 
 
 def stored_refs(stream: Stream) -> list[str]:

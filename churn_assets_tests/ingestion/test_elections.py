@@ -16,7 +16,8 @@ from churn_assets.ingestion.kafka import Cluster
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets_tests.ingestion.apache_kafka import ThreeBrokers
 from churn_assets_tests.ingestion.conftest import Stream
-from churn_assets_tests.ingestion.test_apache_kafka import refs, stored_refs, transactions, wait_until
+from churn_assets_tests.ingestion.messages import transactions
+from churn_assets_tests.ingestion.test_apache_kafka import refs, stored_refs, wait_until
 from churn_assets_tests.ingestion.test_following import follow
 
 pytestmark = pytest.mark.kafka

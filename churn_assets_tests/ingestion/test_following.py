@@ -13,7 +13,7 @@ from churn_assets.ingestion.isolation import DIED
 from churn_assets.settings import load_settings
 from churn_assets_tests.ingestion.conftest import Stream
 from churn_assets_tests.ingestion.deadly_decoder import deadly, deadly_decoder
-from churn_assets_tests.ingestion.messages import message
+from churn_assets_tests.ingestion.messages import transactions
 from churn_assets_tests.ingestion.test_ingest import LEDGER
 from churn_assets_tests.rounds import rounds
 
@@ -30,10 +30,6 @@ def live(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> Iterator[Following]
 def follow(stream: Stream, monkeypatch: pytest.MonkeyPatch, *, isolated: bool = False) -> Following:
     monkeypatch.setenv("CHURN_TOPICS", stream.topic)
     return Following(load_settings(), stream.lake, stream.cluster, utc_now, stream.reported.append, isolated=isolated)
-
-
-def transactions(first: int, last: int) -> list[bytes]:
-    return [message("TXN", transaction_ref=f"T{number}") for number in range(first, last)]
 
 
 def drained(live: Following, count: int) -> int:
