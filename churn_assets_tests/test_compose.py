@@ -287,13 +287,14 @@ class Processes:
 
     def events_stored(self) -> int:
         """How many offsets of Kafka the lake has."""
-        return self._lake.query("SELECT coalesce(sum(committed_offset), 0)::BIGINT AS n FROM kafka_offsets")["n"][
-            0
-        ].as_py()
+        return self._one("SELECT coalesce(sum(committed_offset), 0)::BIGINT FROM kafka_offsets")
 
     def emails_written(self) -> int:
         """How many emails have a text."""
-        return self._lake.query("SELECT count(generated_email) AS n FROM agent_intervention_log")["n"][0].as_py()
+        return self._one("SELECT count(generated_email) FROM agent_intervention_log")
+
+    def _one(self, sql: str) -> int:
+        return self._lake.query(sql).column(0)[0].as_py()
 
     @cached_property
     def _lake(self) -> LakeWarehouse:
@@ -376,15 +377,21 @@ def test_the_processes_of_the_compose_file_turn_events_into_emails_and_start_aga
     for name in ("topic", "prepare"):
         assert processes.start(name).wait(PATIENCE_SECONDS) == 0, processes.log(name)
 
+    failed = "SELECT pipeline_name FROM runs WHERE status IN ('FAILURE', 'CANCELED')"
+    assert processes.stored_by_dagster(failed) == []
+
+    lost = processes.until(processes.runs_under_way, "a run is under way")
     for name in ("code", "daemon", "webserver"):
         # The runs are children of the code server, and die with it; others cannot be launched until it is back.
-        processes.until(processes.runs_under_way, "a run is under way")
         processes.die(name)
         enough = processes.events_stored() + 100  # more than what a run under way would store
         processes.until(
             lambda enough=enough: processes.events_stored() > enough, f"events go on without the old {name}"
         )
     processes.until(lambda: urllib.request.urlopen(address, timeout=10).status == 200, "the web server answers")
+    in_any = ", ".join(f"'{run}'" for run in lost)
+    ends = set(processes.stored_by_dagster(f"SELECT status FROM runs WHERE run_id IN ({in_any})"))
+    assert ends <= {"FAILURE", "SUCCESS"}
     under_way = processes.until(processes.runs_under_way, "a run is under way")
 
     processes.stop("postgres")
