@@ -27,7 +27,6 @@ from churn_assets_tests.retention.email_runs import LIMITS, StubWriter, email_ru
 from churn_assets_tests.rounds import rounds
 from churn_assets_tests.warehouse.processes import FORKS, preload
 
-KILLS = rounds(100)
 BOUNDARIES = (
     "after the claim",
     "during the call",
@@ -36,6 +35,7 @@ BOUNDARIES = (
     "in the write",
     "after the write",
 )
+KILLS = max(rounds(100), len(BOUNDARIES))
 answering = RLock()
 
 
