@@ -5,7 +5,7 @@ so that no refresh pays for starting dbt.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -23,7 +23,7 @@ from churn_assets.assets.readable import FAILING_ROWS, failing, rounded
 from churn_assets.clock import utc_now
 from churn_assets.dynamic_tables.tables import DynamicTable, Refresh, target_lag_seconds
 from churn_assets.operations.column_lineage import Lineage
-from churn_assets.warehouse.protocol import Warehouse, row_count
+from churn_assets.warehouse.protocol import Transaction, Warehouse, row_count
 
 _SLICE = timedelta(minutes=15)
 _SLICES = timedelta(days=1) // _SLICE
@@ -266,10 +266,25 @@ def run_tests(warehouse: Warehouse, key: dg.AssetKey, tests: list[DataTest]) -> 
     """What the tests of a table find now."""
     if not tests:
         return []
-    counts = ", ".join(
+    return check_results(warehouse, key, tests, warehouse.query(_counting(tests)).to_pylist()[0].values())
+
+
+def count_failing(tx: Transaction, tests: Sequence[DataTest]) -> list[int]:
+    """For each test, the number of rows within a transaction that break it."""
+    return list(tx.rows(_counting(tests))[0]) if tests else []
+
+
+def _counting(tests: Sequence[DataTest]) -> str:
+    counts = (
         f"(SELECT count(*) FROM ({test.sql}) AS failing_rows) AS test_{number}" for number, test in enumerate(tests)
     )
-    found = warehouse.query(f"SELECT {counts}").to_pylist()[0].values()
+    return f"SELECT {', '.join(counts)}"
+
+
+def check_results(
+    warehouse: Warehouse, key: dg.AssetKey, tests: Iterable[DataTest], found: Iterable[int]
+) -> list[dg.AssetCheckResult]:
+    """The results of a table's tests that have found so many rows; some of these rows are read now."""
     return [
         dg.AssetCheckResult(
             asset_key=key,

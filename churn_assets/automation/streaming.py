@@ -18,7 +18,7 @@ import pydantic
 
 from churn_assets.assets import ledgers
 from churn_assets.assets.driver import must_drive
-from churn_assets.assets.dynamic_tables import data_tests, lag_check, numbers_of, run_tests
+from churn_assets.assets.dynamic_tables import check_results, count_failing, data_tests, lag_check, numbers_of
 from churn_assets.assets.interventions import ALERTS
 from churn_assets.assets.readable import rounded
 from churn_assets.automation.gates import blocked
@@ -30,7 +30,7 @@ from churn_assets.ingestion.following import Following
 from churn_assets.operations.dbt import manifest_path
 from churn_assets.retention.queue import STREAM, fill_queue, raise_alerts
 from churn_assets.settings import Settings
-from churn_assets.warehouse.protocol import Warehouse, row_count, row_counts
+from churn_assets.warehouse.protocol import Transaction, Warehouse, row_count, row_counts
 from dagster_warm.worker import should_end
 
 _POLL_SECONDS = 1.0  # for which a batch waits for its first message
@@ -69,6 +69,15 @@ class _Report:
     joined: int = 0  # the queue
     alerts: int = 0
     batches: int = 0
+
+
+@dataclass(frozen=True)
+class _Refreshed:
+    """What a refresh has done, the rows that break the tests of each table that was tested, and what joined the queue."""
+
+    results: list[Refresh]
+    failing: dict[str, list[int]]
+    streams: tuple[int, int] | None  # customers and alerts, if the streams were moved
 
 
 class _Run:
@@ -133,23 +142,34 @@ class _Run:
     def _refresh(self) -> None:
         """Refresh what is late, check it, and move the streams unless a check has failed."""
         report, now = self._report, utc_now()
-        results = self._warehouse.refresh(self._tables, now)
-        changed = {each.name for each in results if each.rows_inserted or each.rows_updated or each.rows_deleted}
-        for each in results:
+        must_drive(self._settings, self._warehouse)
+        done = self._warehouse.refresh_and(
+            self._tables, now, lambda tx, results: self._check_and_move(tx, results, now)
+        )
+        for each in done.results:
             report.refreshes[each.name] = _together(report.refreshes.get(each.name), each)
-            # A test that failed in the run before holds until it passes, whether or not the table has changed since.
-            if each.name in changed or each.name not in self._tested:
-                self._tested.add(each.name)
-                for check in run_tests(self._warehouse, dg.AssetKey(each.name), self._tests[each.name]):
-                    report.found[each.name, str(check.check_name)] = check
+        for name, counts in done.failing.items():
+            self._tested.add(name)
+            for check in check_results(self._warehouse, dg.AssetKey(name), self._tests[name], counts):
+                report.found[name, str(check.check_name)] = check
         self._stop_if([f"{name} of {table}" for (table, name), check in report.found.items() if not check.passed])
-        if changed & _READ_BY_STREAMS or monotonic() >= self._moved + _STREAMS_SECONDS:
-            must_drive(self._settings, self._warehouse)
-            joined, alerts = self._warehouse.transact(lambda tx: (fill_queue(tx, now), raise_alerts(tx, now)))
+        if done.streams is not None:
+            joined, alerts = done.streams
             report.joined += joined
             report.alerts += alerts
             self._moved = monotonic()
         self._version = self._warehouse.version()
+
+    def _check_and_move(self, tx: Transaction, results: list[Refresh], now: datetime) -> _Refreshed:
+        changed = {each.name for each in results if each.rows_inserted or each.rows_updated or each.rows_deleted}
+        # A test that failed in the run before holds until it passes, whether or not the table has changed since.
+        tested = [each.name for each in results if each.name in changed or each.name not in self._tested]
+        counts = iter(count_failing(tx, [test for name in tested for test in self._tests[name]]))
+        failing = {name: [next(counts) for _ in self._tests[name]] for name in tested}
+        must_move = changed & _READ_BY_STREAMS or monotonic() >= self._moved + _STREAMS_SECONDS
+        if any(map(any, failing.values())) or not must_move:
+            return _Refreshed(results, failing, None)
+        return _Refreshed(results, failing, (fill_queue(tx, now), raise_alerts(tx, now)))
 
     def _is_due_without_messages(self) -> bool:
         """Whether a table is late because of another writer, or because time has passed."""

@@ -13,6 +13,8 @@ _CREATED = re.compile(r'created_table:"(?:[^"]|"")*"\."((?:[^"]|"")*)"')
 class LakeTransaction(Protocol):
     """An open transaction on the lake, which is the current database."""
 
+    lake: "Lake | None"  # as this transaction last read it, and what it has written to dynamic tables
+
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run one statement; the number of rows it changed."""
         ...
@@ -47,8 +49,9 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Lake:
-    """The lake at one moment: its tables, its latest snapshots, and the tables that the current transaction has written."""
+    """The lake at one moment: its tables, its snapshots after `after`, and what the transaction wrote to dynamic tables."""
 
+    after: int
     snapshot: int
     oldest_kept: int
     tables: dict[str, Table]
@@ -57,7 +60,13 @@ class Lake:
 
     @staticmethod
     def since(tx: LakeTransaction, position: int) -> "Lake":
-        """The lake, with the snapshots after `position`."""
+        """The lake, with the snapshots after `position` at least. A transaction sees one state, so it reads it once."""
+        if tx.lake is None or tx.lake.after > position:
+            tx.lake = Lake._read(tx, position, tx.lake.written if tx.lake else set())
+        return tx.lake
+
+    @staticmethod
+    def _read(tx: LakeTransaction, position: int, written: set[str]) -> "Lake":
         oldest_kept = tx.rows(
             "SELECT min(snapshot_id) FROM __ducklake_metadata_lake.ducklake_snapshot WHERE snapshot_id >= ?", [position]
         )[0][0]
@@ -75,6 +84,7 @@ class Lake:
             " AND c.end_snapshot IS NULL AND c.parent_column IS NULL WHERE named.end_snapshot IS NULL GROUP BY ALL"
         )
         return Lake(
+            after=position,
             snapshot=current_snapshot(tx),
             oldest_kept=oldest_kept,
             tables={name: Table(table_id, made_at, columns) for name, table_id, made_at, columns in tables},
@@ -84,7 +94,7 @@ class Lake:
                 )
                 for number, time, changes in latest
             ],
-            written=set(),
+            written=written,
         )
 
     def oldest_change(self, tables: Iterable[str], after: int) -> datetime | None:

@@ -39,8 +39,12 @@ class Changes:
     in_transaction: bool
 
 
+FEW_ROWS = 10_000  # a second thread costs more than it saves for them
+
+
 def write_all(tx: LakeTransaction, target: Target, query: str, now: datetime) -> tuple[int, int, int]:
     """Compute the query and write the rows that differ; returns how many rows were inserted, updated and deleted."""
+    tx.execute("RESET threads")
     tx.execute(f"CREATE OR REPLACE TEMPORARY TABLE refresh_next AS {query}")
     return _write(tx, target, quoted(target.name), now)
 
@@ -52,8 +56,8 @@ def write_touched(
 
     Writes nothing and returns None if a touched key is NULL: only the whole query tells whether such a row is in the result.
     """
-    for changes in changed:
-        _note_changes(tx, changes, plan.columns[changes.source])
+    noted = sum(_note_changes(tx, changes, plan.columns[changes.source]) for changes in changed)
+    tx.execute("SET threads = 1" if noted <= FEW_ROWS else "RESET threads")
     sources = [changes.source for changes in changed]
     relations = {
         all_of(source): f"(SELECT * FROM {quoted(source)})"
@@ -91,8 +95,8 @@ def _absent(key: Sequence[str]) -> str:
     return " OR ".join(f"{quoted(column)} IS NULL" for column in key)
 
 
-def _note_changes(tx: LakeTransaction, changes: Changes, columns: Sequence[str]) -> None:
-    """Note the net change of a source in the columns that matter, as inserted and deleted rows.
+def _note_changes(tx: LakeTransaction, changes: Changes, columns: Sequence[str]) -> int:
+    """Note the net change of a source in the columns that matter, as inserted and deleted rows; returns their number.
 
     The feed is reliable about insertions and deletions, but not about which of them are updates. So equal rows cancel out:
     those are rows that changed only in other columns.
@@ -102,29 +106,29 @@ def _note_changes(tx: LakeTransaction, changes: Changes, columns: Sequence[str])
     came, went = (
         " UNION ALL ".join(
             [f"SELECT {listed} FROM ducklake_table_{kind}{feed}"] * changes.in_feed
-            + [f"SELECT {listed} FROM {quoted(name)}"] * changes.in_transaction
+            + [f"SELECT {listed} FROM {view}"] * changes.in_transaction
         )
-        for kind, name in (("insertions", _came(changes.source)), ("deletions", _went(changes.source)))
+        for kind, view in (("insertions", came_to(changes.source)), ("deletions", went_from(changes.source)))
     )
-    tx.execute(
+    return tx.execute(
         f"CREATE OR REPLACE TEMPORARY TABLE {changes_of(changes.source)} AS WITH came AS ({came}), went AS ({went})"
         " (FROM came EXCEPT ALL FROM went) UNION ALL (FROM went EXCEPT ALL FROM came)"
     )
 
 
-def _came(table: str) -> str:
-    """The name of the view of the rows that this transaction has written to a table, for the table's readers."""
-    return f"refresh_came_{table}"
+def came_to(table: str) -> str:
+    """The view of the rows that a refresh in this transaction has written to a table, quoted, for the table's readers."""
+    return quoted(f"refresh_came_{table}")
 
 
-def _went(table: str) -> str:
-    """The name of the view of the rows that this transaction has deleted or replaced."""
-    return f"refresh_went_{table}"
+def went_from(table: str) -> str:
+    """The view of the rows that it has deleted or replaced, quoted. They lack the row timestamp."""
+    return quoted(f"refresh_went_{table}")
 
 
 def _differing(table: str) -> str:
-    """The name of the table that holds both, side by side."""
-    return f"refresh_differing_{table}"
+    """The table that holds both, side by side."""
+    return quoted(f"refresh_differing_{table}")
 
 
 def _with_relations(query: str, relations: Mapping[str, str]) -> str:
@@ -162,7 +166,7 @@ def _write(tx: LakeTransaction, target: Target, now_there: str, now: datetime) -
             f"{target.name}: its refresh key ({', '.join(target.key)}) is not unique or is NULL in the query's result"
             f" ({rows} rows, {keys} keys, {missing} with NULL); fix the model"
         )
-    came, went, differing = (quoted(f(target.name)) for f in (_came, _went, _differing))
+    came, went, differing = came_to(target.name), went_from(target.name), _differing(target.name)
     # The current rows and the next ones, side by side where they differ. The key is unique on both sides, so this one hash
     # join finds inserted, updated and deleted rows.
     sides = ("next", "there")

@@ -25,8 +25,9 @@ import pyarrow as pa
 
 from churn_assets.clock import utc_now
 from churn_assets.dynamic_tables import engine, streams
-from churn_assets.dynamic_tables.catalog import LakeTransaction
+from churn_assets.dynamic_tables.catalog import Lake, LakeTransaction
 from churn_assets.dynamic_tables.definitions import schema_script
+from churn_assets.dynamic_tables.difference import FEW_ROWS
 from churn_assets.dynamic_tables.tables import DynamicTable, Refresh
 from churn_assets.errors import ChurnError, ModelFileError
 from churn_assets.project_files import PROJECT_FILES, files_in
@@ -139,6 +140,7 @@ class _LakeTransaction:
 
     def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
         self._cursor = cursor
+        self.lake: Lake | None = None
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         rows = self.rows(sql, parameters)
@@ -250,7 +252,7 @@ class LakeWarehouse:
 
         statements = [one for script in [schema_script(), *scripts] for one in duckdb.extract_statements(script)]
 
-        def create(tx: Transaction) -> list[str]:
+        def create(tx: LakeTransaction) -> list[str]:
             before = _schema_version(tx)
             refuse_newer(before or UNVERSIONED, f"the lake in {self._path}")
             done = _missing_columns(tx, statements)
@@ -298,8 +300,21 @@ class LakeWarehouse:
         rows = self.query(f"DESCRIBE {table}").to_pylist()
         return [Column(row["column_name"], row["column_type"]) for row in rows]
 
-    def transact(self, work: Callable[[Transaction], T], staged: Mapping[str, pa.Table] | None = None) -> T:
+    def transact(self, work: Callable[[_LakeTransaction], T], staged: Mapping[str, pa.Table] | None = None) -> T:
+        if staged and sum(table.num_rows for table in staged.values()) <= FEW_ROWS:
+            with self._one_thread():
+                return self._in_one_turn(lambda: self._once(work, staged))
         return self._in_one_turn(lambda: self._once(work, staged))
+
+    @contextmanager
+    def _one_thread(self) -> Generator[None]:
+        """Work begins with one thread, as few rows need it; a refresh that finds many takes the others back."""
+        with self._connection.cursor() as cursor:
+            cursor.execute("SET threads = 1")
+            try:
+                yield
+            finally:
+                cursor.execute("RESET threads")
 
     def _in_one_turn(self, act: Callable[[], T]) -> T:
         """Take a turn to write for one or several transactions; all of them are repeated after a conflict."""
@@ -315,7 +330,7 @@ class LakeWarehouse:
                     raise
             time.sleep(random.uniform(0, 0.01 * 2 ** min(attempt, 6)))
 
-    def _once(self, work: Callable[[Transaction], T], staged: Mapping[str, pa.Table] | None = None) -> T:
+    def _once(self, work: Callable[[_LakeTransaction], T], staged: Mapping[str, pa.Table] | None = None) -> T:
         with self._cursor(staged) as cursor:
             try:
                 cursor.begin()
@@ -340,11 +355,24 @@ class LakeWarehouse:
         self._in_one_turn(lambda: [self._once(lambda tx, step=step: tx.rows(step, [table])) for step in steps])
 
     def refresh(self, names: Iterable[str], now: datetime) -> list[Refresh]:
+        return self._refresh(names, now, lambda _, results: results)
+
+    def refresh_and(self, names: Iterable[str], now: datetime, then: Callable[[Transaction, list[Refresh]], T]) -> T:
+        wanted = list(names)
+        try:
+            return self._refresh(wanted, now, then)
+        except (ChurnError, duckdb.Error):
+            # Fresh rows do not wait for what follows from them, and a stream that is behind compares what is committed.
+            results = self.refresh(wanted, now)
+            return self.transact(lambda tx: then(tx, results))
+
+    def _refresh(self, names: Iterable[str], now: datetime, then: Callable[[Transaction, list[Refresh]], T]) -> T:
         wanted = list(names)
         if time.monotonic() >= self._tidied_at + _TIDY_SECONDS:
             self._tidied_at = time.monotonic()
             self._tidy(wanted)
-        return self.transact(lambda tx: engine.refresh(tx, wanted, now))
+        with self._one_thread():
+            return self.transact(lambda tx: then(tx, engine.refresh(tx, wanted, now)))
 
     def rebuild(self, names: Iterable[str], now: datetime) -> list[Refresh]:
         """Compute dynamic tables, and what reads them, anew without reading the rows that they have. `now` is UTC.
@@ -542,7 +570,7 @@ def _schema_version(lake: LakeTransaction) -> int | None:
     return UNVERSIONED if "kafka_offsets" in tables else None  # which every version has
 
 
-def _missing_columns(tx: Transaction, statements: Iterable[duckdb.Statement]) -> list[str]:
+def _missing_columns(tx: LakeTransaction, statements: Iterable[duckdb.Statement]) -> list[str]:
     """The statements that add the columns which the tables of an earlier version lack. Columns are only added."""
     columns = "SELECT table_name, column_name, data_type, column_default FROM duckdb_columns() WHERE database_name = "
     with duckdb.connect(":memory:", config=_CONFIG) as declared:

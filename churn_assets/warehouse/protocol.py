@@ -154,6 +154,14 @@ class Warehouse(Queries, Protocol):
         """Bring dynamic tables up to date, sources before readers. `now` is UTC; its date is the last day of the windows."""
         ...
 
+    def refresh_and(self, names: Iterable[str], now: datetime, then: Callable[[Transaction, list[Refresh]], T]) -> T:
+        """Bring dynamic tables up to date and do what follows from it; returns what `then` returns.
+
+        Where the warehouse can, all of it is one transaction. If `then` raises, the tables are up to date nevertheless.
+        `then` may be called again, as the work of `transact` may.
+        """
+        ...
+
     def past_refreshes(self, after: datetime) -> list[Refresh]:
         """All refreshes that began after a time (UTC), whoever asked for them, in order."""
         ...

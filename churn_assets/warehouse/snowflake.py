@@ -267,6 +267,10 @@ class SnowflakeWarehouse:
             results.append(done[-1])
         return results
 
+    def refresh_and(self, names: Iterable[str], now: datetime, then: Callable[[Transaction, list[Refresh]], T]) -> T:
+        results = self.refresh(names, now)
+        return self.transact(lambda tx: then(tx, results))
+
     def past_refreshes(self, after: datetime) -> list[Refresh]:
         rows = self._ask(lambda session: session.dicts(PAST_REFRESHES, [after]))
         return [Refresh(**{key: value for key, value in row.items() if key != "shown_before"}) for row in rows]
