@@ -54,14 +54,20 @@ def just_failed(instance: dg.DagsterInstance, now: datetime, job: str) -> dg.Ski
     last = instance.get_run_records(of_job, limit=1)
     if not last or last[0].dagster_run.status != dg.DagsterRunStatus.FAILURE:
         return None
-    latest = instance.get_runs(of_job, limit=_FAILURES_TO_LONGEST_RETRY)
-    failures = sum(1 for _ in takewhile(lambda run: run.status == dg.DagsterRunStatus.FAILURE, latest))
+    latest = instance.get_run_records(of_job, limit=_FAILURES_TO_LONGEST_RETRY)
+    failures = max(1, sum(1 for _ in takewhile(_failed_soon, latest)))
     pause = min(LONGEST_RETRY_SECONDS, RETRY_AFTER_FAILURE_SECONDS * 2 ** (failures - 1))
     failed_for = (now - _without_offset(last[0].update_timestamp)).total_seconds()
     if -CLOCK_SKEW_SECONDS < failed_for < pause:
         runs = "run" if failures == 1 else f"{failures} runs"
         return dg.SkipReason(f"the last {runs} failed; trying again in {pause - failed_for:.0f} s")
     return None
+
+
+def _failed_soon(record: dg.RunRecord) -> bool:
+    """Whether a run failed before it had lived for the longest pause. One that lives longer begins the pauses anew."""
+    lived = (record.end_time or 0.0) - (record.start_time or record.end_time or 0.0)
+    return record.dagster_run.status == dg.DagsterRunStatus.FAILURE and lived < LONGEST_RETRY_SECONDS
 
 
 def ended_well(instance: dg.DagsterInstance, *jobs: str) -> bool:

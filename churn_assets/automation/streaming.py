@@ -34,7 +34,7 @@ from churn_assets.warehouse.protocol import Transaction, Warehouse, row_count, r
 from dagster_warm.worker import should_end
 
 _POLL_SECONDS = 1.0  # for which a batch waits for its first message
-_REPORT_SECONDS = 5.0  # between two reports to Dagster; the batches in between are summed
+_REPORT_SECONDS = 15.0  # between two reports to Dagster; the batches in between are summed
 _REPEAT_SECONDS = 60.0  # after which a report says again what has not changed: a check that passes, a table at rest
 _LOOK_SECONDS = 5.0  # between two looks at Dagster, and at what others wrote to the warehouse
 _BEAT_SECONDS = 60.0  # twice the time between two signs of life of Dagster's daemon

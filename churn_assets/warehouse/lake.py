@@ -82,6 +82,7 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
 }
 # A smaller insert stays in the catalog, so that a micro-batch does not leave a tiny Parquet file in each table.
 _INLINE_ROWS = 500
+_FLUSH = "CALL ducklake_flush_inlined_data('lake', table_name => ?)"
 _RESTORE = "restore CHURN_HOME from a backup, or set it to a new folder"
 _RELEASED = datetime.fromisoformat("2000-01-01")  # the files to be deleted have a time before it
 _SETTLED_NS = 100_000_000  # after a write to the catalog, by when it is committed
@@ -348,7 +349,7 @@ class LakeWarehouse:
         holds rows ("isnan(VARCHAR)"), and another writer could add some.
         """
         steps = (
-            "CALL ducklake_flush_inlined_data('lake', table_name => ?)",
+            _FLUSH,
             f"CALL ducklake_rewrite_data_files('lake', ?, delete_threshold => {REWRITTEN_DELETE_SHARE})",
             f"CALL ducklake_merge_adjacent_files('lake', ?, max_file_size => {smaller_than})",
         )
@@ -388,10 +389,12 @@ class LakeWarehouse:
         The catalog keeps inlined rows after they were replaced, and each scan reads them. Of a table with many small files, each
         refresh writes a file of deleted rows for nearly every one.
         """
-        files, rows = self._files(), self._inlined_rows()
-        for table in files:
-            if rows.get(table, 0) > MANY_INLINED_ROWS or (table in often_written and files[table][0] > MANY_FILES):
+        rows = self._inlined_rows()
+        for table, (count, _) in self._files().items():
+            if table in often_written and count > MANY_FILES:
                 self._compact(table, SMALL_FILE_BYTES)
+            elif rows.get(table, 0) > MANY_INLINED_ROWS:
+                self.transact(lambda tx, table=table: tx.rows(_FLUSH, [table]))
 
     def _inlined_rows(self) -> dict[str, int]:
         """By table, the rows that the catalog holds, also those that were replaced."""
@@ -452,8 +455,8 @@ class LakeWarehouse:
             )
         )
         self.transact(lambda tx: _sort_by(tx, {**order, **engine.day_keys(tx)}))
-        for table in before:
-            self._compact(table, FILE_BYTES // 2)
+        for table, sizes in self._file_sizes().items():
+            self._compact(table, _merged_below(sizes))
         self.transact(
             lambda tx: engine.refresh(tx, [], now)
         )  # afterwards, tables that have nothing to read hold no old snapshot
@@ -518,6 +521,16 @@ class LakeWarehouse:
         )
         return {name: (files, size) for name, files, size in zip(*rows.to_pydict().values(), strict=True)}
 
+    def _file_sizes(self) -> dict[str, list[int]]:
+        """By table, the bytes of each of its data files."""
+        rows = self.query(
+            "SELECT table_name, list(file_size_bytes) FILTER (WHERE file_size_bytes IS NOT NULL)"
+            " FROM __ducklake_metadata_lake.ducklake_table AS named LEFT JOIN __ducklake_metadata_lake.ducklake_data_file AS file"
+            " ON file.table_id = named.table_id AND file.end_snapshot IS NULL"
+            " WHERE named.end_snapshot IS NULL GROUP BY table_name ORDER BY table_name"
+        )
+        return {name: sizes or [] for name, sizes in zip(*rows.to_pydict().values(), strict=True)}
+
     @contextmanager
     def _one_snapshot(self) -> Generator[_LakeTransaction]:
         with self._cursor() as cursor:
@@ -526,6 +539,19 @@ class LakeWarehouse:
                 yield _LakeTransaction(cursor)
             finally:
                 cursor.rollback()
+
+
+def _merged_below(sizes: Iterable[int]) -> int:
+    """The size below which files are merged: small ones, and a larger one when the smaller ones together have its size.
+
+    So a row is written again a few times, and not at each maintenance for as long as its file can still grow.
+    """
+    bound, total = SMALL_FILE_BYTES, 0
+    for size in sorted(size for size in sizes if size < FILE_BYTES // 2):
+        if size <= total:
+            bound = max(bound, size + 1)
+        total += size
+    return bound
 
 
 def _attach(connection: duckdb.DuckDBPyConnection, attach: str, path: Path) -> None:

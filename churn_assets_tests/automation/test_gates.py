@@ -1,7 +1,7 @@
 """What keeps a sensor from requesting a run, and what lets it go on."""
 
 from dataclasses import replace
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 import pytest
@@ -56,6 +56,19 @@ def test_the_pause_after_failures_doubles_up_to_a_minute(graph: Graph):
             )
         )
     assert pauses == [2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def test_a_run_that_has_lived_for_a_while_begins_the_pauses_anew(graph: Graph):
+    for lived in (0, 0, 0, 61):
+        run = graph.instance.create_run_for_job(graph.definitions.resolve_job_def("check_ledgers"))
+        started = dg.DagsterEvent(dg.DagsterEventType.RUN_START.value, run.job_name)
+        graph.instance.run_storage.handle_run_event(run.run_id, started, datetime.now(UTC) - lived * SECOND)
+        graph.instance.report_run_failed(run)
+    (record,) = graph.instance.get_run_records(dg.RunsFilter(run_ids=[run.run_id]))
+    failed_at = record.update_timestamp.astimezone(UTC).replace(tzinfo=None)
+
+    assert just_failed(graph.instance, failed_at + 1 * SECOND, "check_ledgers")
+    assert not just_failed(graph.instance, failed_at + 2 * SECOND, "check_ledgers")
 
 
 def test_a_failed_run_is_taken_up_again_by_a_later_tick(graph: Graph, live_bank):

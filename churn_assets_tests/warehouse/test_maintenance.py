@@ -1,6 +1,7 @@
 """Upkeep after many small writes: few files, the same rows, and nothing given up that is still to be read."""
 
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import duckdb
@@ -66,6 +67,22 @@ def test_many_small_files_become_few_that_hold_the_same_rows_by_day_and_are_then
     assert files_read(lake, look_up) == 1
     idle = lake.maintain({LEDGER: TIME}, utc_now())
     assert all(files == after for files, after in idle.files.values())
+
+
+def test_a_large_file_is_written_again_when_the_smaller_ones_together_have_its_size(
+    one_ledger: LakeWarehouse, monkeypatch
+):
+    monkeypatch.setattr("churn_assets.warehouse.lake.SMALL_FILE_BYTES", 10)
+    lake, sizes = one_ledger, dict[int, list[int]]()
+    for batch in range(16):
+        write(lake, batch)
+        lake.maintain({LEDGER: TIME}, utc_now())
+        sizes[batch] = sorted(lake._file_sizes()[LEDGER])
+    written = sum(size for before, after in pairwise(sizes.values()) for size in after if size not in before)
+
+    assert max(map(len, sizes.values())) <= 5
+    assert written < 4 * sum(sizes[15])
+    assert lake.query(f"SELECT count(DISTINCT log_id) AS n FROM {LEDGER}")["n"].to_pylist() == [16 * 600]
 
 
 def test_files_and_snapshots_that_nobody_needs_are_given_up_after_their_time(lake: LakeWarehouse):
