@@ -18,10 +18,11 @@ from churn_assets.retention.outbox.quiet_hours import quiet_hours
 from churn_assets.retention.queue import STREAM
 from churn_assets.retention.statuses import Status
 from churn_assets.settings import Settings
-from churn_assets.warehouse.protocol import Warehouse
+from churn_assets.warehouse.protocol import Warehouse, row_count
 from churn_assets.warehouse.setbacks import why_held
 from churn_assets.wiring import limits_of
 
+_NOBODY = "no queued customer may get an email today"
 # The tables that the warehouse's own tasks write: (asset, its table, the column with the time of writing).
 _LEFT_BY_TASKS = (
     (STREAM, "retention_queue", "queued_at"),
@@ -67,13 +68,25 @@ def intervention_sensors(clock: Clock) -> list[dg.SensorDefinition]:
         if settings.refresh != "eager":
             return _write_emails(context, warehouse, settings, clock)
         version: object | None = None
+        joined: int | None = None  # rows of the queue, if it was asked and nobody in it may get an email
 
         def look() -> dg.RunRequest | dg.SkipReason:
-            nonlocal version
+            nonlocal version, joined
             version = warehouse.version()
-            return _write_emails(context, warehouse, settings, clock)
+            rows = row_count(warehouse, "retention_queue")
+            found = _write_emails(context, warehouse, settings, clock)
+            joined = rows if isinstance(found, dg.SkipReason) and found.skip_message == _NOBODY else None
+            return found
 
-        return watched(look, lambda: warehouse.version() not in (None, version), clock)
+        def has_news() -> bool:
+            nonlocal version
+            now = warehouse.version()
+            if now in (None, version):
+                return False
+            version = now
+            return joined is None or row_count(warehouse, "retention_queue") != joined
+
+        return watched(look, has_news, clock)
 
     @dg.sensor(
         job=outbox_job,
@@ -136,7 +149,7 @@ def _write_emails(
         return dg.SkipReason(why)
     if day := next_day(warehouse, limits_of(settings), now):
         return dg.RunRequest(partition_key=day.isoformat())
-    return dg.SkipReason("no queued customer may get an email today")
+    return dg.SkipReason(_NOBODY)
 
 
 def _look_at_new_texts(context: dg.SensorEvaluationContext, warehouse: Warehouse) -> dg.RunRequest | dg.SkipReason:

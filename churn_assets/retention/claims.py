@@ -47,6 +47,7 @@ _ELIGIBLE = f"""
             CROSS JOIN address_salt AS salt
             INNER JOIN ({addressed(UNDER_WAY)}) AS of_address
                 ON {address_hash("sharing.email")} = of_address.address_hash
+            WHERE sharing.customer_id IN (SELECT customer_id FROM retention_queue WHERE left_at IS NULL)
         )
 """
 
