@@ -159,7 +159,8 @@ def _write(tx: LakeTransaction, target: Target, now_there: str, now: datetime) -
     """Write the rows in which `refresh_next` differs from the current rows."""
     name, key = quoted(target.name), _listed(target.key)
     rows, keys, missing = tx.rows(
-        f"SELECT count(*), count(DISTINCT ({key})), count(*) FILTER (WHERE {_absent(target.key)}) FROM refresh_next"
+        f"SELECT coalesce(sum(n), 0), count(*), coalesce(sum(n) FILTER (WHERE {_absent(target.key)}), 0)"
+        f" FROM (SELECT {key}, count(*) AS n FROM refresh_next GROUP BY {key})"
     )[0]
     if rows != keys or missing:
         raise DynamicTableError(
