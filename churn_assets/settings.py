@@ -225,6 +225,13 @@ class Settings(BaseSettings):
         description="Runs of a job that are kept at most, of those that succeeded and of those that failed.",
     )
 
+    memory_limit: str | None = Field(
+        None,
+        alias="CHURN_MEMORY_LIMIT",
+        pattern=r"^\d+(\.\d+)? ?[KMGT]i?B$",
+        description="Memory of each process's queries, such as 4GB; half of the machine's or the container's when unset.",
+    )
+
     @model_validator(mode="after")
     def _has_tasks_to_drive(self) -> "Settings":
         if self.driver == "native" and self.target != "snowflake":

@@ -74,17 +74,23 @@ def open_warehouse(settings: Settings, *, read_only: bool = False, **of_snowflak
 
         return SnowflakeWarehouse(settings, read_only=read_only, **of_snowflake)
 
-    return open_lake(settings.lake_path, read_only=read_only)
+    return open_lake(settings.lake_path, read_only=read_only, memory_limit=settings.memory_limit)
 
 
 def open_lake(
-    path: Path, *, read_only: bool = False, timeout_seconds: float | None = None, any_version: bool = False
+    path: Path,
+    *,
+    read_only: bool = False,
+    timeout_seconds: float | None = None,
+    memory_limit: str | None = None,
+    any_version: bool = False,
 ) -> LakeWarehouse:
     """The lake in a folder, whose queries may call the model."""
     return LakeWarehouse(
         path,
         read_only=read_only,
         timeout_seconds=timeout_seconds,
+        memory_limit=memory_limit,
         functions=model_functions.register,
         any_version=any_version,
     )
@@ -96,7 +102,9 @@ def open_serving(settings: Settings, role: str, timeout_seconds: float | None = 
         seen = _as_role(settings, role, names_of(settings).serving_schema)
         views = open_warehouse(seen, read_only=True, timeout_seconds=timeout_seconds, any_version=True)
         return SnowflakeServing(views, role.upper())
-    lake = open_lake(settings.lake_path, read_only=True, timeout_seconds=timeout_seconds)
+    lake = open_lake(
+        settings.lake_path, read_only=True, timeout_seconds=timeout_seconds, memory_limit=settings.memory_limit
+    )
     return LakeServing(lake, role.upper())
 
 

@@ -125,9 +125,10 @@ def _refreshed(
     action, reason, changes = _next_action(lake, definition, now)
     written = None
     if changes is not None:
-        written = write_touched(tx, changes.target, changes.plan, changes.sources, now)
-        if written is None:
-            action, reason = "FULL", "a changed row has NULL in its refresh key"
+        try:
+            written = write_touched(tx, changes.target, changes.plan, changes.sources, now)
+        except NotIncrementalError as error:
+            action, reason = "FULL", str(error)
     if action in ("INITIAL", "FULL"):
         written = write_all(tx, _target(definition, lake), definition.query, now)
     inserted, updated, deleted = written or (0, 0, 0)

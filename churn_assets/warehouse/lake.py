@@ -8,12 +8,14 @@ import math
 import os
 import random
 import re
+import shutil
+import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from functools import cached_property, partial
 from importlib.resources import files
 from itertools import pairwise
@@ -82,6 +84,7 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
 }
 # A smaller insert stays in the catalog, so that a micro-batch does not leave a tiny Parquet file in each table.
 _INLINE_ROWS = 500
+_SPILL = "churn-spill-"  # what a process keeps in files because its memory is full
 _FLUSH = "CALL ducklake_flush_inlined_data('lake', table_name => ?)"
 _RESTORE = "restore CHURN_HOME from a backup, or set it to a new folder"
 _RELEASED = datetime.fromisoformat("2000-01-01")  # the files to be deleted have a time before it
@@ -160,9 +163,10 @@ class _LakeTransaction:
 class LakeWarehouse:
     """The lake in folder `path`. Implements `Warehouse`; one object may be used from several threads.
 
-    With `timeout_seconds`, a query that takes longer is stopped with `QueryTimeoutError`. `functions` adds functions that
-    its queries can call; `wiring.open_lake` passes those of the model. A lake whose tables are of another version is refused
-    with `SchemaVersionError`, unless `any_version`: then `deploy` brings those of an earlier one to this.
+    With `timeout_seconds`, a query that takes longer is stopped with `QueryTimeoutError`. What needs more memory than
+    `memory_limit`, such as "4GB", is done with files; when None, half of what the machine or the container has. `functions`
+    adds functions that its queries can call; `wiring.open_lake` passes those of the model. A lake whose tables are of another
+    version is refused with `SchemaVersionError`, unless `any_version`: then `deploy` brings those of an earlier one to this.
     """
 
     def __init__(
@@ -171,12 +175,14 @@ class LakeWarehouse:
         *,
         read_only: bool = False,
         timeout_seconds: float | None = None,
+        memory_limit: str | None = None,
         functions: Functions | None = None,
         any_version: bool = False,
     ) -> None:
         self._path = path
         self._read_only = read_only
         self._timeout_seconds = timeout_seconds
+        self._memory_limit = memory_limit
         self._functions = functions
         self._any_version = any_version
         self._readers = deque[duckdb.DuckDBPyConnection]()
@@ -194,6 +200,7 @@ class LakeWarehouse:
             raise LakeDamagedError(f"the lake in {self._path} has lost its catalog {catalog.name}; {_RESTORE}")
         connection = duckdb.connect(":memory:", config=_CONFIG)
         load_extensions(connection)
+        self._limit_memory(connection)
         if self._functions is not None:
             self._functions(connection, partial(read_model, self._path))
         # The path is given each time, so that a home can be moved or copied: files are found relative to it.
@@ -216,6 +223,17 @@ class LakeWarehouse:
         if not self._any_version and (found := _schema_version(_LakeTransaction(connection))) is not None:
             refuse_another(found, f"the lake in {self._path}")
         return connection
+
+    def _limit_memory(self, connection: duckdb.DuckDBPyConnection) -> None:
+        limit = self._memory_limit
+        if limit is None:  # DuckDB takes 80 %
+            [(of_duckdb,)] = connection.execute("SELECT current_setting('memory_limit')").fetchall()
+            number, unit = of_duckdb.split()
+            limit = f"{float(number) * 5 / 8} {unit}"
+        connection.execute("SET memory_limit = ?", [limit])
+        # Not where the command was started, as by default. A folder for each process: DuckDB's names are the same in all of them.
+        folder = Path(tempfile.gettempdir()) if self._read_only else self._path
+        connection.execute("SET temp_directory = ?", [str(folder / f"{_SPILL}{os.getpid()}")])
 
     @contextmanager
     def _cursor(self, staged: Mapping[str, pa.Table] | None = None) -> Generator[duckdb.DuckDBPyConnection]:
@@ -467,6 +485,9 @@ class LakeWarehouse:
         for step, bound in (("cleanup_old_files", _RELEASED), ("delete_orphaned_files", written_before)):
             call = f"CALL ducklake_{step}('lake', older_than => TIMESTAMPTZ '{bound.isoformat(sep=' ')}+00')"
             deleted += len(self.transact(lambda tx, call=call: tx.rows(call)))
+        for left in self._path.glob(f"{_SPILL}*"):  # by a process that was killed
+            if left.stat().st_mtime < (now - timedelta(hours=ORPHAN_HOURS)).replace(tzinfo=UTC).timestamp():
+                shutil.rmtree(left, ignore_errors=True)
         after = self._files()
         return Maintenance(
             files={table: (files, after[table][0]) for table, (files, _) in before.items()},

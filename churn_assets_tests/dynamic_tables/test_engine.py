@@ -91,6 +91,19 @@ def test_a_refresh_writes_only_the_rows_that_differ(shop_with_totals: LakeWareho
     ]
 
 
+def test_where_many_keys_change_the_whole_query_takes_less_time(shop_with_totals: LakeWarehouse, monkeypatch) -> None:
+    monkeypatch.setattr("churn_assets.dynamic_tables.difference.FEW_ROWS", 1)
+    order(shop_with_totals, (4, "ann", 3))
+    assert shop_with_totals.refresh(["totals"], NOON)[0].action == "INCREMENTAL"
+
+    order(shop_with_totals, (5, "ann", 3), (6, "cid", 1))
+    result = shop_with_totals.refresh(["totals"], NOON)[0]
+
+    assert (result.action, result.reason) == ("FULL", "2 keys changed, of 2 that are there")
+    assert (result.rows_inserted, result.rows_updated, result.rows_deleted) == (1, 1, 0)
+    assert rows(shop_with_totals, "SELECT customer, total FROM totals") == [("ann", 36), ("bob", 5), ("cid", 1)]
+
+
 def test_a_change_that_cancels_out_is_written_nowhere(shop_with_totals: LakeWarehouse) -> None:
     order(shop_with_totals, (4, "ann", 3), (5, "ann", -3))
     result = shop_with_totals.refresh(["totals"], NOON + timedelta(minutes=1))[0]

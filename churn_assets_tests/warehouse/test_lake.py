@@ -2,8 +2,10 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from contextlib import ExitStack
+from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -11,6 +13,8 @@ import duckdb
 import pyarrow as pa
 import pytest
 
+from churn_assets.clock import utc_now
+from churn_assets.dynamic_tables.definitions import schema_script
 from churn_assets.errors import ModelFileError
 from churn_assets.warehouse.lake import LakeNotFoundError, LakeWarehouse, ReadOnlyError
 from churn_assets.warehouse.protocol import QueryTimeoutError, Transaction
@@ -458,3 +462,31 @@ def test_a_query_that_takes_too_long_is_stopped_and_the_next_one_runs(lake_path:
 
     assert time.monotonic() - began < 10
     assert lake.query("SELECT 1 AS n")["n"].to_pylist() == [1]
+
+
+def test_a_query_that_needs_more_memory_than_is_allowed_is_done_with_files_in_the_lake(lake_path: Path) -> None:
+    lake = LakeWarehouse(lake_path, memory_limit="100MB")
+    spilled = set[str]()
+
+    def watch() -> None:
+        while not done.wait(0.01):
+            spilled.update(file.name for file in lake_path.glob("churn-spill-*/*"))
+
+    done, watcher = threading.Event(), threading.Thread(target=watch)
+    watcher.start()
+    rows = lake.query("SELECT count(*) AS n FROM (SELECT i FROM range(6_000_000) AS numbers (i) GROUP BY i)")
+    done.set()
+    watcher.join()
+
+    assert rows["n"].to_pylist() == [6_000_000]
+    assert spilled
+
+
+def test_what_a_killed_process_spilled_is_deleted_after_a_day(lake_path: Path) -> None:
+    lake, left = LakeWarehouse(lake_path), lake_path / "churn-spill-1"
+    lake.transact(lambda tx: [tx.execute(one.query) for one in duckdb.extract_statements(schema_script())])
+    left.mkdir()
+    lake.maintain({}, utc_now() + timedelta(hours=23))
+    assert left.exists()
+    lake.maintain({}, utc_now() + timedelta(hours=25))
+    assert not left.exists()
