@@ -71,8 +71,8 @@ test-ui: $(SYNCED)  ## Test a running demo in headless Chromium (needs chromium)
 benchmark-ingest: $(SYNCED) .tools/kafka  ## Measure ingestion against its limits and other tools (needs Java 17, Maven)
 	PATH="$(CURDIR)/.tools/bin:$$PATH" $(RUN)/python -m benchmarks.ingest $(ARGS)
 
-benchmark-refresh: $(SYNCED)  ## Measure incremental refreshes against a full recompute
-	$(RUN)/python -m benchmarks.refresh $(ARGS)
+benchmark-refresh: $(SYNCED)  ## Measure incremental refreshes against a full recompute, one statement and chDB
+	PATH="$(CURDIR)/.tools/bin:$$PATH" $(RUN)/python -m benchmarks.refresh $(ARGS)
 
 benchmark-lag: $(SYNCED)  ## Measure the lag of the predictions for twenty minutes
 	$(RUN)/python -m benchmarks.lag $(ARGS)

@@ -6,8 +6,11 @@
 A bank of 100,000 customers with half a year of transactions, app actions (a fifth as many) and support cases (a hundredth).
 Then, again and again, 5,000 new transactions of 1,000 customers, and the whole chain is refreshed: change feed, customer_day,
 features, predictions, history lines and commits, by the engine as the assets call it. The full recompute is the same engine with
-refresh_mode FULL: the whole query, the difference to what is there, the same writes. The seeds' SQL joins transactions, app
-actions and cases first and sums then; beside its time stands by how much its total_spend_30d is too large.
+refresh_mode FULL: the whole query, the difference to what is there, the same writes. Beside them stands what somebody would
+write instead: one correct statement that computes the features of all customers from the ledgers, on the same lake, in a file of
+DuckDB and in chDB (ClickHouse embedded, installed by uv). It keeps no days, so it cannot give the features of a past day. The
+seeds' SQL joins transactions, app actions and cases first and sums then; beside its time stands by how much its total_spend_30d
+is too large.
 """
 
 import argparse
@@ -15,8 +18,12 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from time import perf_counter
+
+import duckdb
 
 from churn_assets.clock import utc_now
 from churn_assets.operations.lake import deploy
@@ -27,6 +34,14 @@ from churn_assets.wiring import open_lake
 
 SIZES = [500_000, 5_000_000, 20_000_000, 50_000_000]
 CUSTOMERS, CHANGED_CUSTOMERS, NEW_ROWS = 100_000, 1_000, 5_000
+# What the statement reads of each table.
+READ = {
+    "dim_customers": "customer_id",
+    "dim_accounts": "account_id, customer_id, account_status",
+    "fact_transaction_ledger": "account_id, posting_date, transaction_code, amount",
+    "app_activity_logs": "customer_id, event_timestamp, error_code",
+    "support_cases": "customer_id, open_timestamp, sentiment_score",
+}
 CHAIN = ("customer_day", "dyn_customer_features", "dyn_churn_predictions")
 SORTED = {
     "fact_transaction_ledger": "posting_date",
@@ -50,7 +65,10 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="churn-benchmark-") as folder:
         home = options.home or Path(folder)
-        _say("transactions   incremental   full recompute    factor   the seeds' SQL, its sums too large")
+        _say(
+            "transactions   incremental   full recompute   statement: on the lake   in DuckDB    in chDB"
+            "   the seeds' SQL, its sums too large"
+        )
         for size in options.sizes:
             command = [
                 sys.executable,
@@ -66,7 +84,8 @@ def main() -> None:
             seeds = f"{result['seeds']:,.1f} s, {result['too_large']:,.1f} times" if result["seeds"] else "-"
             _say(
                 f"{size:>12,} {result['incremental'] * 1000:>10,.0f} ms {result['full'] * 1000:>13,.0f} ms"
-                f" {result['full'] / result['incremental']:>9.1f}   {seeds}"
+                f" {result['lake'] * 1000:>21,.0f} ms {result['duckdb'] * 1000:>8,.0f} ms {result['chdb'] * 1000:>7,.0f} ms"
+                f"   {seeds}"
             )
 
 
@@ -83,7 +102,90 @@ def _measure(home: Path, size: int, rounds: int) -> dict[str, float | None]:
     incremental = [_chain(lake, "AUTO", "INCREMENTAL") for _ in range(rounds)]
     full = [_chain(lake, "FULL", "FULL") for _ in range(max(2, rounds // 2))]
     seeds, too_large = _seeds(lake) if size <= SEEDS_LARGEST else (None, None)
-    return {"incremental": _median(incremental), "full": _median(full), "seeds": seeds, "too_large": too_large}
+    return {
+        "incremental": _median(incremental),
+        "full": _median(full),
+        "seeds": seeds,
+        "too_large": too_large,
+        **_statement(lake, home / f"{size}"),
+    }
+
+
+def _statement(lake: LakeWarehouse, folder: Path) -> dict[str, float]:
+    """Seconds of one correct statement that computes the features of all customers from the ledgers.
+
+    On the lake, in a file of DuckDB, and in chDB. Each writes its result to a table, so that it can be read; the best of three.
+    """
+    (right,) = lake.query("SELECT sum(total_spend_30d) AS spend FROM dyn_customer_features")["spend"].to_pylist()
+    lake.transact(lambda tx: tx.execute("CREATE TABLE IF NOT EXISTS plain_features AS " + _plain("LIMIT 0")))
+    seconds = {"lake": min(_timed(lambda: lake.transact(_replace_plain)) for _ in range(3))}
+    files = folder / "tables"
+    files.mkdir(exist_ok=True)
+    for table, columns in READ.items():
+        lake.query(f"COPY (SELECT {columns} FROM {table}) TO '{files / table}.parquet' (FORMAT PARQUET)")
+    with duckdb.connect(files / "plain.duckdb") as bank:
+        for table in READ:
+            order = f" ORDER BY {SORTED[table]}" if table in SORTED else ""
+            bank.execute(f"CREATE OR REPLACE TABLE {table} AS FROM '{files / table}.parquet'{order}")
+        anew = "CREATE OR REPLACE TABLE features AS " + _plain()
+        seconds["duckdb"] = min(_timed(lambda: bank.execute(anew)) for _ in range(3))
+        [(spend,)] = bank.execute("SELECT sum(total_spend_30d) FROM features").fetchall()
+        assert round(spend / right, 6) == 1, (spend, right)
+    script = Path(__file__).parent / "peers/chdb_features.py"
+    command = ["uv", "run", "--quiet", "--no-project", "--script", str(script), str(files), _plain()]
+    found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    assert round(found["spend"] / right, 6) == 1, (found, right)
+    return seconds | {"chdb": found["seconds"]}
+
+
+def _replace_plain(tx: Transaction) -> None:
+    tx.execute("DELETE FROM plain_features")
+    tx.execute("INSERT INTO plain_features " + _plain())
+
+
+def _plain(limit: str = "") -> str:
+    """What somebody would write who knows that a join of facts multiplies rows, in SQL that DuckDB and ClickHouse take."""
+    since = utc_now().date() - timedelta(days=29)
+    month = f"{{time}} >= CAST('{since}' AS DATE)"
+    return f"""
+        WITH spent AS (
+            SELECT a.customer_id,
+                sum(CASE WHEN t.transaction_code IN ('POS', 'ATM', 'BILL_PAY', 'FEE', 'WIRE_OUT') THEN t.amount
+                    WHEN t.transaction_code = 'REVERSAL' THEN -t.amount ELSE 0 END) AS spend,
+                sum(CASE WHEN t.transaction_code = 'WIRE_OUT' THEN t.amount ELSE 0 END) AS wire_out, count(*) AS transactions
+            FROM fact_transaction_ledger AS t INNER JOIN dim_accounts AS a ON t.account_id = a.account_id
+            WHERE {month.format(time="t.posting_date")} GROUP BY a.customer_id
+        ), used AS (
+            SELECT customer_id, sum(CASE WHEN error_code IS NULL THEN 0 ELSE 1 END) AS errors FROM app_activity_logs
+            WHERE {month.format(time="event_timestamp")} GROUP BY customer_id
+        ), asked AS (
+            SELECT customer_id, count(*) AS cases, avg(sentiment_score) AS sentiment FROM support_cases
+            WHERE {month.format(time="open_timestamp")} GROUP BY customer_id
+        ), active AS (
+            SELECT customer_id, count(*) AS days FROM (
+                SELECT DISTINCT a.customer_id AS customer_id, CAST(t.posting_date AS DATE) AS day
+                FROM fact_transaction_ledger AS t INNER JOIN dim_accounts AS a ON t.account_id = a.account_id
+                WHERE {month.format(time="t.posting_date")}
+                UNION DISTINCT
+                SELECT DISTINCT customer_id, CAST(event_timestamp AS DATE) AS day FROM app_activity_logs
+                WHERE {month.format(time="event_timestamp")}
+            ) AS of_day GROUP BY customer_id
+        ), open AS (
+            SELECT DISTINCT customer_id FROM dim_accounts WHERE account_status <> 'CLOSED'
+        )
+        SELECT c.customer_id AS customer_id, coalesce(spent.spend, 0) AS total_spend_30d,
+            coalesce(spent.wire_out, 0) AS wire_out_30d, coalesce(spent.transactions, 0) AS txn_count_30d,
+            coalesce(used.errors, 0) AS error_count_30d, coalesce(asked.cases, 0) AS support_cases_30d,
+            coalesce(asked.sentiment, 0.5) AS avg_sentiment, coalesce(active.days, 0) AS active_days_30d
+        FROM dim_customers AS c INNER JOIN open ON c.customer_id = open.customer_id
+        LEFT JOIN spent ON c.customer_id = spent.customer_id LEFT JOIN used ON c.customer_id = used.customer_id
+        LEFT JOIN asked ON c.customer_id = asked.customer_id LEFT JOIN active ON c.customer_id = active.customer_id {limit}"""
+
+
+def _timed(act: Callable[[], object]) -> float:
+    begin = perf_counter()
+    act()
+    return perf_counter() - begin
 
 
 def _fill(lake: LakeWarehouse, size: int) -> None:
