@@ -34,7 +34,8 @@ from churn_assets.warehouse.protocol import Transaction, Warehouse, row_count, r
 from dagster_warm.worker import should_end
 
 _POLL_SECONDS = 1.0  # for which a batch waits for its first message
-_REPORT_SECONDS = 15.0  # between two reports to Dagster; the batches in between are summed
+# Between two reports to Dagster, after the first; the batches in between are summed. A report is some 50 kB in Dagster's log.
+_REPORT_SECONDS = 30.0
 _REPEAT_SECONDS = 60.0  # after which a report says again what has not changed: a check that passes, a table at rest
 _LOOK_SECONDS = 5.0  # between two looks at Dagster, and at what others wrote to the warehouse
 _BEAT_SECONDS = 60.0  # twice the time between two signs of life of Dagster's daemon
@@ -91,8 +92,8 @@ class _Run:
         self._tables = [table.name for table in warehouse.dynamic_tables(utc_now())]
         self._tests = {name: data_tests(manifest, name) for name in self._tables}
         self._report = _Report()
-        self._reported = self._looked = self._looked_outside = monotonic()
-        self._moved = -math.inf
+        self._looked = self._looked_outside = monotonic()
+        self._reported = self._moved = -math.inf
         self._tested: set[str] = set()  # tables
         self._said: dict[tuple[str, ...], tuple[Any, float]] = {}  # by asset, or by asset and check, and when
         self._version: object | None = None
