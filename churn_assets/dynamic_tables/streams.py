@@ -3,10 +3,9 @@
 from churn_assets.dynamic_tables.catalog import Lake, LakeTransaction, columns_of, current_snapshot
 from churn_assets.dynamic_tables.difference import came_to, went_from
 from churn_assets.dynamic_tables.tables import DynamicTableError
-from churn_assets.errors import ChurnError
 
 
-class StreamBehindError(ChurnError):
+class StreamBehindError(DynamicTableError):
     """A stream cannot be read in the transaction of a refresh, but can be after it."""
 
 

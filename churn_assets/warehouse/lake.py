@@ -30,7 +30,7 @@ from churn_assets.dynamic_tables import engine, streams
 from churn_assets.dynamic_tables.catalog import Lake, LakeTransaction
 from churn_assets.dynamic_tables.definitions import schema_script
 from churn_assets.dynamic_tables.difference import FEW_ROWS
-from churn_assets.dynamic_tables.tables import DynamicTable, Refresh
+from churn_assets.dynamic_tables.tables import DynamicTable, DynamicTableError, Refresh
 from churn_assets.errors import ChurnError, ModelFileError
 from churn_assets.project_files import PROJECT_FILES, files_in
 from churn_assets.rules import (
@@ -380,7 +380,7 @@ class LakeWarehouse:
         wanted = list(names)
         try:
             return self._refresh(wanted, now, then)
-        except (ChurnError, duckdb.Error):
+        except (DynamicTableError, duckdb.Error):
             # Fresh rows do not wait for what follows from them, and a stream that is behind compares what is committed.
             results = self.refresh(wanted, now)
             return self.transact(lambda tx: then(tx, results))

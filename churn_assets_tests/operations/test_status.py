@@ -84,7 +84,9 @@ def test_offsets_rows_and_rejects_say_what_is_stored_and_what_waits(
 
 
 def test_dynamic_tables_say_how_far_they_lag_behind_what_is_stored(settings: Settings, lake: LakeWarehouse):
-    before = {table["name"]: table for table in status(settings, lake, utc_now())["dynamic_tables"]}
+    refreshed_at = lake.dynamic_tables(utc_now())[-1].refreshed_at  # not now: midnight may have come since
+    assert refreshed_at
+    before = {table["name"]: table for table in status(settings, lake, refreshed_at)["dynamic_tables"]}
     lake.transact(
         lambda tx: tx.execute(
             "INSERT INTO support_cases (case_id, customer_id, open_timestamp, category, ingested_at)"
