@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from churn_assets.clock import utc_now
 from churn_assets.dynamic_tables import engine
-from churn_assets.dynamic_tables.catalog import LakeTransaction
+from churn_assets.dynamic_tables.catalog import Lake, LakeTransaction
 from churn_assets.dynamic_tables.tables import DynamicTableError
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets_tests.dynamic_tables.shop import NOON, change, declare, order, rows
@@ -423,6 +423,7 @@ class _HeldTransaction:
 
     def __init__(self, tx: LakeTransaction, connection: Connection, writes: int) -> None:
         self._tx, self._connection, self._left = tx, connection, writes
+        self.lake: Lake | None = None
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         result = self._tx.execute(sql, parameters)
