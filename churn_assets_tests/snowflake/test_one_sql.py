@@ -306,7 +306,9 @@ def _events_to_emails(settings: Settings, trained: Trained, folder: Path) -> Non
         twice = f"INSERT INTO dim_customers SELECT * FROM dim_customers WHERE customer_id = ({one})"
         lake.transact(lambda tx: tx.execute(twice))
         assert not graph.run("check_ledgers").success
-        for test in dynamic_tables.data_tests(json.loads(manifest_path(settings).read_text()), "dyn_churn_predictions"):
+        tests = dynamic_tables.data_tests(json.loads(manifest_path(settings).read_text()), "dyn_churn_predictions")
+        assert lake.transact(lambda tx: dynamic_tables.count_failing(tx, tests))
+        for test in tests:
             dynamic_tables._failing_rows(lake, test)
     cases, customers = folder / "cases.csv", folder / "customers.csv"
     cases.write_text("case_id,customer_id,open_timestamp,category\nK1,C1,2026-03-01,FEES\nK2,,2026-03-01,FEES\n")
