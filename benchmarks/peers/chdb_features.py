@@ -41,7 +41,7 @@ def main() -> None:
         begin = perf_counter()
         session.query(f"CREATE OR REPLACE TABLE features ENGINE = MergeTree ORDER BY tuple() AS {statement}")
         seconds.append(perf_counter() - begin)
-    found = session.query("SELECT sum(total_spend_30d) AS spend, count() AS customers FROM features", "JSONEachRow")
+    found = session.query("SELECT sum(total_spend_30d) AS spend FROM features", "JSONEachRow")
     print(json.dumps({"seconds": min(seconds), **json.loads(str(found).strip())}))  # noqa: T201
 
 

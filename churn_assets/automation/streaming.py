@@ -1,8 +1,8 @@
 """The run that lives on: with CHURN_REFRESH=eager it takes batch after batch from Kafka to the retention queue.
 
 Here belongs what such a run does with a batch, what it records of it, and when it ends. Each batch is what the runs of
-`ingest_events` and `refresh_dynamic_tables` do: a transaction for the ledgers, one for the dynamic tables, one for each stream,
-with the blocking checks between them. When a run is requested is in `ingestion`.
+`ingest_events` and `refresh_dynamic_tables` do: a transaction for the ledgers, and one for the dynamic tables, their tests and,
+if these pass, the streams. When a run is requested is in `ingestion`.
 """
 
 import json

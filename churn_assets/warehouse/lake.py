@@ -374,7 +374,7 @@ class LakeWarehouse:
         self._in_one_turn(lambda: [self._once(lambda tx, step=step: tx.rows(step, [table])) for step in steps])
 
     def refresh(self, names: Iterable[str], now: datetime) -> list[Refresh]:
-        return self._refresh(names, now, lambda _, results: results)
+        return self._refresh(list(names), now, lambda _, results: results)
 
     def refresh_and(self, names: Iterable[str], now: datetime, then: Callable[[Transaction, list[Refresh]], T]) -> T:
         wanted = list(names)
@@ -385,8 +385,7 @@ class LakeWarehouse:
             results = self.refresh(wanted, now)
             return self.transact(lambda tx: then(tx, results))
 
-    def _refresh(self, names: Iterable[str], now: datetime, then: Callable[[Transaction, list[Refresh]], T]) -> T:
-        wanted = list(names)
+    def _refresh(self, wanted: list[str], now: datetime, then: Callable[[Transaction, list[Refresh]], T]) -> T:
         if time.monotonic() >= self._tidied_at + _TIDY_SECONDS:
             self._tidied_at = time.monotonic()
             self._tidy(wanted)
