@@ -361,9 +361,9 @@ MAX_MESSAGE_MEMBERS = 100_000  # members of all objects and items of all lists
 MAINTENANCE_SECONDS = 30 * 60.0  # between two maintenance runs while something is written
 RANGES_DAYS = 2  # for which each batch has a line of its own in the log of offsets; then adjacent ones are joined
 REFRESHES_DAYS = 7  # for which the lake keeps the history of refreshes, as Snowflake does
-EVERY_SNAPSHOT_HOURS = 1  # how far back time travel reaches every state ...
+EVERY_SNAPSHOT_HOURS = 0.5  # how far back time travel reaches every state ...
 SNAPSHOT_RETENTION_HOURS = 24  # ... and the last one of each hour
-FILE_GRACE_HOURS = 1  # before a file that no snapshot needs is deleted, as a query may still be reading it
+FILE_GRACE_HOURS = 0.5  # before a file that no snapshot needs is deleted, as a query may still be reading it
 ORPHAN_HOURS = 24  # before a file that belongs to no snapshot counts as left behind by a killed writer
 # The target size of written and compacted files. A scan reads the whole footer of every file that it opens, so one day from a
 # large file costs as much as a year. Files above half this size are not compacted again.
