@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(KEEPING) $(RUN)/pytest
 SYNCED := .venv/.synced
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dashboard test test-quick test-slow test-kafka test-snowflake test-wheel fuzz check test-ui lint check-lock format dbt-vars config-docs event-docs audit reliability layers docs screenshots benchmark-ingest benchmark-refresh benchmark-lag benchmark-latency benchmark-idle soak benchmark-effect benchmark-scoring benchmark-model benchmark-questions benchmark-dashboard benchmark-search clean
+.PHONY: help install demo dashboard test test-quick test-slow test-kafka test-snowflake test-docker test-wheel fuzz check test-ui lint check-lock format dbt-vars config-docs event-docs audit reliability layers docs screenshots benchmark-ingest benchmark-refresh benchmark-lag benchmark-latency benchmark-idle soak benchmark-effect benchmark-scoring benchmark-model benchmark-questions benchmark-dashboard benchmark-search clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -40,7 +40,7 @@ test: $(SYNCED)  ## Run the tests; for one part: make test ARGS=churn_assets_tes
 	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-quick: $(SYNCED)  ## Run what needs no dbt, Dagster or training: of one part within a minute, with ARGS as above
-	$(PYTEST) -n 2 --dist loadfile -m "not (heavy or ui or slow or kafka or emulator or snowflake or wheel)" $(ARGS)
+	$(PYTEST) -n 2 --dist loadfile -m "not (heavy or ui or slow or kafka or emulator or snowflake or wheel or docker)" $(ARGS)
 
 test-slow: $(SYNCED)  ## Run the slower tests: a whole demo, the warm launcher, killed processes, many random histories
 	$(PYTEST) -n 3 --dist worksteal -m slow $(ARGS)
@@ -56,11 +56,14 @@ check: $(SYNCED)  ## Run the whole graph on a small bank and fail on any failed 
 	mvn --batch-mode --quiet --file $< dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/$@
 	@touch $@
 
-test-kafka: $(SYNCED) .tools/kafka  ## Run the tests against Apache Kafka, Apicurio Registry and the compose file (needs Java 17, Maven, PostgreSQL, docker-compose)
-	$(RUN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --kafka .tools/kafka -m "not slow" churn_assets_tests/ingestion churn_assets_tests/test_compose.py $(ARGS)
+test-kafka: $(SYNCED) .tools/kafka  ## Run the tests against Apache Kafka and Apicurio Registry (needs Java 17, Maven)
+	$(RUN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --kafka .tools/kafka -m "not slow" churn_assets_tests/ingestion $(ARGS)
 
 test-snowflake: $(SYNCED)  ## Run the tests of the Snowflake side, against an emulator on this machine
 	$(PYTEST) -n 2 --dist loadfile -m "emulator or not (slow or kafka or ui or snowflake)" churn_assets_tests/snowflake $(ARGS)
+
+test-docker: $(SYNCED) .tools/kafka  ## Run docker-compose.yml in real containers: a Docker engine is started where none runs (needs root, Chromium)
+	$(RUN)/pytest -m docker churn_assets_tests/containers $(ARGS)
 
 test-wheel: $(SYNCED)  ## Install the wheel into a new environment and run it in an empty folder
 	$(RUN)/pytest -m wheel churn_assets_tests/test_wheel.py $(ARGS)

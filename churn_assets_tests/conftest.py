@@ -185,7 +185,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Func
 
 
 # While one worker deploys the lake that nearly all others copy, the other one has what needs none.
-_FIRST = {"test_end_to_end.py": 0, "test_compose.py": 0, "test_agent.py": 1, "test_training.py": 2}
+_FIRST = {"test_end_to_end.py": 0, "test_agent.py": 1, "test_training.py": 2}
 _WHOLE_FILE = re.compile(r"^pytestmark = \[?pytest\.mark\.(\w+)", re.MULTILINE)
 
 

@@ -14,9 +14,10 @@ from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
-# Page of the root -> its name in the site, where `index` is docs/index.md.
+# Page outside of docs -> its name in the site, where `index` is docs/index.md.
 ROOT_PAGES = {"README.md": "start.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"} | {
-    "SECURITY.md": "security.md"
+    "SECURITY.md": "security.md",
+    "dagster_warm/README.md": "dagster_warm.md",
 }
 _LINK = re.compile(r"(\]\()([^)\s#]+)([^)\s]*\))")
 _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import dagster as dg
 
-from churn_assets.assets import groups
+from churn_assets.assets import groups, pools
 from churn_assets.assets.freshness import scheduled
 from churn_assets.assets.pictures.cost import cost_by_day
 from churn_assets.clock import utc_now
@@ -23,6 +23,7 @@ from churn_assets.warehouse.protocol import Credits, Warehouse
     ),
     **groups.MAINTENANCE.spec("ducklake", "cost"),
     freshness_policy=scheduled(COST_SECONDS),
+    pool=pools.UPKEEP,
 )
 def daily_cost(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
     """Count what was used on each day."""

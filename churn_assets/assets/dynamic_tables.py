@@ -16,7 +16,7 @@ from typing import Any
 import dagster as dg
 from dagster_dbt import DagsterDbtTranslator, build_dbt_asset_specs
 
-from churn_assets.assets import groups
+from churn_assets.assets import groups, pools
 from churn_assets.assets.freshness import within
 from churn_assets.assets.pictures.charts import line_charts
 from churn_assets.assets.readable import FAILING_ROWS, failing, rounded
@@ -146,7 +146,7 @@ def dynamic_table_assets(manifest_path: Path, lineage: Lineage) -> dg.AssetsDefi
         specs=list(specs.values()),
         check_specs=[check for key in specs for check in _check_specs(key, tests[key])],
         can_subset=True,
-        pool="refresh",
+        pool=pools.REFRESH,
     )
     def refresh(
         context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]

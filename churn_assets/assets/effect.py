@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from churn_assets.assets import groups
+from churn_assets.assets import groups, pools
 from churn_assets.assets.freshness import scheduled
 from churn_assets.assets.pictures.effect import effect_plot
 from churn_assets.assets.readable import rounded
@@ -23,6 +23,7 @@ from churn_assets.warehouse.protocol import Warehouse
     ),
     **groups.INTERVENTIONS.spec("ducklake", "experiment"),
     freshness_policy=scheduled(EFFECT_SECONDS),
+    pool=pools.UPKEEP,
 )
 def intervention_effect(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
     """Estimate the effect over all customers and over those of each month."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from churn_assets.assets import groups
+from churn_assets.assets import groups, pools
 from churn_assets.assets.columns import table_metadata
 from churn_assets.assets.driver import DRIVER_CHECK_SPEC, driver_found, must_drive
 from churn_assets.assets.readable import failing, rounded, table
@@ -34,7 +34,7 @@ EMAIL_CHECKS = tuple(dg.AssetCheckKey(dg.AssetKey("retention_emails"), name) for
     description="Moves each transition into the class HIGH from the predictions' change stream to the retention queue.",
     **groups.INTERVENTIONS.spec("ducklake", "stream"),
     metadata=table_metadata("retention_queue"),
-    pool="refresh",
+    pool=pools.REFRESH,
 )
 def stream_high_risk_customers(
     warehouse: dg.ResourceParam[Warehouse], settings: dg.ResourceParam[Settings]
@@ -57,7 +57,7 @@ def stream_high_risk_customers(
     ),
     **groups.INTERVENTIONS.spec("ducklake", "stream"),
     metadata=table_metadata(ALERTS),
-    pool="refresh",
+    pool=pools.REFRESH,
 )
 def high_risk_history(
     warehouse: dg.ResourceParam[Warehouse], settings: dg.ResourceParam[Settings]
@@ -100,7 +100,7 @@ def retention_emails_asset(first_day: date) -> dg.AssetsDefinition:
             DRIVER_CHECK_SPEC,
         ],
         metadata=table_metadata("agent_intervention_log"),
-        pool="emails",
+        pool=pools.EMAILS,
     )
     def retention_emails(
         context: dg.AssetExecutionContext,

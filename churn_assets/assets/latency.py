@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import dagster as dg
 
-from churn_assets.assets import groups
+from churn_assets.assets import groups, pools
 from churn_assets.assets.freshness import scheduled
 from churn_assets.assets.pictures.charts import bar_charts
 from churn_assets.clock import utc_now
@@ -20,6 +20,7 @@ _UP_TO = [*(f"{bound:g} s" for bound in BOUNDS), "more"]
     description="How long events took to reach their ledger, features, score and email, hop by hop.",
     **groups.SERVING.spec("python"),
     freshness_policy=scheduled(TREND_SECONDS),
+    pool=pools.UPKEEP,
 )
 def event_latency(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
     """Measure the hops of the last hours."""

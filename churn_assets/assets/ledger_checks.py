@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
+from churn_assets.assets import pools
 from churn_assets.assets.readable import FAILING_ROWS, failing, rounded
 from churn_assets.ingestion.events import EVENT_TYPES, EventType
 from churn_assets.model.labels import about_undated_closures, undated_closures
@@ -45,7 +46,9 @@ def ledger_checks() -> list[dg.AssetChecksDefinition]:
 def _primary_key_check(event_type: EventType) -> dg.AssetChecksDefinition:
     ledger, key = event_type.ledger, event_type.key
 
-    @dg.asset_check(asset=ledger, name=UNIQUE_CHECK, description=f"No {key} occurs twice.", blocking=True)
+    @dg.asset_check(
+        asset=ledger, name=UNIQUE_CHECK, description=f"No {key} occurs twice.", blocking=True, pool=pools.UPKEEP
+    )
     def check(warehouse: dg.ResourceParam[Warehouse]) -> dg.AssetCheckResult:
         row = warehouse.query(f"SELECT count(*) - count(DISTINCT {key}) AS repeated FROM {ledger}").to_pylist()[0]
         repeated = (
@@ -68,7 +71,7 @@ def _primary_key_check(event_type: EventType) -> dg.AssetChecksDefinition:
 
 
 def _codes_check(ledger: str, description: str, look: Callable[[Warehouse], Unknown]) -> dg.AssetChecksDefinition:
-    @dg.asset_check(asset=ledger, name=CODES_CHECK, description=description)
+    @dg.asset_check(asset=ledger, name=CODES_CHECK, description=description, pool=pools.UPKEEP)
     def check(warehouse: dg.ResourceParam[Warehouse]) -> dg.AssetCheckResult:
         found = look(warehouse)
         return dg.AssetCheckResult(
@@ -87,7 +90,12 @@ def _codes_check(ledger: str, description: str, look: Callable[[Warehouse], Unkn
 
 
 def _closures_check() -> dg.AssetChecksDefinition:
-    @dg.asset_check(asset="dim_accounts", name=CLOSURES_CHECK, description="Closed accounts say when they were closed.")
+    @dg.asset_check(
+        asset="dim_accounts",
+        name=CLOSURES_CHECK,
+        description="Closed accounts say when they were closed.",
+        pool=pools.UPKEEP,
+    )
     def check(warehouse: dg.ResourceParam[Warehouse]) -> dg.AssetCheckResult:
         undated, closed = undated_closures(warehouse)
         return dg.AssetCheckResult(
@@ -105,6 +113,7 @@ def _foreign_key_check(ledger: str, key: str, parent: str) -> dg.AssetChecksDefi
         asset=ledger,
         name=f"{key}_resolves",
         description=f"At most {MAX_ORPHAN_SHARE:.0%} of the rows have a {key} that {parent} does not know (yet).",
+        pool=pools.UPKEEP,
     )
     def check(warehouse: dg.ResourceParam[Warehouse]) -> dg.AssetCheckResult:
         row = warehouse.query(

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 import pydantic
 
-from churn_assets.assets import groups
+from churn_assets.assets import groups, pools
 from churn_assets.assets.columns import table_metadata
 from churn_assets.assets.readable import failing, rounded, table
 from churn_assets.clock import utc_now
@@ -24,7 +24,6 @@ from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse, row_counts
 
 REJECTS = "event_rejects"
-POOL = "ingest"  # the runs that read Kafka take turns
 
 _ACCOUNTED, _CONTIGUOUS, _COMPLETE, _DECODED = (
     "every_message_is_accounted_for",
@@ -139,7 +138,7 @@ _rejects_spec = dg.AssetSpec(
             " stream went on without it; please report it.",
         ),
     ],
-    pool=POOL,
+    pool=pools.INGESTION,
 )
 def ledgers(
     context: dg.AssetExecutionContext,

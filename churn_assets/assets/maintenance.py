@@ -8,7 +8,7 @@ from datetime import datetime, time, timedelta
 
 import dagster as dg
 
-from churn_assets.assets import groups
+from churn_assets.assets import groups, pools
 from churn_assets.assets.freshness import scheduled
 from churn_assets.assets.ledgers import REJECTS
 from churn_assets.assets.readable import failing, rounded, table
@@ -31,7 +31,7 @@ FILES_CHECK = dg.AssetCheckKey(dg.AssetKey("table_maintenance"), "files_are_whol
     description="Merges small files, removes deleted rows and old snapshots, and deletes left-over files.",
     **groups.MAINTENANCE.spec("ducklake"),
     freshness_policy=scheduled(MAINTENANCE_SECONDS),
-    pool="maintenance",
+    pool=pools.UPKEEP,
 )
 def table_maintenance(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
     """Keep reads fast and storage small."""
@@ -66,6 +66,7 @@ def table_maintenance(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeR
     name=FILES_CHECK.name,
     description="Every file of the tables and models is there, of the size that was written, and has the content of before.",
     blocking=True,
+    pool=pools.UPKEEP,
 )
 def files_are_whole(warehouse: dg.ResourceParam[Warehouse]) -> dg.AssetCheckResult:
     """Read a part of the files; all of them within a week."""
@@ -88,7 +89,7 @@ def files_are_whole(warehouse: dg.ResourceParam[Warehouse]) -> dg.AssetCheckResu
     description="The runs that Dagster's storage holds: old ones are deleted with their events, logs and ticks.",
     **groups.MAINTENANCE.spec("dagster"),
     freshness_policy=scheduled(PURGE_SECONDS),
-    pool="maintenance",
+    pool=pools.UPKEEP,
 )
 def run_history(context: dg.AssetExecutionContext, settings: dg.ResourceParam[Settings]) -> dg.MaterializeResult:
     """Keep Dagster's storage small; what gates, sensors and freshness policies look at stays."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import dagster as dg
 
-from churn_assets.assets import groups
+from churn_assets.assets import groups, pools
 from churn_assets.assets.columns import table_metadata
 from churn_assets.assets.freshness import scheduled
 from churn_assets.assets.pictures.model_report import report
@@ -38,6 +38,7 @@ def training_set_asset(manifest_path: Path) -> dg.AssetsDefinition:
         **groups.MODEL.spec("ducklake", "training_set"),
         metadata=table_metadata("churn_training_set"),
         freshness_policy=scheduled(TRAINING_SET_SECONDS),
+        pool=pools.UPKEEP,
     )
     def churn_training_set(
         context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]
@@ -71,6 +72,7 @@ def training_set_asset(manifest_path: Path) -> dg.AssetsDefinition:
     **groups.MODEL.spec("ducklake", "sklearn", "onnx"),
     metadata=table_metadata("churn_models"),
     freshness_policy=scheduled(RETRAINING_SECONDS),
+    pool=pools.UPKEEP,
     check_specs=[
         dg.AssetCheckSpec(
             NOT_WORSE_CHECK,
@@ -137,6 +139,7 @@ def churn_model(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[W
     **groups.MODEL.spec("ducklake", "onnx"),
     metadata=table_metadata("churn_champion"),
     freshness_policy=scheduled(RETRAINING_SECONDS),
+    pool=pools.UPKEEP,
 )
 def churn_champion(context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
     """Promote the challenger, if there is one."""

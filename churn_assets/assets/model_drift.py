@@ -4,7 +4,7 @@ from typing import Any
 
 import dagster as dg
 
-from churn_assets.assets import groups
+from churn_assets.assets import groups, pools
 from churn_assets.assets.freshness import scheduled
 from churn_assets.assets.model import result_of
 from churn_assets.assets.pictures.drift import drift_plot
@@ -32,6 +32,7 @@ _NO_MODEL = Verdict(True, "no model serves yet")
     ),
     **groups.MODEL.spec("ducklake", "onnx"),
     freshness_policy=scheduled(DRIFT_SECONDS),
+    pool=pools.UPKEEP,
     check_specs=[
         dg.AssetCheckSpec(
             FEATURES_CHECK,

@@ -5,7 +5,7 @@ from typing import Any
 
 import dagster as dg
 
-from churn_assets.assets import groups
+from churn_assets.assets import groups, pools
 from churn_assets.assets.columns import table_metadata
 from churn_assets.assets.readable import failing
 from churn_assets.clock import utc_now
@@ -32,7 +32,7 @@ from churn_assets.warehouse.protocol import Warehouse, row_count
             description="It is known of every email whether it was sent. `churn outbox list` shows the others.",
         )
     ],
-    pool="outbox",
+    pool=pools.OUTBOX,
 )
 def email_outbox(
     context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse], settings: dg.ResourceParam[Settings]

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import dagster as dg
 
-from churn_assets.assets import groups
+from churn_assets.assets import groups, pools
 from churn_assets.assets.columns import table_metadata
 from churn_assets.assets.freshness import scheduled
 from churn_assets.assets.pictures.charts import line_charts
@@ -24,6 +24,7 @@ _TABLE = "risk_by_segment"
     **replace(groups.SERVING, owner=groups.DATA_SCIENCE).spec("ducklake", "table"),
     metadata=table_metadata(_TABLE),
     freshness_policy=scheduled(TREND_SECONDS),
+    pool=pools.UPKEEP,
 )
 def risk_by_segment(warehouse: dg.ResourceParam[Warehouse]) -> dg.MaterializeResult:
     """Count now, and show the last days."""

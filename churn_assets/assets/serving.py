@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from churn_assets.assets import groups
+from churn_assets.assets import groups, pools
 from churn_assets.assets.freshness import scheduled
 from churn_assets.assets.readable import rounded
 from churn_assets.rules import SEARCH_POSITION_SECONDS
@@ -23,7 +23,7 @@ def log_search_index_asset(settings: Settings) -> dg.AssetsDefinition:
         ),
         **groups.SERVING.spec("tantivy", "search"),
         freshness_policy=freshness,
-        pool="search",
+        pool=pools.SEARCH,
     )
     def log_search_index(
         context: dg.AssetExecutionContext, warehouse: dg.ResourceParam[Warehouse], settings: dg.ResourceParam[Settings]

@@ -16,7 +16,7 @@ from typing import Any
 import dagster as dg
 import pydantic
 
-from churn_assets.assets import ledgers
+from churn_assets.assets import ledgers, pools
 from churn_assets.assets.driver import must_drive
 from churn_assets.assets.dynamic_tables import check_results, count_failing, data_tests, lag_check, numbers_of
 from churn_assets.assets.interventions import ALERTS
@@ -190,8 +190,8 @@ class _Run:
         if beats and time() > max(beats) + _BEAT_SECONDS:
             return "Dagster's daemon has given no sign of life for a minute"
         for waiting in instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.QUEUED])):
-            pools = waiting.run_op_concurrency.all_pools if waiting.run_op_concurrency else None
-            if ledgers.POOL in (pools or ()):
+            used = waiting.run_op_concurrency.all_pools if waiting.run_op_concurrency else None
+            if pools.INGESTION in (used or ()):
                 return f"a run of {waiting.job_name} waits for its turn"
         return None
 
@@ -282,7 +282,7 @@ def _together(before: Refresh | None, latest: Refresh) -> Refresh:
 
 @dg.op(
     description="Store what arrives in Kafka, refresh what it changes and fill the retention queue, batch after batch.",
-    pool=ledgers.POOL,
+    pool=pools.INGESTION,
 )
 def stream(
     context: dg.OpExecutionContext,

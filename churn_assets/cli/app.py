@@ -109,6 +109,7 @@ def check() -> None:
 @app.command(rich_help_panel="Start")
 def dashboard(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the page.")] = 8501,
+    host: Host = "127.0.0.1",
 ) -> None:
     """Show the dashboard on http://127.0.0.1:8501 until Ctrl-C: overview, customers, interventions, questions."""
     from churn_assets.cli.ports import must_be_free
@@ -117,18 +118,22 @@ def dashboard(
     load_settings()  # a wrong setting is said here rather than in the browser
     must_be_free(port, "--port")
     sys.stdout.flush()
-    os.execv(sys.executable, command(port))
+    os.execv(sys.executable, command(port, host))
 
 
 @app.command(rich_help_panel="Start")
 def up(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the Dagster UI.")] = 3000,
     host: Host = "127.0.0.1",
+    print_logs: Annotated[
+        bool,
+        typer.Option("--print-logs", help="Print what its processes write instead of writing files, as in containers."),
+    ] = False,
 ) -> None:
     """Run Dagster for your own bank until Ctrl-C, and start its processes again when they die."""
     from churn_assets.cli.up import run_up
 
-    run_up(load_settings(), host=host, port=port, say=say)
+    run_up(load_settings(), host=host, port=port, prints_logs=print_logs, say=say)
 
 
 @app.command(rich_help_panel="Start")

@@ -47,6 +47,10 @@ def seed(
             show(f"seeding: {sum(rows.values()):,} rows")
 
         seeding.seed(warehouse, bank, utc_now(), report)
+        if rows:  # so that what shows first is the bank, and not the tables of before
+            show("computing features and scores")
+            now = utc_now()
+            warehouse.refresh([table.name for table in warehouse.dynamic_tables(now)], now)
     say("; ".join(f"{ledger}: {count:,} rows" for ledger, count in rows.items()) or "this bank is seeded already")
 
 

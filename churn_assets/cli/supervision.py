@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -40,23 +40,24 @@ class EndsEarlyError(ChurnError):
 
 
 class Supervised:
-    """A command that is started again whenever it ends, with its output in a log file.
+    """A command that is started again whenever it ends, with its output in a log file, or in this process's where that is None.
 
     Each start has a session of its own, so that Ctrl-C reaches only the supervisor, which ends the commands in order.
     """
 
-    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], log: Path | None) -> None:
         self._name = name
         self._command = [*_ENDS_WITH_ITS_PARENT, *command]
         self._environment = environment
         self._log = log
+        self._where = f"{log}" if log else "its output above"
         self._early_ends = 0
         self._start_at = 0.0  # of the next start, if it has ended; by the monotonic clock, like the following one
         self._groups: list[int] = []  # of all starts of which a process is left
         self._start()
 
     def _start(self) -> None:
-        with self._log.open("ab") as log:
+        with self._log.open("ab") if self._log else nullcontext() as log:
             self._process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.DEVNULL,
@@ -85,12 +86,12 @@ class Supervised:
         if self._early_ends >= MOST_EARLY_ENDS:
             raise EndsEarlyError(
                 f"the {self._name} ended {MOST_EARLY_ENDS} times soon after its start, last with {_said(code)};"
-                f" {self._log} says why"
+                f" {self._where} says why"
             )
         pause = 2.0 ** (self._early_ends - 1) if self._early_ends > 1 else 0.0
         self._start_at = time.monotonic() + pause
         when = f"in {pause:.0f} s" if pause else "now"
-        return f"the {self._name} ended with {_said(code)}; it is started again {when} (see {self._log})"
+        return f"the {self._name} ended with {_said(code)}; it is started again {when} (see {self._where})"
 
     def end(self) -> None:
         """Interrupt it, kill it if it does not end, and wait for what it has left behind, which is then ended as well."""
@@ -105,7 +106,9 @@ class Supervised:
 
 
 @contextmanager
-def supervised(name: str, command: Sequence[str], environment: Mapping[str, str], log: Path) -> Generator[Supervised]:
+def supervised(
+    name: str, command: Sequence[str], environment: Mapping[str, str], log: Path | None
+) -> Generator[Supervised]:
     """Run a command until the end of the block; somebody has to `look` after it."""
     process = Supervised(name, command, environment, log)
     try:

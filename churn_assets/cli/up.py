@@ -24,8 +24,11 @@ LOOK_SECONDS = 0.5  # between two looks at the processes
 DEFINITIONS = "churn_assets.definitions"  # also the name of the code location
 
 
-def run_up(settings: Settings, *, host: str, port: int, say: Callable[[str], None]) -> None:
-    """Run Dagster until Ctrl-C or SIGTERM. Its home is DAGSTER_HOME if that is set, otherwise in CHURN_HOME."""
+def run_up(settings: Settings, *, host: str, port: int, prints_logs: bool, say: Callable[[str], None]) -> None:
+    """Run Dagster until Ctrl-C or SIGTERM. Its home is DAGSTER_HOME if that is set, otherwise in CHURN_HOME.
+
+    With `prints_logs`, as a container should, what its processes write goes to this one's output instead of files.
+    """
     must_be_free(port, "--port")
     stop = StopSignal()
     home = Path(os.environ.get("DAGSTER_HOME") or settings.dagster_home).absolute()
@@ -33,8 +36,9 @@ def run_up(settings: Settings, *, host: str, port: int, say: Callable[[str], Non
         prepare_dagster_home(home)
     os.environ["DAGSTER_HOME"] = str(home)
     with ExitStack() as stack:
-        processes = start_dagster(stack, settings, {}, host, port)
-        say(f"Dagster    http://{host}:{port}\nlogs       {logs(settings)}\nCtrl-C stops it")
+        processes = start_dagster(stack, settings, {}, host, port, prints_logs=prints_logs)
+        where = "" if prints_logs else f"\nlogs       {logs(settings)}"
+        say(f"Dagster    http://{host}:{port}{where}\nCtrl-C stops it")
         while not stop.wait(LOOK_SECONDS):
             look_after(processes, say)
             rotate(logs(settings))
@@ -43,7 +47,13 @@ def run_up(settings: Settings, *, host: str, port: int, say: Callable[[str], Non
 
 
 def start_dagster(
-    stack: ExitStack, settings: Settings, environment: dict[str, str], host: str, port: int
+    stack: ExitStack,
+    settings: Settings,
+    environment: dict[str, str],
+    host: str,
+    port: int,
+    *,
+    prints_logs: bool = False,
 ) -> list[Supervised]:
     """Run code server, daemon and web server until the stack unwinds.
 
@@ -64,10 +74,21 @@ def start_dagster(
         "webserver": [*python, "dagster_webserver", "-w", str(workspace), "-h", host, "-p", str(port)],
     }
     form = ["--log-format", "json"] if settings.log_format == "json" else []
-    return [run(stack, settings, environment, name, [*command, *form]) for name, command in commands.items()]
+    return [
+        run(stack, settings, environment, name, [*command, *form], prints_log=prints_logs)
+        for name, command in commands.items()
+    ]
 
 
-def run(stack: ExitStack, settings: Settings, environment: dict[str, str], name: str, command: list[str]) -> Supervised:
+def run(
+    stack: ExitStack,
+    settings: Settings,
+    environment: dict[str, str],
+    name: str,
+    command: list[str],
+    *,
+    prints_log: bool = False,
+) -> Supervised:
     """Run a command until the stack unwinds."""
     logs(settings).mkdir(parents=True, exist_ok=True)
     common = {
@@ -76,7 +97,7 @@ def run(stack: ExitStack, settings: Settings, environment: dict[str, str], name:
         # Of the C library: otherwise each of a server's many threads keeps freed memory of its own.
         "MALLOC_ARENA_MAX": "2",
     }
-    log = logs(settings) / f"{name.replace(' ', '_')}.log"
+    log = None if prints_log else logs(settings) / f"{name.replace(' ', '_')}.log"
     return stack.enter_context(supervised(name, command, os.environ | common | environment, log))
 
 

@@ -1,6 +1,6 @@
-"""Serve the dashboard by Streamlit's server, on and for this machine only.
+"""Serve the dashboard by Streamlit's server, for this machine only unless an address says otherwise: it asks nobody who they are.
 
-`python -m churn_assets.dashboard.serve PORT` serves it until it is stopped.
+`python -m churn_assets.dashboard.serve PORT ADDRESS` serves it until it is stopped.
 """
 
 import logging
@@ -11,12 +11,12 @@ from pathlib import Path
 APP = Path(__file__).with_name("streamlit_app.py")
 
 
-def command(port: int) -> list[str]:
-    """The command that serves the dashboard on a port of 127.0.0.1 until it is stopped."""
-    return [sys.executable, "-m", "churn_assets.dashboard.serve", str(port)]
+def command(port: int, address: str = "127.0.0.1") -> list[str]:
+    """The command that serves the dashboard on a port until it is stopped."""
+    return [sys.executable, "-m", "churn_assets.dashboard.serve", str(port), address]
 
 
-def serve(port: int) -> None:
+def serve(port: int, address: str) -> None:
     """Serve the dashboard until the process ends."""
     # Imported now, so that the first visitor does not wait for them.
     import scipy.stats  # noqa: PLC0415, F401
@@ -30,7 +30,7 @@ def serve(port: int) -> None:
     of_caches.disabled = False
 
     options = {
-        "server.address": "127.0.0.1",
+        "server.address": address,
         "server.port": str(port),
         "server.headless": "true",  # opens no browser and asks for no email address
         "server.fileWatcherType": "none",
@@ -41,4 +41,4 @@ def serve(port: int) -> None:
 
 if __name__ == "__main__":
     with suppress(KeyboardInterrupt):  # Ctrl-C is how it ends, also while it still imports
-        serve(int(sys.argv[1]))
+        serve(int(sys.argv[1]), sys.argv[2])

@@ -651,8 +651,8 @@ def _sort_by(tx: Transaction, order: Mapping[str, str]) -> None:
 def _expire(tx: LakeTransaction, now: datetime) -> int:
     """Expire snapshots whose time is over and that no dynamic table or stream still has to read; returns their number.
 
-    All of the last half hour stay, of the time before then the last one of each hour. So the many files of a time with many writes
-    are not kept for as long as time travel reaches.
+    All of the last half hour stay, of the time before then the last one of each hour. So the many files of a time with many
+    writes are not kept for as long as time travel reaches.
     """
     # By number, because `older_than` compares times as text on an SQLite catalog and takes the whole day as older.
     versions = tx.rows(

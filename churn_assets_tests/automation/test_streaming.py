@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 from dagster._core.storage.dagster_run import RunOpConcurrency
 
-from churn_assets.assets.ledgers import POOL
+from churn_assets.assets.pools import INGESTION
 from churn_assets.automation import streaming
 from churn_assets.automation.gates import blocked
 from churn_assets.clock import utc_now
@@ -99,7 +99,7 @@ def test_a_run_ends_after_its_time_and_where_another_run_waits_for_its_turn(grap
     job = graph.definitions.resolve_job_def("ingest_events")
     run = graph.instance.create_run_for_job(job)._replace(
         run_op_concurrency=RunOpConcurrency(
-            root_key_counts={POOL: 1}, has_unconstrained_root_nodes=False, all_pools={POOL}
+            root_key_counts={INGESTION: 1}, has_unconstrained_root_nodes=False, all_pools={INGESTION}
         )
     )
     original = graph.instance.get_runs

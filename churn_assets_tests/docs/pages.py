@@ -73,7 +73,7 @@ class Page:
 
 def pages() -> list[Page]:
     """README.md and its neighbours, all of docs/, and the README of a new project."""
-    patterns = ("*.md", "docs/**/*.md", "churn_assets/operations/new_project/*.md")
+    patterns = ("*.md", "docs/**/*.md", "churn_assets/operations/new_project/*.md", "dagster_warm/*.md")
     return [Page(path) for pattern in patterns for path in sorted(REPOSITORY.glob(pattern))]
 
 

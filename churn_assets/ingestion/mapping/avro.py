@@ -4,7 +4,7 @@ Messages of one schema become a container file in memory, whose schema is made s
 it as something that has the same bytes (a map is a list of pairs, an enum a number), and DuckDB makes the texts. After each
 message stands a mark that no message can have by chance, so a message that is cut or too long is noticed and does not shift its
 neighbours; fastavro then tells which it is. Where a schema has what polars cannot read at all (a union of several types, a type
-within itself), all its messages are read one by one.
+within itself), or where polars is not installed, all its messages are read one by one.
 """
 
 import base64
@@ -16,13 +16,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import lru_cache, partial
+from importlib import import_module
+from importlib.util import find_spec
 from io import BytesIO
 from itertools import count
 from typing import Any, TypeAlias, cast
 from uuid import UUID
 
 import fastavro
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -37,6 +38,9 @@ from churn_assets.ingestion.mapping.shapes import is_partly
 from churn_assets.warehouse.values import literal
 
 _fastavro: Any = fastavro  # whose types are known in part
+_polars: Any = (
+    import_module("polars") if find_spec("polars") else None
+)  # the image of docker-compose.yml leaves out its 140 MB
 _Sql: TypeAlias = Callable[[str], str]
 _MARK_BYTES = 16
 _SYNC = b"\x00" * 16
@@ -75,6 +79,8 @@ def in_bulk(framed: Framed, source: MappedSource) -> tuple[pa.Table, pa.Table]:
     """The fields (`fields_schema`) of the messages that are surely sound, and the other messages."""
     schema, messages, others = fields_schema(source), framed.messages, MESSAGE_SCHEMA.empty_table()
     nothing = schema.empty_table(), messages
+    if _polars is None:
+        return nothing
     try:
         kind = _type(framed.schema)
     except (_OneByOneError, UnreadableError):
@@ -191,8 +197,8 @@ def _read(originals: list[bytes], kind: _Type) -> pa.Table | None:
     file.write(_SYNC)
     file.seek(0)
     try:
-        table = pl.read_avro(file).to_arrow()
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        table = _polars.read_avro(file).to_arrow()
+    except (_polars.exceptions.PolarsError, _polars.exceptions.PanicException):
         return None
     if table.num_rows != len(originals) or not pc.all(pc.equal(table["mark"], mark)).as_py():
         return None

@@ -96,7 +96,12 @@ def stored(of: Decoded) -> list[dict[str, Any]]:
     return sorted(of.rows["fact_transaction_ledger"].to_pylist(), key=lambda row: row["kafka_offset"])
 
 
-def test_avro_of_several_schemas_in_one_chunk_becomes_rows(registry: RegistryServer):
+@pytest.mark.parametrize("has_polars", [True, False])
+def test_avro_of_several_schemas_in_one_chunk_becomes_rows(
+    registry: RegistryServer, monkeypatch: pytest.MonkeyPatch, has_polars: bool
+):
+    if not has_polars:
+        monkeypatch.setattr(avro_reading, "_polars", None)
     other = {**VALUE, "ref": "T2", "kind": None, "shop": None, "device": "D1"}
     found = decoded(
         AVRO, registry.client(), avro(1, ROW, VALUE), avro(2, NEWER, {**other, "kind": "ATM"}), avro(1, ROW, other)
