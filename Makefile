@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(KEEPING) $(RUN)/pytest
 SYNCED := .venv/.synced
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dashboard test test-quick test-slow test-kafka test-snowflake test-docker test-wheel fuzz check test-ui lint check-lock format dbt-vars config-docs event-docs audit reliability layers docs screenshots benchmark-ingest benchmark-refresh benchmark-lag benchmark-latency benchmark-idle soak benchmark-effect benchmark-scoring benchmark-model benchmark-questions benchmark-dashboard benchmark-search clean
+.PHONY: help install demo dashboard test test-quick test-slow test-kafka test-snowflake test-docker test-wheel test-warm fuzz check test-ui lint check-lock format dbt-vars config-docs event-docs audit reliability layers docs screenshots benchmark-ingest benchmark-refresh benchmark-lag benchmark-latency benchmark-idle soak benchmark-effect benchmark-scoring benchmark-model benchmark-questions benchmark-dashboard benchmark-search clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -67,6 +67,11 @@ test-docker: $(SYNCED) .tools/kafka  ## Run docker-compose.yml in real container
 
 test-wheel: $(SYNCED)  ## Install the wheel into a new environment and run it in an empty folder
 	$(RUN)/pytest -m wheel churn_assets_tests/test_wheel.py $(ARGS)
+
+# Dagster's private parts, which the launcher needs, change between minor versions; the project's own tests have the newest.
+test-warm: $(SYNCED)  ## Test the launcher with the minor version of Dagster before the newest
+	.tools/bin/uv run --quiet --isolated --no-project --python $(PYTHON) --with "dagster==1.12.*" --with "dagster-webserver==1.12.*" --with pytest --with hypothesis \
+		python -m pytest --confcutdir churn_assets_tests/dagster_warm -m "not slow" churn_assets_tests/dagster_warm $(ARGS)
 
 test-ui: $(SYNCED)  ## Test a running demo in headless Chromium (needs chromium)
 	$(RUN)/pytest -n 2 --dist loadfile -m ui $(ARGS)

@@ -70,6 +70,11 @@ class Supervised:
         self._has_ended = False
         self._groups.append(self._process.pid)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended since its last start."""
+        return self._process.poll() is None
+
     def look(self) -> str | None:
         """Start it again if it has ended; what a person should know, if anything. Call it about once a second."""
         code = self._process.poll()

@@ -21,6 +21,7 @@ from churn_assets.project_files import PROJECT_FILES
 from churn_assets.settings import Settings
 
 LOOK_SECONDS = 0.5  # between two looks at the processes
+LOAD_SECONDS = 60.0  # for the code server to load the definitions before the others are started all the same
 DEFINITIONS = "churn_assets.definitions"  # also the name of the code location
 
 
@@ -74,10 +75,15 @@ def start_dagster(
         "webserver": [*python, "dagster_webserver", "-w", str(workspace), "-h", host, "-p", str(port)],
     }
     form = ["--log-format", "json"] if settings.log_format == "json" else []
-    return [
-        run(stack, settings, environment, name, [*command, *form], prints_log=prints_logs)
-        for name, command in commands.items()
-    ]
+    processes: list[Supervised] = []
+    for name, command in commands.items():
+        processes.append(run(stack, settings, environment, name, [*command, *form], prints_log=prints_logs))
+        if name == "code server":
+            # The others would complain until it answers, and take the processor from it.
+            end = time.monotonic() + LOAD_SECONDS
+            while processes[0].is_running and not socket.exists() and time.monotonic() < end:
+                time.sleep(0.1)
+    return processes
 
 
 def run(

@@ -5,6 +5,7 @@ Where none can be reached, stand-ins with the same names are made of Debian's pa
 environment that the upstream images document.
 """
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ _IMAGES = Path(__file__).with_name("images")
 _DEBIAN = "churn-test/debian"
 _PACKAGES = "ca-certificates,python3,python3-venv,python3-pip"
 _START_SECONDS = 60.0
+_LABEL = "churn.stands-in"
 
 
 class NoEngineError(Exception):
@@ -74,18 +76,20 @@ def docker(*arguments: str, check: bool = True, **options: object) -> subprocess
 
 def have_image(name: str) -> None:
     """Let the engine have an image: from its registry, or a stand-in for it."""
-    if docker("image", "inspect", name, check=False).returncode == 0:
+    kind = name.rpartition("/")[2].partition(":")[0]
+    digest = hashlib.sha256((_IMAGES / f"{kind}.Dockerfile").read_bytes()).hexdigest()
+    found = docker("image", "inspect", "--format", f'{{{{index .Config.Labels "{_LABEL}"}}}}', name, check=False)
+    if found.returncode == 0 and found.stdout.strip() in {"", digest}:  # upstream's, or ours and not an older one
         return
     if docker("pull", "--quiet", name, check=False).returncode == 0:
         return
     _have_debian()
-    kind = name.rpartition("/")[2].partition(":")[0]
     with tempfile.TemporaryDirectory() as folder:
         context = Path(folder)
         shutil.copy(_IMAGES / f"{kind}.Dockerfile", context / "Dockerfile")
         if kind == "kafka":
             shutil.copytree(REPOSITORY / ".tools/kafka", context / "libs")
-        docker("build", "--quiet", "--tag", name, "--label", "churn.stands-in=yes", folder)
+        docker("build", "--quiet", "--tag", name, "--label", f"{_LABEL}={digest}", folder)
 
 
 def _have_debian() -> None:

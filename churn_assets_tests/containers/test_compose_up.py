@@ -45,9 +45,10 @@ def project(engine: Engine) -> Iterator[Project]:
     project = Project("churn-test")
     project.remove()
     try:
+        begin = time.monotonic()
         project.run("up", "--detach")
-        seconds = project.until(lambda: project.metrics().get("churn_emails", 0) > 0, "an email is written")
-        print(f"from the end of `up` to the first email: {seconds:.0f} s")  # noqa: T201
+        project.until(lambda: project.metrics().get("churn_emails", 0) > 0, "an email is written")
+        print(f"from `up` to the first email: {time.monotonic() - begin:.0f} s")  # noqa: T201
         yield project
     finally:
         project.remove()
@@ -88,7 +89,8 @@ def test_the_pages_answer_in_a_browser(project):
         page.goto(project.address("DAGSTER_PORT", "/assets/retention_emails?view=checks"))
         page.get_by_text("one_email_in_7_days").first.wait_for()
         page.goto(project.address("DASHBOARD_PORT"))
-        expect(page.get_by_role("tab").first).to_be_visible()
+        page.get_by_role("link", name="Interventions").click()
+        page.get_by_role("heading", name="Emails waiting for a decision").wait_for()
         expect(page.get_by_text("Traceback")).to_have_count(0)
 
 

@@ -7,7 +7,7 @@ RUN useradd --uid 1000 appuser \
     && touch /etc/kafka/docker/server.properties /etc/kafka/docker/log4j2.yaml /etc/kafka/docker/tools-log4j2.yaml \
     && printf '#!/bin/sh\nexec java -cp "/opt/kafka/libs/*" org.apache.kafka.tools.TopicCommand "$@"\n' > /opt/kafka/bin/kafka-topics.sh \
     && printf '%s\n' '#!/bin/sh -e' \
-       'java -cp "/opt/kafka/libs/*" kafka.docker.KafkaDockerWrapper setup --default-configs-dir /etc/kafka/docker --mounted-configs-dir /mnt/shared/config --final-configs-dir /opt/kafka/config' \
+       'said=$(java -cp "/opt/kafka/libs/*" kafka.docker.KafkaDockerWrapper setup --default-configs-dir /etc/kafka/docker --mounted-configs-dir /mnt/shared/config --final-configs-dir /opt/kafka/config 2>&1) || echo "$said" | grep -q "already formatted" || { echo "$said"; exit 1; }' \
        'exec java $KAFKA_HEAP_OPTS -cp "/opt/kafka/libs/*" kafka.Kafka /opt/kafka/config/server.properties' > /etc/kafka/docker/run \
     && chmod 755 /opt/kafka/bin/kafka-topics.sh /etc/kafka/docker/run
 COPY libs /opt/kafka/libs
