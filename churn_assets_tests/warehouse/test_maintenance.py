@@ -100,19 +100,19 @@ def test_files_and_snapshots_that_nobody_needs_are_given_up_after_their_time(lak
     assert lake.query(f"SELECT count(*) AS n FROM {LEDGER}")["n"].to_pylist() == [BATCHES * 600]
 
 
-def test_a_file_that_was_given_up_stays_for_an_hour_whatever_the_time_of_day(one_ledger: LakeWarehouse):
+def test_a_file_that_was_given_up_stays_for_half_an_hour_whatever_the_time_of_day(one_ledger: LakeWarehouse):
     lake = one_ledger
     for batch in range(BATCHES):
         write(lake, batch)
     lake.maintain({LEDGER: TIME}, utc_now())
-    assert lake.maintain({LEDGER: TIME}, utc_now() + timedelta(minutes=59)).files_deleted == 0
-    assert lake.maintain({LEDGER: TIME}, utc_now() + timedelta(minutes=61)).files_deleted == BATCHES
+    assert lake.maintain({LEDGER: TIME}, utc_now() + timedelta(minutes=29)).files_deleted == 0
+    assert lake.maintain({LEDGER: TIME}, utc_now() + timedelta(minutes=31)).files_deleted == BATCHES
 
 
-def test_of_the_time_before_the_last_hour_the_last_snapshot_of_each_hour_stays_for_a_day(one_ledger: LakeWarehouse):
+def test_of_the_time_before_the_last_half_hour_the_last_snapshot_of_each_hour_stays_for_a_day(one_ledger: LakeWarehouse):
     lake = one_ledger
     times = {}
-    for hours in (30, 5, 4.9, 4, 0.5, 0.1):
+    for hours in (30, 5, 4.9, 4, 0.45, 0.1):
         write(lake, int(hours * 10))
         times[max(versions(lake))] = stamp = now_at_half_past() - timedelta(hours=hours)
         lake.transact(
@@ -123,8 +123,8 @@ def test_of_the_time_before_the_last_hour_the_last_snapshot_of_each_hour_stays_f
             )
         )
     lake.maintain({LEDGER: TIME}, now_at_half_past())
-    _, _, before, hourly, *of_the_last_hour = times
-    assert versions(lake) & set(times) == {before, hourly, *of_the_last_hour}
+    _, _, before, hourly, *of_the_last_half_hour = times
+    assert versions(lake) & set(times) == {before, hourly, *of_the_last_half_hour}
     assert lake.query(f"SELECT count(*) AS n FROM {LEDGER} AT (VERSION => {before})")["n"].to_pylist() == [3 * 600]
 
 
