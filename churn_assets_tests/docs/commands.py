@@ -29,6 +29,7 @@ _OF_OTHERS = {
     "docker-compose",
     "git",
     "grep",
+    "helm",
     "ls",
     "mkdir",
     "openssl",
@@ -94,7 +95,8 @@ def is_variable(name: str) -> bool:
 def _variables() -> set[str]:
     settings = {field.alias for field in Settings.model_fields.values() if field.alias}
     compose = set(re.findall(r"\$\{(\w+)", (REPOSITORY / "docker-compose.yml").read_text()))
-    return settings | compose | _OTHER_VARIABLES
+    of_storage = set(re.findall(r"env: (\w+)", (REPOSITORY / "docker/dagster.yaml").read_text()))
+    return settings | compose | of_storage | _OTHER_VARIABLES
 
 
 def _churn(arguments: list[str]) -> str | None:
@@ -170,12 +172,21 @@ def _dagster(arguments: list[str]) -> str | None:
 
 
 def _docker(arguments: list[str]) -> str | None:
+    if arguments[:1] in (["build"], ["push"]):
+        return None
     if arguments[:1] != ["compose"]:
-        return "only docker compose is known to the tests"
+        return "only docker compose, build and push are known to the tests"
     if arguments[1] != "exec":
         return None
     services = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["services"]
     return problem(arguments[3:]) if arguments[2] in services else f"docker-compose.yml has no service {arguments[2]}"
+
+
+def _kubectl(arguments: list[str]) -> str | None:
+    """What a container is told is ours, and so is a folder of the repository; the rest is the page's affair."""
+    if "--" in arguments:
+        return problem(arguments[arguments.index("--") + 1 :])
+    return _paths([folder for option, folder in pairwise(arguments) if option == "-k" and "/" in folder])
 
 
 def _uv(arguments: list[str]) -> str | None:
@@ -207,6 +218,7 @@ _PROGRAMS: dict[str, Callable[[list[str]], str | None]] = {
     "pytest": _pytest,
     "dagster": _dagster,
     "docker": _docker,
+    "kubectl": _kubectl,
     "uv": _uv,
     "cp": lambda arguments: _paths([argument for argument in arguments if not argument.startswith("-")][:-1]),
     ".ci/run": lambda _: _paths([".ci/run"]),

@@ -12,7 +12,18 @@ from churn_assets_tests.repository import REPOSITORY
 Check: TypeAlias = Callable[[Page], Iterator[str]]
 
 _LANGUAGES = {"bash", "console", "dotenv", "json", "python", "sql", "text", "toml", "yaml"}
-_PROGRAMS = ("churn ", "make ", "dagster ", "pytest ", "python -m ", "uv ", ".venv/bin/", "docker compose ", "cp ")
+_PROGRAMS = (
+    "churn ",
+    "make ",
+    "dagster ",
+    "pytest ",
+    "python -m ",
+    "uv ",
+    ".venv/bin/",
+    "docker compose ",
+    "kubectl ",
+    "cp ",
+)
 _VARIABLE = re.compile(r"\b((?:CHURN|SNOWFLAKE|KAFKA|OPENAI|DAGSTER)_[A-Z0-9_]+)=")
 
 
