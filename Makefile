@@ -112,7 +112,7 @@ benchmark-dashboard: $(SYNCED)  ## Measure the dashboard's response times in a b
 benchmark-search: $(SYNCED)  ## Measure the search's quality and speed, and those of other tools
 	PATH="$(CURDIR)/.tools/bin:$$PATH" $(RUN)/python -m benchmarks.search $(ARGS)
 
-lint: $(SYNCED)  ## Check style and types
+lint: $(SYNCED)  ## Check style, types and the manifests for Kubernetes
 	$(RUN)/ruff format --check .
 	$(RUN)/ruff check .
 	$(RUN)/lint-imports
@@ -120,6 +120,7 @@ lint: $(SYNCED)  ## Check style and types
 	CHURN_LAKE=$$(mktemp -d) $(RUN)/sqlfluff lint dbt/models
 	$(RUN)/sqlfluff lint --templater raw --config sql/.sqlfluff sql/*.sql churn_assets/dynamic_tables/schema.sql
 	$(RUN)/sqlfluff lint --templater jinja --config sql/snowflake/.sqlfluff sql/snowflake
+	$(RUN)/python -m churn_assets_tests.containers.kubernetes
 
 check-lock: | $(filter .tools/bin/uv,$(UV))  ## Check that uv.lock fits pyproject.toml
 	$(UV) lock --check
