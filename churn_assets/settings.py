@@ -57,6 +57,17 @@ class Settings(BaseSettings):
         description="The file of the bank's rules and settings; churn.toml in the folder of the command when unset.",
     )
     home: Path = Field(Path(".churn"), alias="CHURN_HOME", description="Folder of all state.")
+    lake_catalog: SecretStr | None = Field(
+        None,
+        alias="CHURN_LAKE_CATALOG",
+        description="postgresql://user:password@host/database: the catalog of a lake that many hosts share; a file in CHURN_HOME"
+        " when unset.",
+    )
+    lake_data: str | None = Field(
+        None,
+        alias="CHURN_LAKE_DATA",
+        description="s3://bucket/folder: the data and models of a lake that many hosts share; in CHURN_HOME when unset.",
+    )
     target: Literal["local", "snowflake"] = Field("local", alias="CHURN_TARGET", description="Where the tables are.")
     driver: Literal["dagster", "native"] = Field(
         "dagster",
@@ -238,6 +249,30 @@ class Settings(BaseSettings):
             raise ValueError("CHURN_DRIVER=native needs CHURN_TARGET=snowflake, as it runs Snowflake's tasks")
         return self
 
+    @model_validator(mode="after")
+    def _has_both_parts_of_a_shared_lake(self) -> "Settings":
+        if (self.lake_catalog is None) != (self.lake_data is None):
+            raise ValueError(
+                "CHURN_LAKE_CATALOG and CHURN_LAKE_DATA need each other: set both, or none for a lake in CHURN_HOME"
+            )
+        return self
+
+    @field_validator("lake_catalog")
+    @classmethod
+    def _is_a_database(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None and not re.fullmatch(r"postgres(ql)?://[^\s/]+/[^\s/?]+(\?\S*)?", url.get_secret_value()):
+            raise ValueError("must be postgresql://user:password@host:port/database")
+        return url
+
+    @field_validator("lake_data")
+    @classmethod
+    def _is_a_folder_in_s3(cls, url: str | None) -> str | None:
+        if url is not None and not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]+(/[\w.=-]+)+/?", url):
+            raise ValueError(
+                "must be s3://bucket/folder; keys, region and server are those of AWS_* in the environment"
+            )
+        return url and url.rstrip("/")
+
     @field_validator("snowflake_private_key_path")
     @classmethod
     def _is_no_key_itself(cls, path: Path | None) -> Path | None:
@@ -315,6 +350,11 @@ class Settings(BaseSettings):
         return self.home.absolute() / "lake"
 
     @property
+    def lake_is_shared(self) -> bool:
+        """Whether the lake is on PostgreSQL and S3 instead of in CHURN_HOME."""
+        return self.lake_catalog is not None
+
+    @property
     def emails_path(self) -> Path:
         """Folder of the files that email runs keep beside the warehouse."""
         return self.home.absolute() / "emails"
@@ -338,11 +378,6 @@ class Settings(BaseSettings):
     def alerts_file(self) -> Path:
         """File of failed runs and checks, one JSON object a line."""
         return self.home.absolute() / "alerts.jsonl"
-
-    @property
-    def restored_file(self) -> Path:
-        """File that says that the lake was restored, until that is recorded in it."""
-        return self.home.absolute() / "restored.json"
 
     @property
     def broker_file(self) -> Path:

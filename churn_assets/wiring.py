@@ -13,6 +13,7 @@ from churn_assets.analyst.answer import Author
 from churn_assets.analyst.semantic_model import SemanticModel, load_semantic_model
 from churn_assets.clock import utc_now
 from churn_assets.errors import ChurnError
+from churn_assets.folder import Folder
 from churn_assets.model import serving as model_functions
 from churn_assets.retention.emails import EmailRun, Limits
 from churn_assets.retention.writing.cortex import CortexWriter
@@ -31,7 +32,9 @@ from churn_assets.serving.guard import TIMEOUT_SECONDS
 from churn_assets.serving.reading import LakeServing, Serving, SnowflakeServing
 from churn_assets.settings import DEFAULT_MODELS, Settings, SettingsError
 from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.warehouse.lake_place import EMAILS, LakePlace
 from churn_assets.warehouse.protocol import Warehouse
+from churn_assets.warehouse.shelf import Shelf
 from churn_assets.warehouse.snowflake_names import names_of
 
 # The clients of Snowflake and OpenAI each take a second to import, so they are imported only where they are needed.
@@ -55,7 +58,25 @@ def place_of(settings: Settings) -> Place:
     if settings.target == "snowflake":
         schema = f"{settings.snowflake_database}.{settings.snowflake_schema}".upper()
         return Place(f"{schema} of Snowflake's account {settings.snowflake_account}", "snowflake", schema)
-    return Place(str(settings.lake_path), "ducklake", "lake.main")
+    place = lake_place(settings)
+    described = (
+        f"{place} with its catalog in the {place.catalog}" if settings.lake_is_shared else str(settings.lake_path)
+    )
+    return Place(described, "ducklake", "lake.main")
+
+
+def lake_place(settings: Settings) -> LakePlace:
+    """Where the lake of `settings` is. It connects to nothing."""
+    if settings.lake_catalog is None or settings.lake_data is None:
+        return LakePlace.here(settings.lake_path)
+    return LakePlace.shared(settings.lake_catalog, settings.lake_data, settings.lake_path)
+
+
+def shelf_of(settings: Settings) -> Shelf:
+    """Where the warehouse's marks and paid answers are kept."""
+    if settings.target == "local" and settings.lake_is_shared:
+        return Shelf(Folder(f"{settings.lake_data}/{EMAILS}"), lake_place(settings).turns)
+    return Shelf.here(settings.emails_path)
 
 
 def must_be_here(settings: Settings, command: str) -> None:
@@ -74,20 +95,20 @@ def open_warehouse(settings: Settings, *, read_only: bool = False, **of_snowflak
 
         return SnowflakeWarehouse(settings, read_only=read_only, **of_snowflake)
 
-    return open_lake(settings.lake_path, read_only=read_only, memory_limit=settings.memory_limit)
+    return open_lake(lake_place(settings), read_only=read_only, memory_limit=settings.memory_limit)
 
 
 def open_lake(
-    path: Path,
+    place: Path | LakePlace,
     *,
     read_only: bool = False,
     timeout_seconds: float | None = None,
     memory_limit: str | None = None,
     any_version: bool = False,
 ) -> LakeWarehouse:
-    """The lake in a folder, whose queries may call the model."""
+    """The lake in a folder, or where `place` says, whose queries may call the model."""
     return LakeWarehouse(
-        path,
+        place,
         read_only=read_only,
         timeout_seconds=timeout_seconds,
         memory_limit=memory_limit,
@@ -103,7 +124,7 @@ def open_serving(settings: Settings, role: str, timeout_seconds: float | None = 
         views = open_warehouse(seen, read_only=True, timeout_seconds=timeout_seconds, any_version=True)
         return SnowflakeServing(views, role.upper())
     lake = open_lake(
-        settings.lake_path, read_only=True, timeout_seconds=timeout_seconds, memory_limit=settings.memory_limit
+        lake_place(settings), read_only=True, timeout_seconds=timeout_seconds, memory_limit=settings.memory_limit
     )
     return LakeServing(lake, role.upper())
 
@@ -208,7 +229,7 @@ def make_email_run(settings: Settings, warehouse: Warehouse) -> EmailRun:
         writer=make_writer(settings, prompts, warehouse),
         template=TemplateWriter(prompts),
         check=partial(complaints_about, prompts=prompts),
-        folder=settings.emails_path,
+        shelf=shelf_of(settings),
         limits=limits_of(settings),
     )
 

@@ -22,7 +22,7 @@ from churn_assets.operations.lake import deploy
 from churn_assets.retention.emails import write_emails
 from churn_assets.settings import Settings, load_settings
 from churn_assets.simulator.seeding import new_bank, seed
-from churn_assets.warehouse import lake as lake_module
+from churn_assets.warehouse import lake_place
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.wiring import open_lake
 from churn_assets_tests.model.customers import training_rows
@@ -60,7 +60,7 @@ def _one_core_a_worker() -> Iterator[None]:
     """A worker among several has one core: two threads in each query would only take turns, which costs a quarter."""
     with pytest.MonkeyPatch.context() as patch:
         if worker_count() > 1:
-            patch.setitem(lake_module._CONFIG, "threads", 1)
+            patch.setitem(lake_place.CONFIG, "threads", 1)
         yield
 
 

@@ -15,6 +15,7 @@ from churn_assets.retention.outbox.quiet_hours import quiet_hours
 from churn_assets.retention.outbox.smtp import smtp_of
 from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Warehouse, row_count
+from churn_assets.wiring import shelf_of
 
 
 @dg.asset(
@@ -43,7 +44,7 @@ def email_outbox(
     metadata: dict[str, Any] = {"approved_automatically": approved}
     if settings.smtp_url is not None:
         done = sending.send(
-            warehouse, smtp_of(settings), settings.emails_path, quiet_hours(settings), approval.AUTO, utc_now
+            warehouse, smtp_of(settings), shelf_of(settings), quiet_hours(settings), approval.AUTO, utc_now
         )
         metadata |= {"sent": done.sent, "failed": done.failed, "cancelled": done.cancelled, "waiting": done.waiting}
         if done.stopped:

@@ -14,7 +14,7 @@ from churn_assets.clock import utc_now
 from churn_assets.errors import ChurnError
 from churn_assets.retention.statuses import Status
 from churn_assets.settings import acting_user, load_settings
-from churn_assets.wiring import open_warehouse, warehouse_to_write
+from churn_assets.wiring import open_warehouse, shelf_of, warehouse_to_write
 
 app = typer.Typer(help="Write, list, approve, reject, export and send emails.")
 
@@ -124,7 +124,7 @@ def export(file: Annotated[Path, typer.Argument(help="A CSV file that does not e
     warehouse = warehouse_to_write(settings)
     must_not_have_gone_back(settings, warehouse, utc_now())
     approval.approve_if_automatic(warehouse, settings, utc_now())
-    done = exporting.export(warehouse, file, settings.emails_path, acting_user(), utc_now(), typer.echo)
+    done = exporting.export(warehouse, file, shelf_of(settings), acting_user(), utc_now(), typer.echo)
     cancelled = f"; {done.cancelled:,} cancelled" if done.cancelled else ""
     typer.echo((f"{done.exported:,} exported to {file}" if done.exported else "nothing to export") + cancelled)
 
@@ -142,7 +142,7 @@ def send() -> None:
     warehouse = warehouse_to_write(settings)
     must_not_have_gone_back(settings, warehouse, utc_now())
     approval.approve_if_automatic(warehouse, settings, utc_now())
-    done = sending.send(warehouse, smtp, settings.emails_path, quiet, acting_user(), utc_now)
+    done = sending.send(warehouse, smtp, shelf_of(settings), quiet, acting_user(), utc_now)
     typer.echo(
         f"{done.sent:,} sent, {done.failed:,} failed, {done.cancelled:,} cancelled, {done.uncertain:,} uncertain;"
         f" {done.waiting:,} wait"

@@ -16,7 +16,7 @@ from churn_assets.clock import utc_now
 from churn_assets.errors import ChurnError
 from churn_assets.rules import LATENCY_HOURS
 from churn_assets.settings import acting_user, load_settings
-from churn_assets.wiring import must_be_here, open_lake, open_warehouse, place_of, warehouse_to_write
+from churn_assets.wiring import lake_place, must_be_here, open_lake, open_warehouse, place_of, warehouse_to_write
 
 app = typer.Typer()
 
@@ -61,7 +61,7 @@ def deploy(
         raise typer.BadParameter("--dry-run and --only are for --target snowflake")
     from churn_assets.operations import lake
 
-    lake.deploy(settings, open_lake(settings.lake_path, memory_limit=settings.memory_limit, any_version=True), say)
+    lake.deploy(settings, open_lake(lake_place(settings), memory_limit=settings.memory_limit, any_version=True), say)
     say(f"deployed to {place_of(settings).described}")
 
 
@@ -204,7 +204,7 @@ def rebuild(
     """Compute dynamic tables anew from what they read, where their own files are damaged."""
     settings = load_settings()
     must_be_here(settings, "churn rebuild")
-    for result in open_lake(settings.lake_path, memory_limit=settings.memory_limit).rebuild(tables, utc_now()):
+    for result in open_lake(lake_place(settings), memory_limit=settings.memory_limit).rebuild(tables, utc_now()):
         say(f"{result.name}: {result.rows_inserted:,} rows")
 
 

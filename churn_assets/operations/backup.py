@@ -1,12 +1,13 @@
-"""Copies of the lake in a folder or in S3, made while everything runs, and the way back.
+"""Copies of the lake in a folder or in S3, made while everything runs, and the way back; and the move to another place.
 
 A backup has the layout of CHURN_HOME: the lake's catalog, the data files that it names, the files of models, and what the
-emails keep beside the lake. What can be made again is left out: search index, dbt's artefacts, Dagster's storage.
+emails keep beside the lake. What can be made again is left out: search index, dbt's artefacts, Dagster's storage. It is the
+same for a lake in CHURN_HOME and for a shared one, so either can be restored from it.
 
 Data and model files never change under one name, so a backup copies those that it lacks. The catalog is copied first, in one
-transaction. So every file that the copy names exists, and maintenance deletes a file an hour after it was given up, not earlier;
-a copy that takes longer begins again, with what it has. The last thing written is `backup.json`, which names the catalog: a
-backup that is killed leaves the one before whole.
+transaction. So every file that the copy names exists, and maintenance deletes a file half an hour after it was given up, not
+earlier; a copy that takes longer begins again, with what it has. The last thing written is `backup.json`, which names the
+catalog: a backup that is killed leaves the one before whole.
 """
 
 import json
@@ -15,28 +16,28 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Generator, Iterable
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
-from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import BinaryIO
-
-from pyarrow import fs
 
 from churn_assets.errors import ChurnError
+from churn_assets.folder import Folder
 from churn_assets.settings import Settings
+from churn_assets.warehouse.catalog_copy import copy_catalog
+from churn_assets.warehouse.lake_place import CATALOG, DATA, MODELS, LakePlace
+from churn_assets.warehouse.shelf import RESTORED, Shelf
 from churn_assets.warehouse.turns import turn
+from churn_assets.wiring import lake_place, open_lake, shelf_of
 
 _MANIFEST = "backup.json"
-_CATALOG, _DATA, _MODELS, _EMAILS = "lake/catalog.sqlite", "lake/data", "lake/models", "emails"
-_CATALOGS = "lake/catalog-"  # of a backup, with the time
-_OURS = (f"{_DATA}/", f"{_MODELS}/", _CATALOGS)  # what a backup deletes once it is not needed any more
+_LAKE, _EMAILS = "lake", "emails"  # folders of a backup
+_CATALOGS = f"{_LAKE}/catalog-"  # of a backup, with the time
+_OURS = (f"{_LAKE}/{DATA}/", f"{_LAKE}/{MODELS}/", _CATALOGS)  # what a backup deletes once it is not needed any more
 _OF_EMAILS = ("left.ndjson", "answers.ndjson")
 _ATTEMPTS = 3  # with a new copy of the catalog, where a file of the last one is gone
-_BUFFER_BYTES = 8 * 1024**2
 # In a process of its own: a second SQLite library in one process would break the locks of DuckDB's when it closes the file.
 _COPY_CATALOG = """
 import sqlite3, sys
@@ -59,149 +60,158 @@ _FILES = """
 
 
 class BackupError(ChurnError):
-    """A backup or a restore that is not possible; the message says why and what to do."""
+    """A backup, a restore or a move that is not possible; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Backup:
-    """What a backup or restore copied: files and bytes, and those that were there already."""
+    """What a backup, a restore or a move copied: files and bytes, and those that were there already."""
 
     copied: int
     bytes: int
     known: int
 
 
-@dataclass(frozen=True)
-class _Place:
-    """A folder of files, here or in S3."""
-
-    files: fs.FileSystem
-    root: str
-
-    @classmethod
-    def of(cls, given: str) -> "_Place":
-        try:
-            files, root = fs.FileSystem.from_uri(given if "://" in given else Path(given).absolute().as_uri())
-        except (ValueError, OSError) as error:
-            raise BackupError(f"{given} is no folder and no s3://bucket/folder ({error})") from error
-        return cls(files, root.rstrip("/"))
-
-    def path(self, name: str) -> str:
-        return f"{self.root}/{name}"
-
-    def sizes(self) -> dict[str, int]:
-        """The size of each file by its name."""
-        found = self.files.get_file_info(fs.FileSelector(self.root, allow_not_found=True, recursive=True))
-        return {one.path[len(self.root) + 1 :]: one.size for one in found if one.is_file}
-
-    def read(self, name: str) -> bytes:
-        with self.files.open_input_stream(self.path(name)) as source:
-            return source.read()
-
-    def write(self, name: str, source: BinaryIO) -> None:
-        """Write a file whole or not at all."""
-        is_local = isinstance(self.files, fs.LocalFileSystem)
-        path = self.path(name)
-        unfinished = f"{path}.partial" if is_local else path  # S3 shows an object once it is whole
-        if is_local:
-            self.files.create_dir(path.rpartition("/")[0])
-        with self.files.open_output_stream(unfinished) as target:
-            shutil.copyfileobj(source, target, _BUFFER_BYTES)
-        if is_local:
-            with open(unfinished, "rb") as written:
-                os.fsync(written.fileno())
-            self.files.move(unfinished, path)
-
-    def delete(self, names: Iterable[str]) -> None:
-        for name in names:
-            self.files.delete_file(self.path(name))
-
-
 def back_up(settings: Settings, to: str, now: datetime, report: Callable[[str], None]) -> Backup:
     """Bring the backup in a folder or in S3 up to date. `now` is UTC; `report` is called with the progress in words."""
-    home, place = settings.home.absolute(), _Place.of(to)
-    if not (home / _CATALOG).exists():
-        raise BackupError(f"there is no lake in {settings.lake_path}; set CHURN_HOME to the home to be backed up")
+    place, backup = lake_place(settings), Folder(to)
+    if not place.catalog.exists():
+        raise BackupError(f"there is no lake in {place}; set CHURN_HOME to the home to be backed up")
     missing = ""
-    with turn(home / "backup.lock", BackupError("another backup of this home is being made now")), _explained(to):
-        there = place.sizes()
-        if _CATALOG in there:
+    # A backup that two hosts make at the same time is whole, because each writes the catalog that its own files belong to.
+    with turn(settings.home.absolute() / "backup.lock", BackupError("another backup of this home is being made now")):
+        there = backup.sizes()
+        if f"{_LAKE}/{CATALOG}" in there:
             raise BackupError(f"{to} is a home with a lake of its own; name another folder")
         for _ in range(_ATTEMPTS):
             try:
-                return _back_up(home, place, there, now, report)
+                return _back_up(place, shelf_of(settings), backup, there, now, report)
             except FileNotFoundError as gone:  # an erasure deletes at once what the copy of the catalog still names
-                missing = str(gone.filename)
+                missing = str(gone.filename or gone)
     raise BackupError(
         f"the lake is damaged: its catalog names {missing}, which is not there; the backup in {to} is as it was before;"
         " see docs/runbook.md"
     )
 
 
-def _back_up(home: Path, place: _Place, there: dict[str, int], now: datetime, report: Callable[[str], None]) -> Backup:
+def _back_up(
+    place: LakePlace, shelf: Shelf, backup: Folder, there: dict[str, int], now: datetime, report: Callable[[str], None]
+) -> Backup:
     with TemporaryDirectory() as folder:
-        copy = Path(folder, "catalog.sqlite")
+        copy = Path(folder, CATALOG)
         report("the catalog")
-        _copy_catalog(home / _CATALOG, copy)
-        files = _data_files(copy)
+        _copy_catalog(place, copy)
         # After the catalog, so that every model and email that it knows is among them.
-        models = {f"{_MODELS}/{file.name}": file.stat().st_size for file in (home / _MODELS).glob("*.model")}
-        emails = [f"{_EMAILS}/{name}" for name in _OF_EMAILS if (home / _EMAILS / name).exists()]
-        wanted = files | models
-        lacking = [name for name, size in sorted(wanted.items()) if there.get(name) != size]
+        wanted = _data_files(copy) | _models(place)
+        lacking = [name for name, size in sorted(wanted.items()) if there.get(f"{_LAKE}/{name}") != size]
+        sizes = place.folder.sizes_of(lacking)
+        for name in lacking:
+            if isinstance(found := sizes[name], int) and found != wanted[name]:
+                raise BackupError(
+                    f"the lake is damaged: {place}/{name} has {found:,} bytes and should have {wanted[name]:,}; the backup is"
+                    " as it was before; see docs/runbook.md"
+                )
         for count, name in enumerate(lacking, 1):
             report(f"{count:,} of {len(lacking):,} files")
-            if (size := (home / name).stat().st_size) != wanted[name]:
-                raise BackupError(
-                    f"the lake is damaged: {home / name} has {size:,} bytes and should have {wanted[name]:,}; the backup is as"
-                    " it was before; see docs/runbook.md"
-                )
-            _copy(home / name, place, name)
-        for name in emails:
-            _copy(home / name, place, name)
+            with place.folder.open(name) as source:
+                backup.write(f"{_LAKE}/{name}", source)
+        for name in _OF_EMAILS:
+            if lines := shelf.lines(name).read():
+                backup.write(f"{_EMAILS}/{name}", "".join(f"{line}\n" for line in lines).encode())
         catalog = f"{_CATALOGS}{now:%Y%m%dT%H%M%S%f}.sqlite"
-        _copy(copy, place, catalog)
+        with copy.open("rb") as source:
+            backup.write(catalog, source)
     os.sync()  # the names of files, before the one that says they are there
-    place.write(_MANIFEST, BytesIO(json.dumps({"catalog": catalog, "made_at": f"{now:%Y-%m-%d %H:%M:%S}"}).encode()))
-    place.delete(name for name in there if name.startswith(_OURS) and name not in {*wanted, catalog})
+    backup.write(_MANIFEST, json.dumps({"catalog": catalog, "made_at": f"{now:%Y-%m-%d %H:%M:%S}"}).encode())
+    needed = {*(f"{_LAKE}/{name}" for name in wanted), catalog}
+    backup.delete(name for name in there if name.startswith(_OURS) and name not in needed)
     return Backup(len(lacking), sum(wanted[name] for name in lacking), len(wanted) - len(lacking))
 
 
 def restore(settings: Settings, source: str, report: Callable[[str], None]) -> Backup:
-    """Put a backup into a home that has no lake. Then emails are held until somebody has confirmed (`operations.setbacks`).
+    """Put a backup where there is no lake. Then emails are held until somebody has confirmed (`operations.setbacks`).
 
-    May be repeated after an interruption. The files of emails that are there are newer than the backup's and stay.
+    May be repeated after an interruption. What the emails keep there is newer than the backup's and stays.
     """
-    home, place = settings.home.absolute(), _Place.of(source)
-    with _explained(source):
-        there = place.sizes()
-        if _MANIFEST not in there:
-            raise BackupError(f"there is no backup in {source}: it has no {_MANIFEST}")
-        if left := sorted((home / "lake").glob("catalog.sqlite*")):
-            raise BackupError(
-                f"there is a lake in {settings.lake_path} ({left[0].name}); stop what runs there and move that folder away,"
-                " or set CHURN_HOME to a new folder, then restore again"
-            )
-        manifest = json.loads(place.read(_MANIFEST))
-        here = _Place.of(str(home))
-        shutil.rmtree(settings.search_path, ignore_errors=True)  # an index of the lake that is gone; it is made again
-        names = [name for name in there if name.startswith((_DATA, _MODELS))]
-        here_already = here.sizes()
-        lacking = [name for name in sorted(names) if here_already.get(name) != there[name]]
-        for count, name in enumerate(lacking, 1):
-            report(f"{count:,} of {len(lacking):,} files")
-            _restore(place, name, here, name)
-        for name in (f"{_EMAILS}/{one}" for one in _OF_EMAILS):
-            if name in there and name not in here_already:
-                _restore(place, name, here, name)
-        evidence = f"they were restored from a backup of {manifest['made_at']} UTC"
-        here.write(settings.restored_file.name, BytesIO(json.dumps({"evidence": evidence}).encode()))
-        (home / "lake" / "is_made").touch()
-        _restore(place, manifest["catalog"], here, _CATALOG)  # last: from now on there is a lake
+    backup, place, shelf = Folder(source), lake_place(settings), shelf_of(settings)
+    there = backup.sizes()
+    if _MANIFEST not in there:
+        raise BackupError(f"there is no backup in {source}: it has no {_MANIFEST}")
+    _must_be_empty(settings, place)
+    manifest = json.loads(backup.read(_MANIFEST))
+    shutil.rmtree(settings.search_path, ignore_errors=True)  # an index of the lake that is gone; it is made again
+    names = [name for name in there if name.startswith((f"{_LAKE}/{DATA}/", f"{_LAKE}/{MODELS}/"))]
+    here = place.folder.sizes()
+    lacking = [name for name in sorted(names) if here.get(name.removeprefix(f"{_LAKE}/")) != there[name]]
+    for count, name in enumerate(lacking, 1):
+        report(f"{count:,} of {len(lacking):,} files")
+        with backup.open(name) as opened:
+            place.folder.write(name.removeprefix(f"{_LAKE}/"), opened)
+    for name in _OF_EMAILS:
+        if f"{_EMAILS}/{name}" in there and not shelf.lines(name).read():
+            shelf.lines(name).append(backup.read(f"{_EMAILS}/{name}").decode().splitlines())
+    evidence = f"they were restored from a backup of {manifest['made_at']} UTC"
+    shelf.folder.write(RESTORED, json.dumps({"evidence": evidence}).encode())
+    with TemporaryDirectory() as folder:
+        catalog = Path(folder, CATALOG)
+        catalog.write_bytes(backup.read(manifest["catalog"]))
+        _put_catalog(catalog, place)  # last: from now on there is a lake
     return Backup(len(lacking), sum(there[name] for name in lacking), len(names) - len(lacking))
 
 
-def _copy_catalog(catalog: Path, copy: Path) -> None:
+def move(settings: Settings, *, back: bool, report: Callable[[str], None]) -> Backup:
+    """Move the lake of CHURN_HOME to the shared place of `settings`, or back. Writers wait, and then are refused.
+
+    What was moved stays where it was, and cannot be opened any more. May be repeated after an interruption.
+    """
+    if not settings.lake_is_shared:
+        raise BackupError("set CHURN_LAKE_CATALOG and CHURN_LAKE_DATA to the place that is, or will be, shared")
+    home, home_shelf = LakePlace.here(settings.lake_path), Shelf.here(settings.emails_path)
+    shared, shared_shelf = lake_place(settings), shelf_of(settings)
+    source, shelf, target, target_shelf = (
+        (shared, shared_shelf, home, home_shelf) if back else (home, home_shelf, shared, shared_shelf)
+    )
+    if not source.catalog.exists():
+        raise BackupError(f"there is no lake in {source}")
+    _must_be_empty(settings, target)
+    with TemporaryDirectory() as folder:
+        copy = Path(folder, CATALOG)
+        report("waiting for what is being written")
+        with open_lake(source).moving() as copy_to:
+            copy_to(LakePlace.here(Path(folder)))
+            wanted = _data_files(copy) | _models(source)
+            there = target.folder.sizes()
+            lacking = [name for name, size in sorted(wanted.items()) if there.get(name) != size]
+            for count, name in enumerate(lacking, 1):
+                report(f"{count:,} of {len(lacking):,} files")
+                with source.folder.open(name) as opened:
+                    target.folder.write(name, opened)
+            for name in _OF_EMAILS:
+                if (lines := shelf.lines(name).read()) and not target_shelf.lines(name).read():
+                    target_shelf.lines(name).append(lines)
+            source.note_moved(str(target))
+            _put_catalog(copy, target)
+    return Backup(len(lacking), sum(wanted[name] for name in lacking), len(wanted) - len(lacking))
+
+
+def _must_be_empty(settings: Settings, place: LakePlace) -> None:
+    if not place.catalog.exists():
+        return
+    if place.folder.is_local:
+        raise BackupError(
+            f"there is a lake in {place} ({place.catalog}); stop what runs there and move that folder away, or set CHURN_HOME to"
+            " a new folder, then try again"
+        )
+    raise BackupError(f"there is a lake in {place}: its catalog is in the {place.catalog}; name a new database")
+
+
+def _copy_catalog(place: LakePlace, copy: Path) -> None:
+    """Copy the catalog to a file while others write."""
+    if not place.folder.is_local:
+        with open_lake(place).moving() as copy_to:
+            copy_to(LakePlace.here(copy.parent))
+        return
+    catalog = Path(place.folder.absolute, CATALOG)
     done = subprocess.run(
         [sys.executable, "-c", _COPY_CATALOG, str(catalog), str(copy)], capture_output=True, text=True, check=False
     )
@@ -210,28 +220,22 @@ def _copy_catalog(catalog: Path, copy: Path) -> None:
         raise BackupError(f"the catalog {catalog} cannot be copied ({said}); see docs/runbook.md")
 
 
+def _put_catalog(copy: Path, place: LakePlace) -> None:
+    """Put the copy of a catalog where there is none."""
+    if place.folder.is_local:
+        place.note_made()
+        with copy.open("rb") as source:
+            place.folder.write(CATALOG, source)
+    else:
+        copy_catalog(LakePlace.here(copy.parent), place)
+        place.note_made()
+
+
 def _data_files(catalog: Path) -> dict[str, int]:
-    """The size of each file that the copy of a catalog names, by its path in the home."""
+    """The size of each file that the copy of a catalog names, by its path in the lake."""
     with closing(sqlite3.connect(catalog)) as connection:
-        return {f"{_DATA}/{schema}{table}{file}": size for schema, table, file, size in connection.execute(_FILES)}
+        return {f"{DATA}/{schema}{table}{file}": size for schema, table, file, size in connection.execute(_FILES)}
 
 
-def _copy(file: Path, place: _Place, name: str) -> None:
-    with file.open("rb") as source:
-        place.write(name, source)
-
-
-def _restore(place: _Place, name: str, home: _Place, as_name: str) -> None:
-    with place.files.open_input_stream(place.path(name)) as source:
-        home.write(as_name, source)
-
-
-@contextmanager
-def _explained(place: str) -> Generator[None]:
-    """Errors of S3 as one line. Those of this machine have a number, and are explained where a command ends."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno is not None:
-            raise
-        raise BackupError(f"{place} cannot be used: {' '.join(str(error).split())}") from error
+def _models(place: LakePlace) -> dict[str, int]:
+    return {name: size for name, size in place.folder.sizes(MODELS).items() if name.endswith(".model")}

@@ -22,6 +22,7 @@ from churn_assets.project_files import PROJECT_FILES, files_in
 from churn_assets.rules import dbt_vars
 from churn_assets.settings import Settings
 from churn_assets.warehouse.snowflake_names import names_of
+from churn_assets.wiring import lake_place
 
 DBT_PROJECT = PROJECT_FILES / "dbt"
 # The connector's sign-in parameters, and their names in dbt's profile.
@@ -55,7 +56,7 @@ def declare(settings: Settings, models: Sequence[str] = (), rebuilt: Sequence[st
     On Snowflake dbt does not change the query of an existing dynamic table; the ones in `rebuilt` are recreated.
     """
     only = ["--select", *models] if models else []
-    with _dbt_environment(settings), _profiles(settings) as profiles:
+    with _dbt_environment(settings), _on(settings), _profiles(settings) as profiles:
         _dbt(profiles, _workshop(settings), "run", *only, rebuilt=rebuilt)
         # `compile` comes second because it writes the SQL of the tests, which become asset checks, into the manifest.
         _dbt(profiles, _workshop(settings), "compile")
@@ -143,18 +144,26 @@ def _workshop(settings: Settings) -> Path:
 
 @contextmanager
 def _profiles(settings: Settings) -> Generator[Path]:
-    """The folder of dbt's profile: dbt/profiles.yml, completed with the Snowflake sign-in.
+    """The folder of dbt's profile: dbt/profiles.yml, completed with the shared lake, or with the Snowflake sign-in.
 
     dbt takes secrets from its environment, its command line or its profile. The whole process shares one environment, and
     passes it to every child that another thread starts meanwhile; the command line is kept in run_results.json. So the
     secrets go into a profile that only this user can read and that is deleted when dbt ends; dbt keeps no copy.
     """
-    if settings.target != "snowflake":
+    if settings.target != "snowflake" and not settings.lake_is_shared:
         yield DBT_PROJECT
         return
     profile = yaml.safe_load((DBT_PROJECT / "profiles.yml").read_text())
-    account = profile["churn_assets"]["outputs"]["snowflake"]
-    account |= dict.fromkeys(_DBT_CALLS.values(), "") | _sign_in(settings)
+    outputs = profile["churn_assets"]["outputs"]
+    if settings.target == "snowflake":
+        outputs["snowflake"] |= dict.fromkeys(_DBT_CALLS.values(), "") | _sign_in(settings)
+    else:
+        lake, place = outputs["local"]["attach"][0], lake_place(settings)
+        lake["path"] = _verbatim(f"ducklake:{place.catalog.address()}")
+        lake["options"] = {
+            name: _verbatim(value) if isinstance(value, str) else value
+            for name, value in place.options(read_only=False).items()
+        }
     with TemporaryDirectory() as folder:
         path = Path(folder, "profiles.yml")
         path.touch(0o600)
@@ -163,18 +172,34 @@ def _profiles(settings: Settings) -> Generator[Path]:
 
 
 def _sign_in(settings: Settings) -> dict[str, str]:
-    """The sign-in fields of dbt's profile, quoted so that dbt's templates do not change them."""
+    """The sign-in fields of dbt's profile."""
     # Snowflake's client takes a second to import, which a deployment on the lake does not need.
     from churn_assets.warehouse.snowflake_connection import connection_parameters  # noqa: PLC0415
 
     given = connection_parameters(settings)
     if key := given.get("private_key_file"):
         given["private_key_file"] = str(Path(key).absolute())  # dbt works in the folder of its project
-    return {
-        field: f"{{{{ {json.dumps(given[name], ensure_ascii=False)} }}}}"
-        for name, field in _DBT_CALLS.items()
-        if name in given
-    }
+    return {field: _verbatim(given[name]) for name, field in _DBT_CALLS.items() if name in given}
+
+
+def _verbatim(value: Any) -> str:
+    """A value that dbt's templates leave as it is."""
+    return f"{{{{ {json.dumps(value, ensure_ascii=False)} }}}}"
+
+
+@contextmanager
+def _on(settings: Settings) -> Generator[None]:
+    """Let dbt's plugin know the lake."""
+    if settings.target == "snowflake":
+        yield
+        return
+    from churn_assets.operations import dbt_plugin  # noqa: PLC0415  (it imports dbt)
+
+    dbt_plugin.deployed.append(lake_place(settings))
+    try:
+        yield
+    finally:
+        dbt_plugin.deployed.pop()
 
 
 def _dbt_environment(settings: Settings) -> AbstractContextManager[None]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from churn_assets.errors import ChurnError
 from churn_assets.ingestion.events import EVENT_TYPES
-from churn_assets.operations.traces import files_that_hold, is_telling, mask_files, pattern_of
+from churn_assets.operations.traces import files_that_hold, is_telling, mask_files, objects_that_hold, pattern_of
 from churn_assets.retention.addresses import address
 from churn_assets.retention.journal import AnswerJournal, turn_to_write
 from churn_assets.retention.marks import Marks
@@ -31,6 +31,7 @@ from churn_assets.rules import INGEST_CHUNK_MESSAGES
 from churn_assets.search.index import LogIndex
 from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Transaction, Warehouse
+from churn_assets.wiring import lake_place, shelf_of
 
 # The tables, besides the ledgers, whose rows of a customer are deleted. The dynamic tables follow by a refresh; of
 # agent_intervention_log the rows stay without the customer, and of suppressed_addresses the hashes.
@@ -87,16 +88,17 @@ def erase(
     `by` says who asked for it; `clock` gives UTC. An email that is being sent is waited for.
     """
     done = Erasure()
+    shelf = shelf_of(settings)
     with ExitStack() as turns:
         report("waiting for emails that are being written or sent")
-        turns.enter_context(turn_to_write(settings.emails_path))
-        turns.enter_context(turn_to_send(settings.emails_path))
+        turns.enter_context(turn_to_write(shelf))
+        turns.enter_context(turn_to_send(shelf))
         person = warehouse.transact(lambda tx: _known(tx, customer_id))
         report("logs and Dagster's storage")
         if person.pattern:
             but = [settings.lake_path, settings.search_path, settings.emails_path]
             done.files_masked = mask_files(settings.home.absolute(), but, person.pattern)
-        Marks(settings.emails_path).forget(customer_id)
+        Marks(shelf).forget(customer_id)
         report("rows")
         done.unreachable += warehouse.transact(lambda tx: _exported_files(tx, customer_id))
         is_new = warehouse.transact(lambda tx: _erase_rows(tx, person, by, clock(), done))
@@ -106,6 +108,9 @@ def erase(
     report("looking at every file")
     if person.pattern:
         done.left = [str(file) for file in files_that_hold(settings.home.absolute(), person.pattern)]
+        if settings.target == "local" and settings.lake_is_shared:
+            done.left += objects_that_hold(lake_place(settings).folder, person.pattern)
+            done.unreachable.append("logs and Dagster's storage on other hosts are not looked at")
         done.left += _mentions(warehouse, person)
     if not is_telling(customer_id):
         done.unreachable.append(f"the id {customer_id} is too short to be looked for in logs and files")
@@ -239,7 +244,7 @@ def _finish(
     pending = warehouse.query("SELECT erasure_id FROM erasures WHERE finished_at IS NULL")["erasure_id"].to_pylist()
     report("answers of language models")
     owed = warehouse.query("SELECT intervention_id FROM agent_intervention_log WHERE status = 'CLAIMED'")
-    AnswerJournal(settings.emails_path).answers(set(owed["intervention_id"].to_pylist()))
+    AnswerJournal(shelf_of(settings)).answers(set(owed["intervention_id"].to_pylist()))
 
     def refresh() -> None:
         now = clock()

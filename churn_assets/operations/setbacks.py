@@ -17,6 +17,8 @@ from churn_assets.retention.statuses import move
 from churn_assets.settings import Settings
 from churn_assets.warehouse.protocol import Transaction, Warehouse
 from churn_assets.warehouse.setbacks import confirm_setbacks, note_setback, refuse_if_held
+from churn_assets.warehouse.shelf import RESTORED
+from churn_assets.wiring import shelf_of
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,10 @@ def must_not_have_gone_back(settings: Settings, warehouse: Warehouse, now: datet
 def evidence(settings: Settings, warehouse: Warehouse) -> list[str]:
     """What shows that the warehouse went back, in words; `KafkaUnavailableError` if Kafka cannot be asked."""
     found: list[str] = []
-    if settings.restored_file.exists():
-        found.append(json.loads(settings.restored_file.read_text())["evidence"])
-    if forgotten := Marks(settings.emails_path).unknown_to(warehouse):
+    shelf = shelf_of(settings)
+    if shelf.folder.has(RESTORED):
+        found.append(json.loads(shelf.folder.read(RESTORED))["evidence"])
+    if forgotten := Marks(shelf).unknown_to(warehouse):
         found.append(f"{len(forgotten):,} emails left that they do not know, the last at {forgotten[-1].moved_at} UTC")
     if _has_kafka(settings):
         found.append(backlog.went_back(warehouse, kafka.connect(settings), settings.topics, settings.kafka_group) or "")
@@ -53,7 +56,7 @@ def evidence(settings: Settings, warehouse: Warehouse) -> list[str]:
 def _notice(settings: Settings, warehouse: Warehouse, now: datetime) -> None:
     if found := evidence(settings, warehouse):
         note_setback(warehouse, "; ".join(found), now)
-        settings.restored_file.unlink(missing_ok=True)
+        shelf_of(settings).folder.delete([RESTORED])
 
 
 def _has_kafka(settings: Settings) -> bool:
@@ -70,9 +73,10 @@ def confirm(
     Otherwise others may have been written to as well: what has not left is cancelled, and nobody is written to until the
     pause after an email is over. Messages that Kafka still has are read again by the next ingestion. `now` is UTC.
     """
-    with turn_to_write(settings.emails_path), alone(settings.emails_path):
+    shelf = shelf_of(settings)
+    with turn_to_write(shelf), alone(shelf):
         _notice(settings, warehouse, now)
-        marks = Marks(settings.emails_path).unknown_to(warehouse)
+        marks = Marks(shelf).unknown_to(warehouse)
         goes_on_at = now if all_are_marked else now + timedelta(days=rules().emails.pause_days)
 
         def go_on(tx: Transaction) -> tuple[int, int]:

@@ -5,15 +5,18 @@ Here belong texts and bytes, whatever wrote them. `erasure` decides what is eras
 
 import json
 import re
+import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from re import Pattern
+from tempfile import TemporaryDirectory
 
 import duckdb
 
 from churn_assets.dynamic_tables.difference import quoted
+from churn_assets.folder import Folder
 
 _SHORTEST = 5  # characters; what is shorter stands in many files by chance
 _SHORTEST_NUMBER = 7  # digits
@@ -67,6 +70,22 @@ def mask_files(folder: Path, but: Sequence[Path], pattern: Pattern[bytes]) -> in
 def files_that_hold(folder: Path, pattern: Pattern[bytes]) -> list[Path]:
     """The files of a folder in whose bytes or, for Parquet, values the pattern is found."""
     return [file for file in files_of(folder) if _holds(file, pattern)]
+
+
+def objects_that_hold(folder: Folder, pattern: Pattern[bytes]) -> list[str]:
+    """The same for a folder that is not on this machine: each of its files is fetched and looked at."""
+    found: list[str] = []
+    with TemporaryDirectory() as here:
+        for name in sorted(folder.sizes()):
+            copy = Path(here, f"copy{Path(name).suffix}")
+            try:
+                with folder.open(name) as source, copy.open("wb") as target:
+                    shutil.copyfileobj(source, target)
+            except FileNotFoundError:  # it was deleted meanwhile
+                continue
+            if _holds(copy, pattern):
+                found.append(folder.path(name))
+    return found
 
 
 def files_of(folder: Path) -> Iterator[Path]:

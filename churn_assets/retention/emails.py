@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
-from pathlib import Path
 from threading import Lock
 from time import perf_counter
 
@@ -37,6 +36,7 @@ from churn_assets.retention.writing.writer import Answer, EmailRequest, Writer, 
 from churn_assets.rules import WRITER_CONCURRENCY, WRITER_IS_DOWN_AFTER, WRITER_PATIENCE_MINUTES
 from churn_assets.warehouse.protocol import Transaction, Warehouse
 from churn_assets.warehouse.setbacks import refuse_if_held
+from churn_assets.warehouse.shelf import Shelf
 from churn_assets.warehouse.values import as_table, flat
 
 _ATTEMPTS = 2  # texts that a writer may give for one customer; the second knows what was wrong with the first
@@ -54,14 +54,14 @@ class Limits:
 class EmailRun:
     """Who writes the emails, by what rules and within what limits.
 
-    `template` writes if `writer` gives no text that passes. `check` says in words what is wrong with a text. `folder` is on this
-    machine and has what a run keeps outside of the warehouse. `concurrency` is how many texts are asked for at once.
+    `template` writes if `writer` gives no text that passes. `check` says in words what is wrong with a text. `shelf` has
+    what a run keeps outside of the warehouse. `concurrency` is how many texts are asked for at once.
     """
 
     writer: Writer
     template: Writer
     check: Callable[[str, EmailRequest], list[str]]
-    folder: Path
+    shelf: Shelf
     limits: Limits
     control_share: float = field(default_factory=lambda: rules().emails.control_share)
     concurrency: int = WRITER_CONCURRENCY
@@ -108,7 +108,7 @@ def write_emails(
     A past day gets no new customers, so running it again changes nothing. `report` is called with the progress in words.
     """
     refuse_if_held(warehouse, now)
-    with turn_to_write(email_run.folder):
+    with turn_to_write(email_run.shelf):
         cancelled = warehouse.transact(lambda tx: give_up_claims(tx, now))
         claims = Claims()
         if day == now.date():
@@ -116,7 +116,7 @@ def write_emails(
                 lambda tx: claim(tx, day, now, email_run.limits.emails_per_day, email_run.control_share)
             )
         owed = due_claims(warehouse, day, now)
-        calls = _Calls(email_run, AnswerJournal(email_run.folder), _tokens_spent(warehouse, now))
+        calls = _Calls(email_run, AnswerJournal(email_run.shelf), _tokens_spent(warehouse, now))
         counts = _write_owed(warehouse, calls, owed, now, report)
     return EmailRunResult(
         claimed=claims.claimed,

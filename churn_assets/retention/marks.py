@@ -1,26 +1,25 @@
-"""Which emails left, kept on this machine beside the warehouse: what shows that the warehouse went back, and whom it forgot.
+"""Which emails left, kept beside the warehouse: what shows that the warehouse went back, and whom it forgot.
 
-A mark is written and synced once the warehouse has stored that the email leaves (SENDING or EXPORTED), and before it does. So the
-warehouse knows every mark, unless it is older than the mark. Here belong the file, the comparison and the way back of what was
+A mark is on the disk once the warehouse has stored that the email leaves (SENDING or EXPORTED), and before it does. So the
+warehouse knows every mark, unless it is older than the mark. Here belong the marks, the comparison and the way back of what was
 forgotten. `warehouse.setbacks` holds emails back meanwhile.
 """
 
 import json
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import date, datetime
-from pathlib import Path
 from typing import Any
 
 from churn_assets.retention.addresses import LEFT, note_addresses
 from churn_assets.retention.statuses import Status, move, note_past_moves
 from churn_assets.warehouse.protocol import Queries, Transaction
+from churn_assets.warehouse.shelf import Shelf
 from churn_assets.warehouse.values import one_row
 
 _CHUNK = 1_000  # marks that one query asks for
-_TAIL_BYTES = 64 * 1024  # in which the newest mark surely is
+_NEWEST = 8  # marks that are looked at first
 _THEN: dict[Status, Status] = {"SENDING": "SENT", "EXPORTED": "EXPORTED"}
 
 
@@ -40,10 +39,10 @@ class Mark:
 
 
 class Marks:
-    """The file `left.ndjson` in the folder of the emails: one mark a line. Who writes holds the outbox's lock."""
+    """The lines `left.ndjson` of a shelf: one mark a line. Who writes has the outbox's turn."""
 
-    def __init__(self, folder: Path) -> None:
-        self.file = folder / "left.ndjson"
+    def __init__(self, shelf: Shelf) -> None:
+        self._lines = shelf.lines("left.ndjson")
 
     def append(self, warehouse: Queries, interventions: Sequence[str]) -> None:
         """Mark the emails, whose leaving the warehouse has stored. They are on the disk when this returns."""
@@ -58,26 +57,16 @@ class Marks:
             f" WHERE log.intervention_id IN ({one_row(interventions)})",
             list(interventions),
         ).to_pylist()
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with self.file.open("ab") as file:
-            if file.tell() and not self._ends_with_a_line():
-                file.write(b"\n")  # after a line that a loss of power cut off
-            file.writelines(f"{_line(Mark(**row))}\n".encode() for row in rows)
-            file.flush()
-            os.fsync(file.fileno())
+        self._lines.append(_line(Mark(**row)) for row in rows)
 
     def forget(self, customer_id: str) -> None:
         """Delete the marks of a customer who is erased."""
-        if not self.file.exists():
-            return
-        kept = self.file.with_suffix(".new")
-        kept.write_text("".join(f"{_line(mark)}\n" for mark in self if mark.customer_id != customer_id))
-        kept.replace(self.file)
+        self._lines.keep(lambda line: customer_id not in {mark.customer_id for mark in _marks([line])})
 
     def unknown_to(self, warehouse: Queries) -> list[Mark]:
         """The marks that the warehouse does not know, in order: none, unless it went back."""
-        newest = self._read(_TAIL_BYTES)[-1:]
-        if not _not_among_moves(warehouse, list(map(_mark, newest))):
+        newest = _marks(self._lines.tail())[-_NEWEST:]
+        if not _not_among_moves(warehouse, newest):
             return []  # what goes back loses its latest commits first
         marks = list(self)
         return [
@@ -87,26 +76,7 @@ class Marks:
         ]
 
     def __iter__(self) -> Iterator[Mark]:
-        return map(_mark, self._read(None))
-
-    def _read(self, last_bytes: int | None) -> list[dict[str, Any]]:
-        if not self.file.exists():
-            return []
-        with self.file.open("rb") as file:
-            if last_bytes is not None:
-                file.seek(max(0, file.seek(0, os.SEEK_END) - last_bytes))
-            lines = file.read().splitlines()
-        found: list[dict[str, Any]] = []
-        for line in lines:
-            # What is no whole line is the first of the bytes, or was cut off by a loss of power before its email left.
-            with suppress(ValueError):
-                found.append(json.loads(line))
-        return found
-
-    def _ends_with_a_line(self) -> bool:
-        with self.file.open("rb") as file:
-            file.seek(-1, os.SEEK_END)
-            return file.read() == b"\n"
+        return iter(_marks(self._lines.read()))
 
 
 def bring_back(tx: Transaction, marks: Sequence[Mark], by: str, now: datetime) -> None:
@@ -148,10 +118,16 @@ def bring_back(tx: Transaction, marks: Sequence[Mark], by: str, now: datetime) -
     note_addresses(tx, list({mark.intervention_id for mark in marks}), now)
 
 
-def _mark(found: dict[str, Any]) -> Mark:
-    found |= {name: datetime.fromisoformat(found[name]) for name in ("moved_at", "created_at")}
-    found["partition_day"] = date.fromisoformat(found["partition_day"])
-    return Mark(**found)
+def _marks(lines: Iterable[str]) -> list[Mark]:
+    found: list[Mark] = []
+    for line in lines:
+        # What is no whole line was cut off: by where the reading began, or by a loss of power before its email left.
+        with suppress(ValueError):
+            given: dict[str, Any] = json.loads(line)
+            given |= {name: datetime.fromisoformat(given[name]) for name in ("moved_at", "created_at")}
+            given["partition_day"] = date.fromisoformat(given["partition_day"])
+            found.append(Mark(**given))
+    return found
 
 
 def _line(mark: Mark) -> str:

@@ -28,6 +28,7 @@ from churn_assets.retention.writing.text_checks import complaints_about
 from churn_assets.retention.writing.writer import EmailRequest, WriterError
 from churn_assets.settings import load_settings
 from churn_assets.warehouse.protocol import Warehouse
+from churn_assets.warehouse.shelf import Shelf
 from churn_assets.warehouse.snowflake import SessionWarehouse
 
 # The packages outside of Python's library that these modules import, by their PyPI names. The connector gives Arrow only if
@@ -50,7 +51,7 @@ def generate_retention_emails(
         template=TemplateWriter(prompts),
         check=partial(complaints_about, prompts=prompts),
         # The folder ends with the procedure, so the answers of a procedure that was stopped are paid for again.
-        folder=Path(tempfile.gettempdir()) / "churn_assets",
+        shelf=Shelf.here(Path(tempfile.gettempdir()) / "churn_assets"),
         limits=Limits(emails_per_day, tokens_per_day),
         concurrency=1,
     )

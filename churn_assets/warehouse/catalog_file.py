@@ -1,7 +1,7 @@
-"""The lake's catalog as a file: what is left in it of rows and values that are no longer there.
+"""The lake's catalog: what is left in it of rows and values that are no longer there, and whether its file is sound.
 
 Here belong the two places that DuckLake does not clean: the smallest and largest values of whole tables, which only ever
-widen, and the free pages and the log of the SQLite file. The lake calls this while it gives up its history.
+widen, and the free pages and the log of an SQLite file. The lake calls this while it gives up its history.
 """
 
 import subprocess
@@ -25,6 +25,19 @@ while catalog.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
     if time.monotonic() > ends:
         sys.exit("another process has been reading it all the time")
     time.sleep(0.1)
+"""
+_CLOSE = """
+import sqlite3, sys
+catalog = sqlite3.connect(sys.argv[1], timeout=float(sys.argv[2]))
+reason = sys.argv[3].replace("'", "''")
+catalog.execute(f"CREATE TRIGGER lake_was_moved BEFORE INSERT ON ducklake_snapshot BEGIN SELECT RAISE(ABORT, '{reason}'); END")
+"""
+_CHECK_SECONDS = 600.0
+_INTEGRITY = """
+import sqlite3, sys
+catalog = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True, timeout=30)
+for (found,) in catalog.execute("PRAGMA integrity_check(5)"):
+    print(" ".join(found.split()))
 """
 _METADATA = "__ducklake_metadata_lake"
 
@@ -58,14 +71,37 @@ def narrow_statistics(tx: Transaction, table: str) -> None:
 
 def vacuum(catalog: Path) -> None:
     """Write the file anew and empty its log; `WarehouseError` if others keep it busy. Nobody may write meanwhile."""
-    done = subprocess.run(
-        [sys.executable, "-c", _VACUUM, str(catalog), str(_PATIENCE_SECONDS)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    _run(_VACUUM, catalog, "written anew")
+
+
+def close(catalog: Path, reason: str) -> None:
+    """Refuse each commit from now on, with a reason; `WarehouseError` if others keep the file busy."""
+    _run(_CLOSE, catalog, "closed", reason)
+
+
+def _run(script: str, catalog: Path, what: str, *arguments: str) -> None:
+    command = [sys.executable, "-c", script, str(catalog), str(_PATIENCE_SECONDS), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         said = done.stderr.strip().splitlines()[-1:]
         raise WarehouseError(
-            f"the catalog {catalog} could not be written anew ({''.join(said)}); stop what reads it and try again"
+            f"the catalog {catalog} could not be {what} ({''.join(said)}); stop what reads it and try again"
         )
+
+
+def problem(catalog: Path) -> str | None:
+    """What SQLite finds wrong with the file, in one line, or None."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _INTEGRITY, str(catalog)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_CHECK_SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return f"SQLite's check did not end within {_CHECK_SECONDS:g} s"
+    said = (done.stdout or done.stderr).strip().splitlines()
+    if done.returncode == 0 and said == ["ok"]:
+        return None
+    return f"SQLite's check says: {'; '.join(said[:3] if done.returncode == 0 else said[-1:]) or 'nothing'}"

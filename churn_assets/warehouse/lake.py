@@ -1,4 +1,4 @@
-"""The lake: DuckDB with a DuckLake attached (SQLite catalog, Parquet files), behind the warehouse protocol.
+"""The lake: DuckDB with a DuckLake attached (Parquet files, and a catalog in a database), behind the warehouse protocol.
 
 This module holds connections, transactions with their retries, and the lake's own set-up. Callers decide what is written;
 refreshes are in `churn_assets.dynamic_tables`.
@@ -17,7 +17,6 @@ from collections.abc import Callable, Collection, Generator, Iterable, Mapping, 
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from functools import cached_property, partial
-from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -31,7 +30,7 @@ from churn_assets.dynamic_tables.catalog import Lake, LakeTransaction
 from churn_assets.dynamic_tables.definitions import schema_script
 from churn_assets.dynamic_tables.difference import FEW_ROWS
 from churn_assets.dynamic_tables.tables import DynamicTable, DynamicTableError, Refresh
-from churn_assets.errors import ChurnError, ModelFileError
+from churn_assets.errors import ChurnError
 from churn_assets.project_files import PROJECT_FILES, files_in
 from churn_assets.rules import (
     ANALYST_ROLE,
@@ -47,8 +46,10 @@ from churn_assets.rules import (
     SNAPSHOT_RETENTION_HOURS,
 )
 from churn_assets.warehouse import lake_files
-from churn_assets.warehouse.catalog_file import narrow_statistics, vacuum
+from churn_assets.warehouse.catalog_copy import copy_catalog
+from churn_assets.warehouse.catalog_file import narrow_statistics
 from churn_assets.warehouse.lake_files import LakeFile
+from churn_assets.warehouse.lake_place import CONFIG, LakePlace
 from churn_assets.warehouse.protocol import (
     Column,
     Credits,
@@ -69,34 +70,23 @@ from churn_assets.warehouse.schema_version import (
     refuse_another,
     refuse_newer,
 )
-from churn_assets.warehouse.turns import turn
 from churn_assets.warehouse.values import literal
 
-BUSY_TIMEOUT_MS = 5000
 MAX_ATTEMPTS = 20
-# Nothing may be fetched while the project runs: the extensions come from wheels of the same version as DuckDB.
-# Verifying a signature hashes 70 MB, half a second each time a lake is opened; the hashes of the wheels are in uv.lock.
-_EXTENSIONS = ("sqlite_scanner", "ducklake")
-_CONFIG: dict[str, str | bool | int | float | list[str]] = {
-    "autoinstall_known_extensions": "false",
-    "autoload_known_extensions": "false",
-    "allow_unsigned_extensions": "true",
-}
 # A smaller insert stays in the catalog, so that a micro-batch does not leave a tiny Parquet file in each table.
 _INLINE_ROWS = 500
 _SPILL = "churn-spill-"  # what a process keeps in files because its memory is full
 _FLUSH = "CALL ducklake_flush_inlined_data('lake', table_name => ?)"
-_RESTORE = "restore CHURN_HOME from a backup, or set it to a new folder"
 _RELEASED = datetime.fromisoformat("2000-01-01")  # the files to be deleted have a time before it
-_SETTLED_NS = 100_000_000  # after a write to the catalog, by when it is committed
 _TIDY_SECONDS = 10.0  # between two looks at what there is to tidy up, in a process that refreshes again and again
 _CONFLICT = re.compile(
     r"database is locked|Failed to commit DuckLake transaction|[Tt]ransaction conflict|database table is locked"
+    r"|could not serialize access"
 )
 # Functions with which a SELECT can change a lake. On a read-only lake some of them crash DuckDB 1.5.5 instead of failing.
 _MAINTENANCE = re.compile(
     r"\"?(ducklake_\w+|set_option|set_commit_message|expire_snapshots|merge_adjacent_files|cleanup_old_files"
-    r"|delete_orphaned_files|rewrite_data_files|flush_inlined_data|add_data_files|query|query_table)\b",
+    r"|delete_orphaned_files|rewrite_data_files|flush_inlined_data|add_data_files|query|query_table|postgres_\w+)\b",
     re.IGNORECASE,
 )
 
@@ -111,32 +101,6 @@ class LakeNotFoundError(ChurnError):
 
 class LakeDamagedError(ChurnError):
     """The lake's catalog is lost or cannot be opened; the message gives the reason."""
-
-
-def load_extensions(connection: duckdb.DuckDBPyConnection) -> None:
-    """Load the lake's extensions into a connection from their wheels, without installing anything for the user.
-
-    A setting makes every transaction see one state of the lake's catalog.
-    """
-    for name in _EXTENSIONS:
-        folder = Path(str(files(f"duckdb_extension_{name}"))) / "extensions" / f"v{duckdb.__version__}"
-        connection.load_extension(str(folder / f"{name}.duckdb_extension"))
-    # Otherwise each scan of an SQLite catalog has its own connection and transaction, and a query misses or counts twice the
-    # rows that are flushed or merged between two of its scans.
-    connection.execute("SET GLOBAL sqlite_disable_multithreaded_scans = true")
-
-
-def _models(lake: Path) -> Path:
-    return lake / "models"
-
-
-def read_model(lake: Path, name: str) -> bytes:
-    """The content of a model's file in the lake in folder `lake`; `ModelFileError` if it cannot be read."""
-    path = _models(lake) / name
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ModelFileError(f"the model's file {path} cannot be read ({error.strerror})") from error
 
 
 class _LakeTransaction:
@@ -161,7 +125,7 @@ class _LakeTransaction:
 
 
 class LakeWarehouse:
-    """The lake in folder `path`. Implements `Warehouse`; one object may be used from several threads.
+    """A lake in a folder of this machine, or where `place` says. Implements `Warehouse`; several threads may use one object.
 
     With `timeout_seconds`, a query that takes longer is stopped with `QueryTimeoutError`. What needs more memory than
     `memory_limit`, such as "4GB", is done with files; when None, half of what the machine or the container has. `functions`
@@ -171,7 +135,7 @@ class LakeWarehouse:
 
     def __init__(
         self,
-        path: Path,
+        place: Path | LakePlace,
         *,
         read_only: bool = False,
         timeout_seconds: float | None = None,
@@ -179,7 +143,7 @@ class LakeWarehouse:
         functions: Functions | None = None,
         any_version: bool = False,
     ) -> None:
-        self._path = path
+        self.place = LakePlace.here(place) if isinstance(place, Path) else place
         self._read_only = read_only
         self._timeout_seconds = timeout_seconds
         self._memory_limit = memory_limit
@@ -190,39 +154,37 @@ class LakeWarehouse:
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
-        catalog = self._path / "catalog.sqlite"
-        is_made = self._path / "is_made"
-        is_empty = not (catalog.exists() and catalog.stat().st_size)
-        if is_empty and self._read_only and not is_made.exists():
-            raise LakeNotFoundError(_why_there_is_none(self._path))
-        if is_empty and is_made.exists():
+        place = self.place
+        is_made, is_empty = place.is_made(), not place.catalog.exists()
+        if is_empty and self._read_only and not is_made:
+            raise LakeNotFoundError(_why_there_is_none(place))
+        if is_empty and is_made:
             # A new catalog would take the files of the old one for orphans and delete them.
-            raise LakeDamagedError(f"the lake in {self._path} has lost its catalog {catalog.name}; {_RESTORE}")
-        connection = duckdb.connect(":memory:", config=_CONFIG)
-        load_extensions(connection)
+            raise LakeDamagedError(f"the lake in {place} has lost its catalog {place.catalog}; {place.catalog.way_out}")
+        connection = duckdb.connect(":memory:", config=CONFIG)
+        place.prepare(connection)
         self._limit_memory(connection)
         if self._functions is not None:
-            self._functions(connection, partial(read_model, self._path))
-        # The path is given each time, so that a home can be moved or copied: files are found relative to it.
-        options = [
-            f"DATA_PATH {literal(str(self._path / 'data'))}",
-            "OVERRIDE_DATA_PATH true",
-            f"META_BUSY_TIMEOUT {BUSY_TIMEOUT_MS}",
-        ]
-        if self._read_only:
-            options += ["READ_ONLY"]
-        else:
-            options += ["META_JOURNAL_MODE 'WAL'", f"DATA_INLINING_ROW_LIMIT {_INLINE_ROWS}"]
-        attach = f"ATTACH {literal(f'ducklake:sqlite:{catalog}')} AS lake ({', '.join(options)})"
-        if self._read_only or is_made.exists():
-            _attach(connection, attach, self._path)
+            self._functions(connection, place.read_model)
+        if self._read_only or is_made:
+            self._attach(connection)
         else:
             with self._turn_to_write():  # the first ATTACH creates the catalog, which two processes must not do at once
-                _attach(connection, attach, self._path)
-                is_made.touch()
+                self._attach(connection)
+                place.note_made()
         if not self._any_version and (found := _schema_version(_LakeTransaction(connection))) is not None:
-            refuse_another(found, f"the lake in {self._path}")
+            refuse_another(found, f"the lake in {place}")
         return connection
+
+    def _attach(self, connection: duckdb.DuckDBPyConnection) -> None:
+        options = {} if self._read_only else {"data_inlining_row_limit": _INLINE_ROWS}
+        try:
+            self.place.attach(connection, read_only=self._read_only, **options)
+        except duckdb.Error as error:
+            reason = str(error).strip().splitlines()[0]
+            raise LakeDamagedError(
+                f"the lake in {self.place} cannot be opened: {reason}; {self.place.catalog.way_out}"
+            ) from error
 
     def _limit_memory(self, connection: duckdb.DuckDBPyConnection) -> None:
         limit = self._memory_limit
@@ -232,7 +194,7 @@ class LakeWarehouse:
             limit = f"{float(number) * 5 / 8} {unit}"
         connection.execute("SET memory_limit = ?", [limit])
         # Not where the command was started, as by default. A folder for each process: DuckDB's names are the same in all of them.
-        folder = Path(tempfile.gettempdir()) if self._read_only else self._path
+        folder = Path(tempfile.gettempdir()) if self._read_only else self.place.scratch
         connection.execute("SET temp_directory = ?", [str(folder / f"{_SPILL}{os.getpid()}")])
 
     @contextmanager
@@ -258,10 +220,9 @@ class LakeWarehouse:
         self._readers.append(cursor)
 
     def _turn_to_write(self) -> AbstractContextManager[None]:
-        # SQLite refuses to commit a transaction that another one has overtaken. So the writers of one machine take turns
-        # instead of working in vain; the kernel ends the turn of a dead writer. Correctness does not depend on this: the
-        # retry in `transact` handles writers from other machines.
-        return turn(self._path / "writer.lock")
+        # The catalog refuses to commit a transaction that another one has overtaken. So the writers take turns instead of
+        # working in vain. Correctness does not depend on this: `transact` repeats what was refused.
+        return self.place.turns.turn("writer.lock")
 
     def deploy(self) -> list[str]:
         scripts = [
@@ -273,7 +234,7 @@ class LakeWarehouse:
 
         def create(tx: LakeTransaction) -> list[str]:
             before = _schema_version(tx)
-            refuse_newer(before or UNVERSIONED, f"the lake in {self._path}")
+            refuse_newer(before or UNVERSIONED, f"the lake in {self.place}")
             done = _missing_columns(tx, statements)
             for addition in done:
                 tx.execute(addition)
@@ -309,11 +270,7 @@ class LakeWarehouse:
         return rows["id"][0].as_py()
 
     def version(self) -> object | None:
-        # Every commit writes to the catalog's log or to the catalog itself. The files are only looked at (stat): opening them
-        # a second time in one process would break SQLite's locks. What was just written may not be committed yet.
-        files = (self._path / "catalog.sqlite-wal", self._path / "catalog.sqlite")
-        states = [(found.st_mtime_ns, found.st_size) for file in files if (found := _stat(file))]
-        return None if any(time.time_ns() - written < _SETTLED_NS for written, _ in states) else states
+        return self.place.catalog.version()
 
     def columns(self, table: str) -> list[Column]:
         rows = self.query(f"DESCRIBE {table}").to_pylist()
@@ -444,14 +401,10 @@ class LakeWarehouse:
             return engine.dynamic_tables(tx, now)
 
     def store_model(self, name: str, content: bytes) -> None:
-        folder = _models(self._path)
-        folder.mkdir(parents=True, exist_ok=True)
-        written = folder / f"{name}.partial"
-        written.write_bytes(content)
-        written.replace(folder / name)
+        self.place.store_model(name, content)
 
     def read_model(self, name: str) -> bytes:
-        return read_model(self._path, name)
+        return self.place.read_model(name)
 
     def credits(self, since: date) -> list[Credits]:
         return []
@@ -484,7 +437,7 @@ class LakeWarehouse:
         for step, bound in (("cleanup_old_files", _RELEASED), ("delete_orphaned_files", written_before)):
             call = f"CALL ducklake_{step}('lake', older_than => TIMESTAMPTZ '{bound.isoformat(sep=' ')}+00')"
             deleted += len(self.transact(lambda tx, call=call: tx.rows(call)))
-        for left in self._path.glob(f"{_SPILL}*"):  # by a process that was killed
+        for left in self.place.scratch.glob(f"{_SPILL}*"):  # by a process that was killed
             if left.stat().st_mtime < (now - timedelta(hours=ORPHAN_HOURS)).replace(tzinfo=UTC).timestamp():
                 shutil.rmtree(left, ignore_errors=True)
         after = self._files()
@@ -495,11 +448,22 @@ class LakeWarehouse:
             files_deleted=deleted,
         )
 
+    @contextmanager
+    def moving(self) -> Generator[Callable[[LakePlace], None]]:
+        """Have the turn to write, and a function that copies the catalog to a place that has none.
+
+        Rows that are in the catalog are written to files before, because no other catalog could take them.
+        """
+        _ = self._connection
+        with self._turn_to_write():
+            self._once(lambda tx: tx.rows("CALL ducklake_flush_inlined_data('lake')"))
+            yield partial(copy_catalog, self.place)
+
     def damage(self) -> list[Damage]:
-        return lake_files.known_damage(self._path, self._live_files)
+        return lake_files.known_damage(self.place, self._live_files)
 
     def check_files(self, share: float, now: datetime) -> FileCheck:
-        return lake_files.check(self._path, self._live_files, share, now)
+        return lake_files.check(self.place, self._live_files, share, now)
 
     def forget_history(self, catch_up: Callable[[], None]) -> str | None:
         # As in `maintain`, the larger steps take turns to write of their own.
@@ -515,7 +479,7 @@ class LakeWarehouse:
             self.transact(lambda tx, left=left: tx.rows(f"CALL ducklake_{left}('lake', cleanup_all => true)"))
         self.transact(lambda tx: [narrow_statistics(tx, table) for table in self._files()])
         with self._turn_to_write():
-            vacuum(self._path / "catalog.sqlite")
+            self.place.catalog.give_up_space()
         return None
 
     def _live_files(self) -> list[LakeFile]:
@@ -574,19 +538,13 @@ def _merged_below(sizes: Iterable[int]) -> int:
     return bound
 
 
-def _attach(connection: duckdb.DuckDBPyConnection, attach: str, path: Path) -> None:
-    try:
-        connection.execute(attach)
-    except duckdb.Error as error:
-        reason = str(error).strip().splitlines()[0]
-        raise LakeDamagedError(f"the lake in {path} cannot be opened: {reason}; {_RESTORE}") from error
-
-
-def _why_there_is_none(path: Path) -> str:
-    there = next(found for found in path.parents if os.path.lexists(found))
-    if not there.is_dir():
-        return f"there is no lake in {path}, because {there} is a file; set CHURN_HOME to a folder"
-    return f"there is no lake in {path}; run `churn deploy` first"
+def _why_there_is_none(place: LakePlace) -> str:
+    if place.folder.is_local:
+        path = Path(place.folder.absolute)
+        there = next(found for found in path.parents if os.path.lexists(found))
+        if not there.is_dir():
+            return f"there is no lake in {place}, because {there} is a file; set CHURN_HOME to a folder"
+    return f"there is no lake in {place}; run `churn deploy` first"
 
 
 @contextmanager
@@ -619,7 +577,7 @@ def _schema_version(lake: LakeTransaction) -> int | None:
 def _missing_columns(tx: LakeTransaction, statements: Iterable[duckdb.Statement]) -> list[str]:
     """The statements that add the columns which the tables of an earlier version lack. Columns are only added."""
     columns = "SELECT table_name, column_name, data_type, column_default FROM duckdb_columns() WHERE database_name = "
-    with duckdb.connect(":memory:", config=_CONFIG) as declared:
+    with duckdb.connect(":memory:", config=CONFIG) as declared:
         for statement in statements:
             if statement.type == duckdb.StatementType.CREATE:
                 declared.execute(statement.query)
@@ -719,13 +677,6 @@ def _expire_all_before(tx: LakeTransaction, since: int) -> None:
     )
     if versions:
         tx.execute(f"CALL ducklake_expire_snapshots('lake', versions => [{', '.join(str(v) for (v,) in versions)}])")
-
-
-def _stat(path: Path) -> os.stat_result | None:
-    try:
-        return path.stat()
-    except FileNotFoundError:
-        return None
 
 
 def _roll_back(cursor: duckdb.DuckDBPyConnection) -> None:

@@ -10,21 +10,19 @@ positions) has no checksum: SQLite's check finds broken pages, indexes and recor
 """
 
 import hashlib
-import os
 import sqlite3
-import subprocess
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
+from typing import BinaryIO
 
+from churn_assets.warehouse.lake_place import CATALOG, DATA, LakePlace
 from churn_assets.warehouse.protocol import Damage, FileCheck
 
-CATALOG, CHECKSUMS = "catalog.sqlite", "checksums.sqlite"
+CHECKSUMS = "checksums.sqlite"
+_CHUNK_BYTES = 8 * 1024**2
 _BUSY_SECONDS = 30.0
-_CHECK_SECONDS = 600.0
 _METADATA = "__ducklake_metadata_lake"
 # The files of the rows as they are, and of what a dynamic table or a stream still has to read after the snapshot of the
 # parameter; those of deletions, too. A file that only time travel reads is no loss.
@@ -47,13 +45,6 @@ INNER JOIN (
 ) AS tables ON files.table_id = tables.table_id
 WHERE files.end_snapshot IS NULL OR files.end_snapshot > ?
 """
-# In a process of its own: a second SQLite library in one process would break the locks of the first when it closes the file.
-_INTEGRITY = """
-import sqlite3, sys
-catalog = sqlite3.connect(f"file:{sys.argv[1]}?mode=ro", uri=True, timeout=30)
-for (found,) in catalog.execute("PRAGMA integrity_check(5)"):
-    print(" ".join(found.split()))
-"""
 _STORE = """
 CREATE TABLE IF NOT EXISTS checksums (
     path TEXT PRIMARY KEY, sha256 TEXT NOT NULL, checked_at TEXT NOT NULL, problem TEXT
@@ -70,23 +61,23 @@ class LakeFile:
     bytes: int
 
 
-def known_damage(lake: Path, files: Callable[[], list[LakeFile]]) -> list[Damage]:
+def known_damage(place: LakePlace, files: Callable[[], list[LakeFile]]) -> list[Damage]:
     """What is wrong by the sizes of the files, and what the last check of their contents found. Reads no file of data.
 
     `files` gives what the catalog names; it is asked again before a file is called missing.
     """
-    if not (lake / CHECKSUMS).exists():
-        return _wrong_sizes(lake, files)
+    if not (place.scratch / CHECKSUMS).exists():
+        return _wrong_sizes(place, files)
     try:
-        with closing(_opened(lake)) as store:
+        with closing(_opened(place)) as store:
             found = {
                 path: problem
                 for path, problem in store.execute("SELECT path, problem FROM checksums WHERE problem IS NOT NULL")
             }
     except sqlite3.DatabaseError as error:
-        return [*_wrong_sizes(lake, files), _of_the_store(lake, error)]
+        return [*_wrong_sizes(place, files), _of_the_store(error)]
     of_catalog = [Damage(CATALOG, "", found.pop(CATALOG))] if CATALOG in found else []
-    of_sizes = _wrong_sizes(lake, files)
+    of_sizes = _wrong_sizes(place, files)
     told = {damage.file for damage in of_sizes}
     of_content = [
         Damage(file.path, file.table, found[file.path])
@@ -96,80 +87,67 @@ def known_damage(lake: Path, files: Callable[[], list[LakeFile]]) -> list[Damage
     return [*of_catalog, *of_sizes, *of_content]
 
 
-def check(lake: Path, files: Callable[[], list[LakeFile]], share: float, now: datetime) -> FileCheck:
+def check(place: LakePlace, files: Callable[[], list[LakeFile]], share: float, now: datetime) -> FileCheck:
     """Take the checksum of every file that has none, and compare the contents of a `share` of all bytes with theirs.
 
     Files that were damaged come first, then those whose last check is the longest ago. `now` is UTC.
     """
     known = files()
     try:
-        with closing(_opened(lake)) as store:
+        with closing(_opened(place)) as store:
             store.execute(_STORE)
-            read, new, read_bytes = _read_and_note(store, lake, known, share, now)
-            problem = catalog_problem(lake)
+            read, new, read_bytes = _read_and_note(store, place, known, share, now)
+            problem = place.catalog.problem()
             store.execute("DELETE FROM checksums WHERE path = ?", [CATALOG])
             if problem:
                 store.execute("INSERT INTO checksums VALUES (?, '', ?, ?)", [CATALOG, now.isoformat(), problem])
     except sqlite3.OperationalError:
         raise  # such as a read-only home or a full disk: no damage
     except sqlite3.DatabaseError as error:
-        return FileCheck(len(known), 0, 0, 0, [*_wrong_sizes(lake, files), _of_the_store(lake, error)])
-    return FileCheck(len(known), read, new, read_bytes, known_damage(lake, files))
+        return FileCheck(len(known), 0, 0, 0, [*_wrong_sizes(place, files), _of_the_store(error)])
+    return FileCheck(len(known), read, new, read_bytes, known_damage(place, files))
 
 
-def catalog_problem(lake: Path) -> str | None:
-    """What SQLite finds wrong with the catalog, in one line, or None."""
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", _INTEGRITY, str(lake / CATALOG)],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=_CHECK_SECONDS,
-        )
-    except subprocess.TimeoutExpired:
-        return f"SQLite's check did not end within {_CHECK_SECONDS:g} s"
-    said = (done.stdout or done.stderr).strip().splitlines()
-    if done.returncode == 0 and said == ["ok"]:
-        return None
-    return f"SQLite's check says: {'; '.join(said[:3] if done.returncode == 0 else said[-1:]) or 'nothing'}"
-
-
-def _opened(lake: Path) -> sqlite3.Connection:
-    opened = sqlite3.connect(lake / CHECKSUMS, timeout=_BUSY_SECONDS, isolation_level=None)
+def _opened(place: LakePlace) -> sqlite3.Connection:
+    opened = sqlite3.connect(place.scratch / CHECKSUMS, timeout=_BUSY_SECONDS, isolation_level=None)
     # A file at a time without waiting for the disk: what a power failure leaves of it is no more than old, or is told.
     opened.execute("PRAGMA synchronous = OFF")
     return opened
 
 
-def _of_the_store(lake: Path, error: sqlite3.Error) -> Damage:
+def _of_the_store(error: sqlite3.Error) -> Damage:
     return Damage(CHECKSUMS, "", f"the checksums cannot be read ({error})")
 
 
-def _wrong_sizes(lake: Path, files: Callable[[], list[LakeFile]]) -> list[Damage]:
-    found = _sizes(lake, files())
+def _wrong_sizes(place: LakePlace, files: Callable[[], list[LakeFile]]) -> list[Damage]:
+    found = _sizes(place, files())
     # Between the catalog and the look, a file may have been given up and deleted: then the catalog no longer names it.
-    return found and _sizes(lake, files())
+    return found and _sizes(place, files())
 
 
-def _sizes(lake: Path, files: Iterable[LakeFile]) -> list[Damage]:
-    return [Damage(file.path, file.table, problem) for file in files if (problem := _wrong_size(lake, file))]
+def _sizes(place: LakePlace, files: Sequence[LakeFile]) -> list[Damage]:
+    sizes = place.folder.sizes_of([_name(file) for file in files])
+    return [
+        Damage(file.path, file.table, problem) for file in files if (problem := _wrong_size(file, sizes[_name(file)]))
+    ]
 
 
-def _wrong_size(lake: Path, file: LakeFile) -> str | None:
-    try:
-        size = os.stat(
-            os.path.join(lake, "data", file.path)
-        ).st_size  # a Path for each of thousands takes longer than the look
-    except FileNotFoundError:
-        return "is missing"
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
-    return None if size == file.bytes else f"has {size:,} bytes, and {file.bytes:,} were written"
+def _name(file: LakeFile) -> str:
+    return f"{DATA}/{file.path}"
+
+
+def _wrong_size(file: LakeFile, found: int | OSError) -> str | None:
+    match found:
+        case FileNotFoundError():
+            return "is missing"
+        case OSError():
+            return f"cannot be read ({found.strerror})"
+        case size:
+            return None if size == file.bytes else f"has {size:,} bytes, and {file.bytes:,} were written"
 
 
 def _read_and_note(
-    store: sqlite3.Connection, lake: Path, files: Sequence[LakeFile], share: float, now: datetime
+    store: sqlite3.Connection, place: LakePlace, files: Sequence[LakeFile], share: float, now: datetime
 ) -> tuple[int, int, int]:
     """Read what is due; returns how many files, how many of them for the first time, and bytes.
 
@@ -193,12 +171,13 @@ def _read_and_note(
         due.append(file)
         left -= file.bytes
     done = new = read_bytes = 0
+    sizes = place.folder.sizes_of([_name(file) for file in due])
     for file in due:
-        if _wrong_size(lake, file):
+        if _wrong_size(file, sizes[_name(file)]):
             continue  # told by its size
         try:
-            with (lake / "data" / file.path).open("rb") as opened:
-                found = hashlib.file_digest(opened, "sha256").hexdigest()
+            with place.folder.open(_name(file)) as opened:
+                found = _digest(opened)
         except OSError as error:
             found, problem = "", f"cannot be read ({error.strerror})"
         else:
@@ -212,3 +191,10 @@ def _read_and_note(
             [file.path, found, now.isoformat(), problem],
         )
     return done, new, read_bytes
+
+
+def _digest(opened: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while chunk := opened.read(_CHUNK_BYTES):
+        digest.update(chunk)
+    return digest.hexdigest()

@@ -205,7 +205,7 @@ def _die_in_the_transaction(connection: Connection, lake_path: Path, file: Path)
 @pytest.mark.slow
 def test_a_correction_that_is_killed_has_changed_nothing_and_is_repeated_whole(bank: LakeWarehouse, tmp_path: Path):
     file = csv(tmp_path, POSTINGS[0], *(f"P{n},A1,{T[n]},POS,99,x" for n in range(4)), f"P9,A1,{T[0]},POS,1,x")
-    with process(_die_in_the_transaction, bank._path, file) as (child, connection):
+    with process(_die_in_the_transaction, Path(bank.place.folder.absolute), file) as (child, connection):
         assert heard_from(connection) == "replaced"
         child.join(PATIENCE_SECONDS)
     assert rows(bank, "SELECT DISTINCT amount FROM fact_transaction_ledger") == [(10.0,)]

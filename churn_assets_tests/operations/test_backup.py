@@ -15,11 +15,12 @@ from moto.server import ThreadedMotoServer
 
 from churn_assets.cli.app import run_command
 from churn_assets.clock import utc_now
-from churn_assets.operations import backup
+from churn_assets.folder import Folder
 from churn_assets.operations.backup import BackupError, back_up, restore
 from churn_assets.settings import Settings, load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.protocol import Transaction
+from churn_assets.warehouse.shelf import RESTORED
 from churn_assets_tests.warehouse.processes import heard_from, killed, process
 
 IN_A_FILE = 2_000  # rows, more than the catalog keeps itself
@@ -134,15 +135,15 @@ def test_a_backup_is_one_state_of_the_lake_while_another_process_writes_and_merg
 
 
 def _back_up_until(connection: Connection, home: Settings, to: str, name: str) -> None:
-    write = backup._Place.write
+    write = Folder.write
 
-    def stop(place: backup._Place, file: str, source: object) -> None:
+    def stop(place: Folder, file: str, source: object) -> None:
         if name in file:
             connection.send("there")
             connection.recv()
         write(place, file, source)  # type: ignore[arg-type]
 
-    backup._Place.write = stop  # type: ignore[method-assign]
+    Folder.write = stop  # type: ignore[method-assign]
     back_up(home, to, utc_now(), quiet)
 
 
@@ -171,15 +172,15 @@ def test_a_restore_that_was_interrupted_goes_on(
 ):
     to = str(tmp_path / "backup")
     back_up(home, to, utc_now(), quiet)
-    write = backup._Place.write
+    write = Folder.write
 
-    def fail_at_the_catalog(place: backup._Place, name: str, source: object) -> None:
+    def fail_at_the_catalog(place: Folder, name: str, source: object) -> None:
         if name.endswith("catalog.sqlite"):
             raise KeyboardInterrupt
         write(place, name, source)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr(backup._Place, "write", fail_at_the_catalog)
+        patch.setattr(Folder, "write", fail_at_the_catalog)
         with pytest.raises(KeyboardInterrupt):
             restore(another_home, to, quiet)
 
@@ -276,6 +277,6 @@ def test_a_backup_in_s3_is_like_one_in_a_folder(
     assert run_command(["restore", to]) == 0
 
     assert batches(LakeWarehouse(another_home.lake_path)) == (2, 2)
-    assert "restored from a backup" in json.loads(another_home.restored_file.read_text())["evidence"]
+    assert "restored from a backup" in json.loads((another_home.emails_path / RESTORED).read_text())["evidence"]
     keys = [one["Key"] for one in boto3.client("s3").list_objects_v2(Bucket=bucket)["Contents"]]
     assert len([key for key in keys if "catalog" in key]) == 1

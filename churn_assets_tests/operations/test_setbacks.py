@@ -25,7 +25,7 @@ from churn_assets.rules import EVENTS_TOPIC
 from churn_assets.settings import Settings, load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.setbacks import SetbackError
-from churn_assets.wiring import open_lake
+from churn_assets.wiring import open_lake, shelf_of
 from churn_assets_tests.ingestion.messages import message
 from churn_assets_tests.retention.post import Mailbox, approved_emails, mail_server, statuses
 from churn_assets_tests.warehouse.processes import heard_from, killed, process
@@ -100,8 +100,8 @@ def test_after_yesterdays_home_was_restored_nobody_who_got_an_email_since_gets_i
     assert "whom they had written to is not known" in capsys.readouterr().err
     in_a_week = utc_now() + timedelta(days=7, seconds=1)
     must_not_have_gone_back(settings, restored, in_a_week)
-    assert sending.send(restored, smtp, settings.emails_path, None, "me", lambda: in_a_week).sent == 0
-    assert exporting.export(restored, Path("later.csv"), settings.emails_path, "me", in_a_week, quiet).exported == 0
+    assert sending.send(restored, smtp, shelf_of(settings), None, "me", lambda: in_a_week).sent == 0
+    assert exporting.export(restored, Path("later.csv"), shelf_of(settings), "me", in_a_week, quiet).exported == 0
     assert (box.delivered, Path("again.csv").exists()) == ([], False)
 
 
@@ -121,7 +121,7 @@ def _read_and_wait(connection: Connection, catalog: Path) -> None:
 
 def _send(connection: Connection, settings: Settings, smtp: Smtp) -> None:
     lake = open_lake(settings.lake_path)
-    connection.send(sending.send(lake, smtp, settings.emails_path, None, "me", utc_now).sent)
+    connection.send(sending.send(lake, smtp, shelf_of(settings), None, "me", utc_now).sent)
 
 
 def test_after_the_catalogs_log_was_deleted_the_emails_that_it_knew_are_known_again(
@@ -162,7 +162,7 @@ def test_an_email_that_the_lake_does_not_know_at_all_is_stored_and_its_customer_
 ):
     copied(settings.home, tmp_path / "before")
     approved_emails(lake, ["Ann"])
-    exporting.export(lake, tmp_path / "out.csv", settings.emails_path, "me", utc_now(), quiet)
+    exporting.export(lake, tmp_path / "out.csv", shelf_of(settings), "me", utc_now(), quiet)
     shutil.rmtree(settings.lake_path)
     shutil.copytree(tmp_path / "before" / "lake", settings.lake_path)
     restored, now = open_lake(settings.lake_path), utc_now()
@@ -189,18 +189,18 @@ def test_nothing_is_held_while_all_is_well(
     box.recipient_answers["Ann"] = "450 later"
     ingest(settings, lake, broker, "T1")
     for _ in range(2):  # Ann's is deferred and stays approved
-        sending.send(lake, smtp, settings.emails_path, None, "me", utc_now)
+        sending.send(lake, smtp, shelf_of(settings), None, "me", utc_now)
         assert setbacks.evidence(settings, lake) == []
     box.recipient_answers.clear()
     box.message_answers["Ann"] = None
-    sending.send(lake, smtp, settings.emails_path, None, "me", utc_now)
+    sending.send(lake, smtp, shelf_of(settings), None, "me", utc_now)
     assert statuses(lake)["Ann"] == "UNCERTAIN"
     approval.resolve(lake, "to-Ann", False, "me", utc_now())
     assert setbacks.evidence(settings, lake) == []
-    exporting.export(lake, tmp_path / "out.csv", settings.emails_path, "me", utc_now(), quiet)
+    exporting.export(lake, tmp_path / "out.csv", shelf_of(settings), "me", utc_now(), quiet)
     assert statuses(lake) == {"Ann": "EXPORTED", "Bob": "SENT", "Cat": "SENT", "Dan": "SENT"}
     assert setbacks.evidence(settings, lake) == []
-    assert len(list(Marks(settings.emails_path))) >= 4
+    assert len(list(Marks(shelf_of(settings)))) >= 4
 
 
 def test_neither_another_lake_in_the_same_group_nor_a_broker_that_forgot_all_is_taken_for_a_lake_that_went_back(
@@ -222,22 +222,22 @@ def test_the_marks_of_an_erased_customer_are_deleted_and_their_absence_holds_not
     settings: Settings, lake: LakeWarehouse, tmp_path: Path
 ):
     approved_emails(lake, ["Ann", "Bob"])
-    exporting.export(lake, tmp_path / "out.csv", settings.emails_path, "me", utc_now(), quiet)
+    exporting.export(lake, tmp_path / "out.csv", shelf_of(settings), "me", utc_now(), quiet)
 
     assert run_command(["erase", "Bob", "--yes"]) in (0, 3)
 
-    assert [mark.customer_id for mark in Marks(settings.emails_path)] == ["Ann"]
+    assert [mark.customer_id for mark in Marks(shelf_of(settings))] == ["Ann"]
     assert setbacks.evidence(settings, lake) == []
 
 
 def test_a_mark_that_a_loss_of_power_cut_off_hides_no_other(settings: Settings, lake: LakeWarehouse, tmp_path: Path):
     approved_emails(lake, ["Ann"])
-    marks = Marks(settings.emails_path)
-    exporting.export(lake, tmp_path / "one.csv", settings.emails_path, "me", utc_now(), quiet)
-    with marks.file.open("a") as file:
+    marks = Marks(shelf_of(settings))
+    exporting.export(lake, tmp_path / "one.csv", shelf_of(settings), "me", utc_now(), quiet)
+    with (settings.emails_path / "left.ndjson").open("a") as file:
         file.write('{"intervention_id": "to-B')
     approved_emails(lake, ["Cat"])
-    exporting.export(lake, tmp_path / "two.csv", settings.emails_path, "me", utc_now(), quiet)
+    exporting.export(lake, tmp_path / "two.csv", shelf_of(settings), "me", utc_now(), quiet)
 
     assert [mark.customer_id for mark in marks] == ["Ann", "Cat"]
     assert setbacks.evidence(settings, lake) == []

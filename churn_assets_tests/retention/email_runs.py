@@ -1,7 +1,6 @@
 """Email runs for tests, and writers that behave as a test wants."""
 
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -10,9 +9,11 @@ from datetime import date, datetime
 from pathlib import Path
 from threading import Lock
 
+from churn_assets.folder import Folder
 from churn_assets.retention.emails import EmailRun, EmailRunResult, Limits, write_emails
 from churn_assets.retention.writing.writer import Answer, EmailRequest, Writer, WriterError
 from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.warehouse.shelf import Shelf
 from churn_assets_tests.retention.bank import NOW, TODAY
 
 TOKENS = 10  # that one answer of a stub costs
@@ -110,13 +111,16 @@ def email_run_of(
     """An email run beside the lake, without a control group unless a test wants one."""
     template = StubWriter(name="template")
     return EmailRun(
-        writer or StubWriter(), template, check, folder_of(lake), Limits(emails_per_day, tokens_per_day), control_share
+        writer or StubWriter(), template, check, shelf_beside(lake), Limits(emails_per_day, tokens_per_day), control_share
     )
 
 
-def folder_of(lake: LakeWarehouse) -> Path:
-    """Where the email run keeps its journal."""
-    return lake._path.parent / "emails"
+def shelf_beside(lake: LakeWarehouse) -> Shelf:
+    """Where the email run keeps its journal, and senders their marks."""
+    folder = lake.place.folder
+    if folder.is_local:
+        return Shelf.here(Path(folder.absolute).parent / "emails")
+    return Shelf(Folder(f"{folder.absolute}/emails"), lake.place.turns)
 
 
 def write(
@@ -128,4 +132,4 @@ def write(
 
 def clear_journal(lake: LakeWarehouse) -> None:
     """Leave no journal behind."""
-    shutil.rmtree(folder_of(lake), ignore_errors=True)
+    shelf_beside(lake).lines("answers.ndjson").keep(lambda _: False)

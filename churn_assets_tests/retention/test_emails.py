@@ -42,7 +42,7 @@ from churn_assets_tests.retention.email_runs import (
     StubWriter,
     complaints,
     email_run_of,
-    folder_of,
+    shelf_beside,
     write,
 )
 
@@ -205,7 +205,7 @@ def test_who_is_suppressed_while_the_text_is_being_written_gets_none(bank_with_t
     class SuppressingWriter(StubWriter):
         def text(self, request: EmailRequest, complaints: object) -> str:
             if request.full_name == "Name of Ann":
-                suppress(open_lake(lake._path), "Ann", None, NOW, None, "test")
+                suppress(open_lake(lake.place), "Ann", None, NOW, None, "test")
             return f"Dear {request.full_name}"
 
     assert write(lake, SuppressingWriter()).cancelled == 1
@@ -380,9 +380,9 @@ def test_an_answer_that_was_paid_for_is_used_by_the_next_run_though_the_first_ne
     with pytest.raises(ZeroDivisionError):
         write(lake, BrokenWriter())
     answer = Answer("Dear Name of Ann, kept", "m", 3, 4)
-    journal = folder_of(lake) / "answers.ndjson"
+    journal = shelf_beside(lake).lines("answers.ndjson")
     entry = {"intervention_id": intervention_id("Ann", TODAY), **answer.__dict__}
-    journal.write_text(json.dumps(entry) + "\n" + '{"intervention_id": "torn')
+    journal.append([json.dumps(entry), '{"intervention_id": "torn'])
     writer = StubWriter()
 
     write(lake, writer, now=NOW + MINUTE)
@@ -391,7 +391,7 @@ def test_an_answer_that_was_paid_for_is_used_by_the_next_run_though_the_first_ne
     texts = {line["customer_id"]: (line["generated_email"], line["completion_tokens"]) for line in interventions(lake)}
     assert texts == {"Ann": ("Dear Name of Ann, kept", 4), "Bob": ("Dear Name of Bob", TOKENS // 2)}
     write(lake, now=NOW + 2 * MINUTE)
-    assert journal.read_text() == "", "what is stored is not kept here"
+    assert journal.read() == [], "what is stored is not kept here"
 
 
 def test_a_text_that_no_longer_passes_is_found(bank_with_three_waiting_customers: LakeWarehouse):

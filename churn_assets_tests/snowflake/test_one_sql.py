@@ -50,7 +50,7 @@ from churn_assets.simulator.producer import produce_at_once
 from churn_assets.warehouse import lake as lake_module
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.setbacks import SetbackError
-from churn_assets.wiring import open_lake
+from churn_assets.wiring import open_lake, shelf_of
 from churn_assets_tests.assets.conftest import Graph
 from churn_assets_tests.ingestion.mapping.mapped import POSTING, decoded, mappings, postings
 from churn_assets_tests.ingestion.messages import message
@@ -426,7 +426,7 @@ def _outbox(lake: LakeWarehouse, folder: Path) -> None:
 
 def _setbacks(settings: Settings, lake: LakeWarehouse) -> None:
     """A lake that forgot an email which left, and another one's leaving; then a second time, when all that left is marked."""
-    marks = Marks(settings.emails_path)
+    marks = Marks(shelf_of(settings))
     known = lake.query("SELECT intervention_id FROM agent_intervention_log WHERE status = 'EXPORTED'")[
         "intervention_id"
     ]

@@ -12,7 +12,7 @@ import pytest
 
 from churn_assets.clock import utc_now
 from churn_assets.dynamic_tables.definitions import schema_script
-from churn_assets.warehouse import lake_files
+from churn_assets.warehouse import catalog_file, lake_files
 from churn_assets.warehouse.lake import LakeWarehouse
 
 ROWS = 2_000
@@ -50,7 +50,7 @@ def files(lake: LakeWarehouse, tmp_path: Path) -> list[Path]:
 @pytest.fixture
 def without_sqlites_check(monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes a process each time."""
-    monkeypatch.setattr(lake_files, "catalog_problem", lambda lake: None)
+    monkeypatch.setattr(catalog_file, "problem", lambda catalog: None)
 
 
 def problems(lake: LakeWarehouse) -> dict[str, str]:
@@ -76,21 +76,21 @@ def test_a_missing_and_a_truncated_file_are_seen_at_once_and_named_with_their_ta
 def test_one_bit_is_found_in_each_of_200_places_and_is_no_longer_told_once_the_file_is_restored(
     lake: LakeWarehouse, files: list[Path]
 ):
-    listed, folder = lake._live_files(), files[0].parents[3]
-    lake_files.check(folder, lambda: listed, 1.0, utc_now())
-    place = random.Random(23)
+    listed, place = lake._live_files(), lake.place
+    lake_files.check(place, lambda: listed, 1.0, utc_now())
+    chance = random.Random(23)
     for _ in range(200):
-        file = place.choice(files)
+        file = chance.choice(files)
         whole = file.read_bytes()
-        bit = place.randrange(len(whole) * 8)
+        bit = chance.randrange(len(whole) * 8)
         changed = bytearray(whole)
         changed[bit // 8] ^= 1 << bit % 8
         file.write_bytes(changed)
 
-        found = lake_files.check(folder, lambda: listed, 1.0, utc_now()).damage
+        found = lake_files.check(place, lambda: listed, 1.0, utc_now()).damage
 
         assert [Path(one.file).name for one in found] == [file.name], f"bit {bit} of {file.name}"
-        assert lake_files.known_damage(folder, lambda: listed) == found, "it stays known"
+        assert lake_files.known_damage(place, lambda: listed) == found, "it stays known"
         file.write_bytes(whole)
     assert lake.check_files(1.0, utc_now()).damage == lake.damage() == []
 
@@ -144,7 +144,7 @@ def test_a_broken_page_of_the_catalog_is_found_while_the_lake_is_open(lake: Lake
     content[4096 * 5 : 4096 * 5 + 100] = b"\xff" * 100
     catalog.write_bytes(content)
 
-    assert "SQLite's check says" in (lake_files.catalog_problem(tmp_path / "lake") or "")
+    assert "SQLite's check says" in (catalog_file.problem(catalog) or "")
 
 
 def test_checksums_that_cannot_be_read_are_told_and_are_made_anew_once_they_are_deleted(

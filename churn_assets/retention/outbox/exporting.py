@@ -19,6 +19,7 @@ from churn_assets.retention.outbox.leaving import Leaving, OutboxError, all_leav
 from churn_assets.retention.statuses import move
 from churn_assets.warehouse.protocol import Transaction, Warehouse
 from churn_assets.warehouse.setbacks import refuse_if_held
+from churn_assets.warehouse.shelf import Shelf
 
 EXPORTED_COLUMNS = ("intervention_id", "customer_id", "email", "full_name", "text", "approved_at")
 _UNFINISHED = "unfinished: "  # begins the note of an export whose file has no name yet; paths are absolute
@@ -34,18 +35,18 @@ class Export:
 
 
 def export(
-    warehouse: Warehouse, file: Path, folder: Path, by: str, now: datetime, say: Callable[[str], None]
+    warehouse: Warehouse, file: Path, shelf: Shelf, by: str, now: datetime, say: Callable[[str], None]
 ) -> Export:
     """Write every approved email to a new CSV file (UTF-8, EXPORTED_COLUMNS, times UTC), and mark it as EXPORTED.
 
     Interrupted exports are finished first and reported to `say`. Emails to customers who may no longer be written to are
-    cancelled. A cell that a spreadsheet would run starts with a '. `folder` is the folder of the emails. `OutboxError` if the
+    cancelled. A cell that a spreadsheet would run starts with a '. The marks are on `shelf`. `OutboxError` if the
     file exists, its folder does not, or another process is sending or exporting.
     """
     file = file.absolute()
     refuse_if_held(warehouse, now)
-    with alone(folder):
-        _finish_exports(warehouse, folder, say)
+    with alone(shelf):
+        _finish_exports(warehouse, shelf, say)
         if file.exists():
             raise OutboxError(f"{file} exists already; choose another name")
         if not file.parent.is_dir():
@@ -68,7 +69,7 @@ def export(
         except OutboxError:
             draft.unlink()
             raise
-        _publish(draft, file, warehouse, folder)
+        _publish(draft, file, warehouse, shelf)
         _note_finished(warehouse, file)
     return Export(len(leaving), cancelled)
 
@@ -92,7 +93,7 @@ def _cell(value: object) -> str:
     return f"'{text}" if _FORMULA.match(text) else text
 
 
-def _publish(draft: Path, file: Path, warehouse: Warehouse, folder: Path) -> None:
+def _publish(draft: Path, file: Path, warehouse: Warehouse, shelf: Shelf) -> None:
     """Mark the emails of an export, then give its draft the name of its file."""
     if file.exists():
         raise OutboxError(f"{file} was made while its export was under way; move it away and export again")
@@ -100,7 +101,7 @@ def _publish(draft: Path, file: Path, warehouse: Warehouse, folder: Path) -> Non
         "SELECT DISTINCT intervention_id FROM intervention_moves WHERE status_to = 'EXPORTED' AND note = ?",
         [f"{_UNFINISHED}{file}"],
     )
-    Marks(folder).append(warehouse, leaving["intervention_id"].to_pylist())
+    Marks(shelf).append(warehouse, leaving["intervention_id"].to_pylist())
     draft.rename(file)
     _sync_folder(file.parent)
 
@@ -122,7 +123,7 @@ def _note_finished(warehouse: Warehouse, file: Path) -> None:
     )
 
 
-def _finish_exports(warehouse: Warehouse, folder: Path, say: Callable[[str], None]) -> None:
+def _finish_exports(warehouse: Warehouse, shelf: Shelf, say: Callable[[str], None]) -> None:
     """Give the drafts of interrupted exports their names. The lock must be held."""
     notes = warehouse.query(
         "SELECT DISTINCT note FROM intervention_moves WHERE status_to = 'EXPORTED' AND note LIKE ? ORDER BY note",
@@ -130,7 +131,7 @@ def _finish_exports(warehouse: Warehouse, folder: Path, say: Callable[[str], Non
     )["note"].to_pylist()
     for file in (Path(note.removeprefix(_UNFINISHED)) for note in notes):
         if _draft(file).exists():
-            _publish(_draft(file), file, warehouse, folder)
+            _publish(_draft(file), file, warehouse, shelf)
             say(f"the export to {file} that was interrupted is finished")
         else:
             say(f"the export to {file} was interrupted when its file was made; see that the file was not lost")

@@ -8,7 +8,6 @@ folder of the emails.
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 
 from churn_assets.configuration import rules
 from churn_assets.errors import ChurnError
@@ -18,7 +17,7 @@ from churn_assets.retention.statuses import move
 from churn_assets.retention.suppressions import SUPPRESSED
 from churn_assets.warehouse.codes import is_closed
 from churn_assets.warehouse.protocol import Transaction
-from churn_assets.warehouse.turns import turn
+from churn_assets.warehouse.shelf import Shelf
 
 _LOCK = "outbox.lock"
 # When each email was last approved.
@@ -86,15 +85,15 @@ class Leaving:
     address: str | None  # in the form in which addresses are compared
 
 
-def alone(folder: Path) -> AbstractContextManager[None]:
-    """Hold the outbox's lock in the folder of the emails; `OutboxError` if another process of this machine holds it."""
+def alone(shelf: Shelf) -> AbstractContextManager[None]:
+    """Have the outbox's turn; `OutboxError` if another process has it."""
     taken = OutboxError("another process is sending or exporting now; try again when it has ended")
-    return turn(folder / _LOCK, taken)
+    return shelf.turn(_LOCK, taken)
 
 
-def turn_to_send(folder: Path) -> AbstractContextManager[None]:
-    """Hold the same lock, after waiting for a process that is sending or exporting."""
-    return turn(folder / _LOCK)
+def turn_to_send(shelf: Shelf) -> AbstractContextManager[None]:
+    """Have the same turn, after waiting for a process that is sending or exporting."""
+    return shelf.turn(_LOCK)
 
 
 def leaving_at(now: datetime) -> list[datetime]:

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 from churn_assets.retention.addresses import note_addresses
 from churn_assets.retention.marks import Marks
@@ -19,6 +18,7 @@ from churn_assets.retention.outbox.smtp import Line, Outcome, Smtp, is_address, 
 from churn_assets.retention.statuses import Status, move
 from churn_assets.warehouse.protocol import Transaction, Warehouse
 from churn_assets.warehouse.setbacks import refuse_if_held
+from churn_assets.warehouse.shelf import Shelf
 
 
 @dataclass(frozen=True)
@@ -39,17 +39,17 @@ class Sending:
 
 
 def send(
-    warehouse: Warehouse, smtp: Smtp, folder: Path, quiet: QuietHours | None, by: str, clock: Callable[[], datetime]
+    warehouse: Warehouse, smtp: Smtp, shelf: Shelf, quiet: QuietHours | None, by: str, clock: Callable[[], datetime]
 ) -> Sending:
     """Send the approved emails over SMTP, one after the other, in the order of their approval. `clock` gives UTC.
 
     Emails to customers who may no longer be written to are cancelled. An email that the server refuses for good is FAILED. An
     email that the server defers stays approved, and sending stops. It also stops in the quiet hours and after an email becomes
-    UNCERTAIN. `folder` is the folder of the emails. `OutboxError` if another process is sending or exporting.
+    UNCERTAIN. The marks are on `shelf`. `OutboxError` if another process is sending or exporting.
     """
     refuse_if_held(warehouse, clock())
-    marks = Marks(folder)
-    with alone(folder), Line(smtp) as line:
+    marks = Marks(shelf)
+    with alone(shelf), Line(smtp) as line:
         moved: Counter[Status] = Counter()
         moved["UNCERTAIN"] = _doubt_who_was_left(warehouse, by, clock())
         stopped: str | None = None

@@ -23,9 +23,10 @@ from churn_assets.retention.outbox.sending import Sending
 from churn_assets.retention.outbox.smtp import Smtp, smtp_of
 from churn_assets.retention.statuses import StatusError
 from churn_assets.retention.suppressions import suppress
-from churn_assets.settings import load_settings
+from churn_assets.settings import Settings, load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
-from churn_assets.wiring import open_lake
+from churn_assets.warehouse.shelf import Shelf
+from churn_assets.wiring import open_lake, shelf_of
 from churn_assets_tests.ports import free_port
 from churn_assets_tests.retention.bank import MINUTE, NOW
 from churn_assets_tests.retention.post import (
@@ -67,8 +68,8 @@ def smtp(box: Mailbox) -> Iterator[Smtp]:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "emails"
+def shelf(settings: Settings) -> Shelf:
+    return shelf_of(settings)
 
 
 def smtp_on(port: int) -> Smtp:
@@ -77,22 +78,22 @@ def smtp_on(port: int) -> Smtp:
     )
 
 
-def send(lake: LakeWarehouse, smtp: Smtp, folder: Path, quiet: QuietHours | None = None) -> Sending:
-    return sending.send(lake, smtp, folder, quiet, "sender", lambda: LATER)
+def send(lake: LakeWarehouse, smtp: Smtp, shelf: Shelf, quiet: QuietHours | None = None) -> Sending:
+    return sending.send(lake, smtp, shelf, quiet, "sender", lambda: LATER)
 
 
-def export(lake: LakeWarehouse, file: Path, folder: Path, say: Callable[[str], None] = lambda _: None) -> Export:
-    return exporting.export(lake, file, folder, "exporter", LATER, say)
+def export(lake: LakeWarehouse, file: Path, shelf: Shelf, say: Callable[[str], None] = lambda _: None) -> Export:
+    return exporting.export(lake, file, shelf, "exporter", LATER, say)
 
 
 def test_only_approved_emails_are_sent_each_once_and_again_none(
-    bank: LakeWarehouse, box: Mailbox, smtp: Smtp, folder: Path
+    bank: LakeWarehouse, box: Mailbox, smtp: Smtp, shelf: Shelf
 ):
     write_emails(bank, ["Ann", "Bob", "Cat"])
     approval.approve(bank, ["to-Ann", "to-Bob", "to-Ann"], "boss", NOW)
 
-    assert send(bank, smtp, folder) == Sending(sent=2, failed=0, cancelled=0, uncertain=0, waiting=0)
-    assert send(bank, smtp, folder).sent == 0
+    assert send(bank, smtp, shelf) == Sending(sent=2, failed=0, cancelled=0, uncertain=0, waiting=0)
+    assert send(bank, smtp, shelf).sent == 0
 
     assert box.count() == {"Ann": 1, "Bob": 1}
     assert statuses(bank) == {"Ann": "SENT", "Bob": "SENT", "Cat": "READY"}
@@ -101,11 +102,11 @@ def test_only_approved_emails_are_sent_each_once_and_again_none(
 
 
 def test_an_email_says_who_sends_it_and_how_to_end_it_and_its_id_is_that_of_the_intervention(
-    bank: LakeWarehouse, box: Mailbox, smtp: Smtp, folder: Path
+    bank: LakeWarehouse, box: Mailbox, smtp: Smtp, shelf: Shelf
 ):
     approved_emails(bank, ["Ann"])
 
-    send(bank, smtp, folder)
+    send(bank, smtp, shelf)
 
     [message] = box.delivered
     assert message["From"] == "Bank <care@bank.example>"
@@ -119,12 +120,12 @@ def test_an_email_says_who_sends_it_and_how_to_end_it_and_its_id_is_that_of_the_
 
 
 def test_whom_the_server_refuses_for_good_is_failed_and_the_others_are_sent(
-    three_approved: LakeWarehouse, box: Mailbox, smtp: Smtp, folder: Path
+    three_approved: LakeWarehouse, box: Mailbox, smtp: Smtp, shelf: Shelf
 ):
     box.recipient_answers["Ann"] = "550 5.1.1 nobody of this name"
     box.message_answers["Bob"] = "554 looks like spam"
 
-    assert send(three_approved, smtp, folder) == Sending(sent=1, failed=2, cancelled=0, uncertain=0, waiting=0)
+    assert send(three_approved, smtp, shelf) == Sending(sent=1, failed=2, cancelled=0, uncertain=0, waiting=0)
 
     assert statuses(three_approved) == {"Ann": "FAILED", "Bob": "FAILED", "Cat": "SENT"}
     assert last_note(three_approved, "Ann") == "the recipient was refused: 550 5.1.1 nobody of this name"
@@ -132,18 +133,18 @@ def test_whom_the_server_refuses_for_good_is_failed_and_the_others_are_sent(
 
 
 def test_a_sender_who_is_refused_for_good_costs_one_email_and_not_all(
-    three_approved: LakeWarehouse, box: Mailbox, smtp: Smtp, folder: Path
+    three_approved: LakeWarehouse, box: Mailbox, smtp: Smtp, shelf: Shelf
 ):
     box.sender_answer = "553 not your address"
 
-    sending = send(three_approved, smtp, folder)
+    sending = send(three_approved, smtp, shelf)
 
     assert (sending.failed, sending.waiting) == (0, 3)
     assert sending.stopped == "the sender was refused: 553 not your address"
 
 
 def test_who_has_no_address_that_can_be_written_to_is_failed(
-    bank: LakeWarehouse, box: Mailbox, smtp: Smtp, folder: Path
+    bank: LakeWarehouse, box: Mailbox, smtp: Smtp, shelf: Shelf
 ):
     addresses = {
         "No": None,
@@ -160,7 +161,7 @@ def test_who_has_no_address_that_can_be_written_to_is_failed(
         ]
     )
 
-    assert send(bank, smtp, folder).failed == len(addresses)
+    assert send(bank, smtp, shelf).failed == len(addresses)
 
     assert statuses(bank) == {**dict.fromkeys(addresses, "FAILED"), "Zoe": "SENT"}
     assert box.count() == {"Zoe": 1}
@@ -168,7 +169,7 @@ def test_who_has_no_address_that_can_be_written_to_is_failed(
 
 @pytest.mark.parametrize("place", ["sender", "recipient", "message"])
 def test_a_server_that_is_busy_stops_the_sending_and_holds_up_no_other_email_the_next_time(
-    bank: LakeWarehouse, box: Mailbox, smtp: Smtp, folder: Path, place: str
+    bank: LakeWarehouse, box: Mailbox, smtp: Smtp, shelf: Shelf, place: str
 ):
     approved_emails(bank, ["Ann", "Bob"])
     busy = "451 try again later"
@@ -177,20 +178,20 @@ def test_a_server_that_is_busy_stops_the_sending_and_holds_up_no_other_email_the
     else:
         (box.recipient_answers if place == "recipient" else box.message_answers)["Ann"] = busy  # type: ignore[index]
 
-    sending = send(bank, smtp, folder)
+    sending = send(bank, smtp, shelf)
     assert (sending.sent, sending.waiting) == (0, 2)
     assert sending.stopped == f"the {place} was refused: {busy}"
     assert set(statuses(bank).values()) == {"APPROVED"}
 
     box.sender_answer = "250 OK"
-    send(bank, smtp, folder)
+    send(bank, smtp, shelf)
     assert "Bob" in box.count()
 
 
-def test_a_server_that_cannot_be_reached_changes_nothing_and_is_named(three_approved: LakeWarehouse, folder: Path):
+def test_a_server_that_cannot_be_reached_changes_nothing_and_is_named(three_approved: LakeWarehouse, shelf: Shelf):
     port = free_port()
 
-    sending = send(three_approved, smtp_on(port), folder)
+    sending = send(three_approved, smtp_on(port), shelf)
 
     assert sending.waiting == 3
     assert f"127.0.0.1:{port} cannot be reached" in (sending.stopped or "")
@@ -198,24 +199,24 @@ def test_a_server_that_cannot_be_reached_changes_nothing_and_is_named(three_appr
 
 
 def test_a_message_without_an_answer_is_uncertain_until_a_person_finds_out(
-    three_approved: LakeWarehouse, box: Mailbox, smtp: Smtp, folder: Path
+    three_approved: LakeWarehouse, box: Mailbox, smtp: Smtp, shelf: Shelf
 ):
     box.message_answers = {"Ann": None}
 
-    sending = send(three_approved, smtp, folder)
+    sending = send(three_approved, smtp, shelf)
     assert (sending.sent, sending.uncertain, sending.waiting) == (0, 1, 2)
     assert "no answer to the message" in (sending.stopped or "")
-    assert send(three_approved, smtp, folder).sent == 2
+    assert send(three_approved, smtp, shelf).sent == 2
     assert statuses(three_approved)["Ann"] == "UNCERTAIN"
 
     approval.resolve(three_approved, "to-Ann", False, "boss", LATER)
     box.message_answers = {}
-    assert send(three_approved, smtp, folder).sent == 1
+    assert send(three_approved, smtp, shelf).sent == 1
     assert box.count() == {"Ann": 1, "Bob": 1, "Cat": 1}
 
 
 def test_the_line_is_opened_again_where_the_server_has_hung_up_between_two_emails(
-    three_approved: LakeWarehouse, box: Mailbox, smtp: Smtp, folder: Path, monkeypatch: pytest.MonkeyPatch
+    three_approved: LakeWarehouse, box: Mailbox, smtp: Smtp, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ):
     conclude = sending._conclude
 
@@ -229,13 +230,13 @@ def test_the_line_is_opened_again_where_the_server_has_hung_up_between_two_email
     monkeypatch.setattr(smtplib.SMTP, "connect", lambda self, *rest: connections.append(self) or connect(self, *rest))
     monkeypatch.setattr(sending, "_conclude", hang_up)
 
-    assert send(three_approved, smtp, folder).sent == 3
+    assert send(three_approved, smtp, shelf).sent == 3
     assert len(connections) == 3
 
 
 @pytest.mark.parametrize("way", ["send", "export"])
 def test_who_was_suppressed_refused_emails_or_left_after_the_approval_is_cancelled(
-    bank: LakeWarehouse, box: Mailbox, smtp: Smtp, folder: Path, tmp_path: Path, way: str
+    bank: LakeWarehouse, box: Mailbox, smtp: Smtp, shelf: Shelf, tmp_path: Path, way: str
 ):
     approved_emails(bank, ["Ann", "Bob", "Cat", "Dan"])
     bank.transact(
@@ -247,10 +248,10 @@ def test_who_was_suppressed_refused_emails_or_left_after_the_approval_is_cancell
     )
 
     if way == "send":
-        assert send(bank, smtp, folder) == Sending(sent=1, failed=0, cancelled=3, uncertain=0, waiting=0)
+        assert send(bank, smtp, shelf) == Sending(sent=1, failed=0, cancelled=3, uncertain=0, waiting=0)
         assert box.count() == {"Dan": 1}
     else:
-        assert export(bank, tmp_path / "x.csv", folder) == Export(exported=1, cancelled=3)
+        assert export(bank, tmp_path / "x.csv", shelf) == Export(exported=1, cancelled=3)
 
     assert list(statuses(bank).values())[:3] == ["CANCELLED"] * 3
     assert [last_note(bank, name) for name in ("Ann", "Bob", "Cat")] == [
@@ -261,25 +262,25 @@ def test_who_was_suppressed_refused_emails_or_left_after_the_approval_is_cancell
 
 
 def test_in_the_quiet_hours_nothing_is_sent_and_the_end_is_named(
-    three_approved: LakeWarehouse, box: Mailbox, smtp: Smtp, folder: Path
+    three_approved: LakeWarehouse, box: Mailbox, smtp: Smtp, shelf: Shelf
 ):
     minutes = count()
     quiet = QuietHours(time(12, 2), time(13), ZoneInfo("UTC"))  # NOW is 12:00
 
-    done = sending.send(three_approved, smtp, folder, quiet, "sender", lambda: NOW + next(minutes) * MINUTE / 2)
+    done = sending.send(three_approved, smtp, shelf, quiet, "sender", lambda: NOW + next(minutes) * MINUTE / 2)
     assert (done.sent, done.waiting) == (1, 2)
     assert done.quiet_until == datetime.combine(NOW.date(), time(13))
 
-    assert send(three_approved, smtp, folder, QuietHours(time(13), time(12), ZoneInfo("UTC"))).sent == 2
+    assert send(three_approved, smtp, shelf, QuietHours(time(13), time(12), ZoneInfo("UTC"))).sent == 2
 
 
 def test_an_email_that_was_left_while_it_was_sent_is_never_sent_again_by_itself(
-    bank: LakeWarehouse, box: Mailbox, smtp: Smtp, folder: Path
+    bank: LakeWarehouse, box: Mailbox, smtp: Smtp, shelf: Shelf
 ):
     write_emails(bank, ["Ann"], "SENDING")
 
-    assert send(bank, smtp, folder).uncertain == 1
-    assert send(bank, smtp, folder) == Sending(sent=0, failed=0, cancelled=0, uncertain=0, waiting=0)
+    assert send(bank, smtp, shelf).uncertain == 1
+    assert send(bank, smtp, shelf) == Sending(sent=0, failed=0, cancelled=0, uncertain=0, waiting=0)
     assert statuses(bank) == {"Ann": "UNCERTAIN"}
 
     approval.resolve(bank, "to-Ann", True, "boss", LATER)
@@ -290,7 +291,7 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def send_two_and_die_at_the_second(_: Connection, path: Path, port: int, folder: Path, place: str) -> None:
+def send_two_and_die_at_the_second(_: Connection, path: Path, port: int, shelf: Shelf, place: str) -> None:
     """Send, and be killed at a place of the second email."""
     turns = count(1)
     original = {"before": sending._hand_over, "in": smtplib.SMTP.data, "after": sending._conclude}[place]
@@ -308,43 +309,43 @@ def send_two_and_die_at_the_second(_: Connection, path: Path, port: int, folder:
         smtplib.SMTP.data = die_the_second_time  # type: ignore[method-assign]
     else:
         setattr(sending, "_hand_over" if place == "before" else "_conclude", die_the_second_time)
-    send(open_lake(path), smtp_on(port), folder)
+    send(open_lake(path), smtp_on(port), shelf)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["before", "in", "after"])
 def test_a_sender_that_is_killed_leaves_one_email_in_doubt_and_sends_none_twice(
-    three_approved: LakeWarehouse, lake_path: Path, box: Mailbox, smtp: Smtp, folder: Path, place: str
+    three_approved: LakeWarehouse, lake_path: Path, box: Mailbox, smtp: Smtp, shelf: Shelf, place: str
 ):
     lake = three_approved
-    with process(send_two_and_die_at_the_second, lake_path, smtp.port, folder, place) as (sender, _):
+    with process(send_two_and_die_at_the_second, lake_path, smtp.port, shelf, place) as (sender, _):
         sender.join(60)
         assert sender.exitcode == -signal.SIGKILL
     assert statuses(lake) == {"Ann": "SENT", "Bob": "SENDING", "Cat": "APPROVED"}
 
-    assert send(lake, smtp, folder) == Sending(sent=1, failed=0, cancelled=0, uncertain=1, waiting=0)
+    assert send(lake, smtp, shelf) == Sending(sent=1, failed=0, cancelled=0, uncertain=1, waiting=0)
 
     assert statuses(lake) == {"Ann": "SENT", "Bob": "UNCERTAIN", "Cat": "SENT"}
     was_sent = place == "after"
     assert box.count() == {"Ann": 1, "Cat": 1} | ({"Bob": 1} if was_sent else {})
     approval.resolve(lake, "to-Bob", was_sent, "boss", LATER)
-    send(lake, smtp, folder)
+    send(lake, smtp, shelf)
     assert box.count() == {"Ann": 1, "Bob": 1, "Cat": 1}
     assert set(statuses(lake).values()) == {"SENT"}
 
 
 def test_while_one_sends_nobody_else_sends_or_exports(
-    three_approved: LakeWarehouse, box: Mailbox, smtp: Smtp, folder: Path, tmp_path: Path
+    three_approved: LakeWarehouse, box: Mailbox, smtp: Smtp, shelf: Shelf, tmp_path: Path
 ):
     box.may_answer.clear()
-    first = Thread(target=send, args=(three_approved, smtp, folder))
+    first = Thread(target=send, args=(three_approved, smtp, shelf))
     first.start()
     try:
         assert box.was_asked.wait(60)
         with pytest.raises(OutboxError, match="another process"):
-            send(three_approved, smtp, folder)
+            send(three_approved, smtp, shelf)
         with pytest.raises(OutboxError, match="another process"):
-            export(three_approved, tmp_path / "x.csv", folder)
+            export(three_approved, tmp_path / "x.csv", shelf)
     finally:
         box.may_answer.set()
         first.join()
@@ -353,13 +354,13 @@ def test_while_one_sends_nobody_else_sends_or_exports(
 
 
 def test_even_without_the_lock_two_senders_at_once_send_each_email_once(
-    bank: LakeWarehouse, box: Mailbox, smtp: Smtp, folder: Path, monkeypatch: pytest.MonkeyPatch
+    bank: LakeWarehouse, box: Mailbox, smtp: Smtp, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ):
     names = [f"C{number}" for number in range(4)]
     approved_emails(bank, names)
     monkeypatch.setattr(sending, "alone", lambda _: nullcontext())
 
-    senders = [Thread(target=send, args=(bank, smtp, folder)) for _ in range(2)]
+    senders = [Thread(target=send, args=(bank, smtp, shelf)) for _ in range(2)]
     for sender in senders:
         sender.start()
     for sender in senders:
@@ -375,13 +376,13 @@ def rows(file: Path) -> list[dict[str, str]]:
 
 
 def test_an_export_has_the_approved_emails_once_and_a_second_one_has_none(
-    bank: LakeWarehouse, folder: Path, tmp_path: Path
+    bank: LakeWarehouse, shelf: Shelf, tmp_path: Path
 ):
     write_emails(bank, ["Ann", "Bob"])
     approval.approve(bank, ["to-Ann"], "boss", NOW)
 
-    assert export(bank, tmp_path / "x.csv", folder) == Export(exported=1, cancelled=0)
-    assert export(bank, tmp_path / "y.csv", folder) == Export(exported=0, cancelled=0)
+    assert export(bank, tmp_path / "x.csv", shelf) == Export(exported=1, cancelled=0)
+    assert export(bank, tmp_path / "y.csv", shelf) == Export(exported=0, cancelled=0)
 
     assert rows(tmp_path / "x.csv") == [
         {
@@ -398,7 +399,7 @@ def test_an_export_has_the_approved_emails_once_and_a_second_one_has_none(
     assert last_note(bank, "Ann") == str(tmp_path / "x.csv")
 
 
-def test_a_name_that_a_spreadsheet_would_run_is_only_text(bank: LakeWarehouse, folder: Path, tmp_path: Path):
+def test_a_name_that_a_spreadsheet_would_run_is_only_text(bank: LakeWarehouse, shelf: Shelf, tmp_path: Path):
     names = dict(zip("ABCDEF", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"], strict=True))
     approved_emails(bank, [*names])
     bank.transact(
@@ -408,25 +409,25 @@ def test_a_name_that_a_spreadsheet_would_run_is_only_text(bank: LakeWarehouse, f
         ]
     )
 
-    export(bank, tmp_path / "x.csv", folder)
+    export(bank, tmp_path / "x.csv", shelf)
 
     exported = {row["customer_id"]: row["full_name"] for row in rows(tmp_path / "x.csv")}
     assert exported == {customer: f"'{name}" for customer, name in names.items()}
 
 
-def test_an_export_overwrites_no_file_and_makes_no_folder(three_approved: LakeWarehouse, folder: Path, tmp_path: Path):
+def test_an_export_overwrites_no_file_and_makes_no_folder(three_approved: LakeWarehouse, shelf: Shelf, tmp_path: Path):
     (tmp_path / "x.csv").write_text("mine")
 
     for file, words in (("x.csv", "exists already"), ("nowhere/x.csv", "no folder")):
         with pytest.raises(OutboxError, match=words):
-            export(three_approved, tmp_path / file, folder)
+            export(three_approved, tmp_path / file, shelf)
 
     assert (tmp_path / "x.csv").read_text() == "mine"
     assert set(statuses(three_approved).values()) == {"APPROVED"}
 
 
 def test_what_changes_while_it_is_exported_is_not_exported(
-    three_approved: LakeWarehouse, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    three_approved: LakeWarehouse, shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     write = exporting._write
 
@@ -437,20 +438,20 @@ def test_what_changes_while_it_is_exported_is_not_exported(
     monkeypatch.setattr(exporting, "_write", suppress_and_write)
 
     with pytest.raises(OutboxError, match="try again"):
-        export(three_approved, tmp_path / "x.csv", folder)
+        export(three_approved, tmp_path / "x.csv", shelf)
 
     assert list(tmp_path.glob("**/*x.csv*")) == []
     assert statuses(three_approved) == {"Ann": "CANCELLED", "Bob": "APPROVED", "Cat": "APPROVED"}
 
 
-def export_and_die(_: Connection, path: Path, file: Path, folder: Path, place: str) -> None:
+def export_and_die(_: Connection, path: Path, file: Path, shelf: Shelf, place: str) -> None:
     if place == "before it is marked":
         exporting.move = lambda *_: die()  # type: ignore[assignment]
     elif place == "before it has its name":
         exporting._publish = lambda *_: die()
     else:
         exporting._note_finished = lambda *_: die()
-    export(open_lake(path), file, folder)
+    export(open_lake(path), file, shelf)
 
 
 @pytest.mark.slow
@@ -465,26 +466,26 @@ def export_and_die(_: Connection, path: Path, file: Path, folder: Path, place: s
 def test_an_export_that_is_killed_is_finished_or_named_by_the_next_and_no_email_is_in_two_files(
     three_approved: LakeWarehouse,
     lake_path: Path,
-    folder: Path,
+    shelf: Shelf,
     tmp_path: Path,
     place: str,
     exported: int,
     said: list[str],
 ):
     first, second, told = tmp_path / "x.csv", tmp_path / "y.csv", list[str]()
-    with process(export_and_die, lake_path, first, folder, place) as (exporter, _):
+    with process(export_and_die, lake_path, first, shelf, place) as (exporter, _):
         exporter.join(60)
         assert exporter.exitcode == -signal.SIGKILL
     assert first.exists() == (place == "before it is noted")
 
-    assert export(three_approved, second, folder, told.append).exported == exported
+    assert export(three_approved, second, shelf, told.append).exported == exported
 
     assert len(told) == len(said)
     assert all(words in line and str(first) in line for words, line in zip(said, told, strict=True))
     files = [file for file in (first, second) if file.exists()]
     assert [row["customer_id"] for file in files for row in rows(file)] == ["Ann", "Bob", "Cat"]
     assert set(statuses(three_approved).values()) == {"EXPORTED"}
-    export(three_approved, tmp_path / "z.csv", folder, told.append)
+    export(three_approved, tmp_path / "z.csv", shelf, told.append)
     assert len(told) == len(said)
 
 
@@ -506,12 +507,12 @@ def test_only_what_is_ready_can_be_approved_or_rejected_and_only_what_is_uncerta
     assert statuses(bank) == {"Ann": "READY"} | {status.lower(): status for status in others}
 
 
-def test_a_rejected_email_never_leaves_and_says_why(bank: LakeWarehouse, box: Mailbox, smtp: Smtp, folder: Path):
+def test_a_rejected_email_never_leaves_and_says_why(bank: LakeWarehouse, box: Mailbox, smtp: Smtp, shelf: Shelf):
     write_emails(bank, ["Ann"])
 
     approval.reject(bank, ["to-Ann"], "boss", NOW, "too familiar")
 
-    assert send(bank, smtp, folder).sent == 0
+    assert send(bank, smtp, shelf).sent == 0
     entry, text, _ = approval.shown(bank, "to-Ann")
     assert (entry.status, entry.moved_by, entry.note) == ("REJECTED", "boss", "too familiar")
     assert text is not None

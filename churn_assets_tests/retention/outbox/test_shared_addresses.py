@@ -25,7 +25,7 @@ from churn_assets_tests.retention.bank import (
     waiting,
     written_to,
 )
-from churn_assets_tests.retention.email_runs import LIMITS, folder_of, write
+from churn_assets_tests.retention.email_runs import LIMITS, shelf_beside, write
 from churn_assets_tests.retention.outbox.test_outbox import smtp_on
 from churn_assets_tests.retention.post import Mailbox, approved_emails, last_note, mail_server, statuses
 
@@ -53,7 +53,7 @@ def three(lake: LakeWarehouse) -> LakeWarehouse:
 
 def sent(lake: LakeWarehouse, box: Mailbox, now: object = NOW) -> Counter[str]:
     with mail_server(box) as port:
-        send(lake, smtp_on(port), folder_of(lake), None, "boss", lambda: now)
+        send(lake, smtp_on(port), shelf_beside(lake), None, "boss", lambda: now)
     return Counter(str(message["To"]).lower() for message in box.delivered)
 
 
@@ -75,7 +75,7 @@ def test_two_senders_at_once_without_the_lock_send_one_email_to_an_address(
     box = Mailbox()
 
     with mail_server(box) as port:
-        work = (lake, smtp_on(port), folder_of(lake), None, "boss", lambda: NOW)
+        work = (lake, smtp_on(port), shelf_beside(lake), None, "boss", lambda: NOW)
         senders = [Thread(target=send, args=work) for _ in range(2)]
         for sender in senders:
             sender.start()
@@ -87,7 +87,7 @@ def test_two_senders_at_once_without_the_lock_send_one_email_to_an_address(
 
 
 def test_of_one_export_one_email_goes_to_an_address(three: LakeWarehouse, tmp_path: Path):
-    assert export(three, tmp_path / "out.csv", folder_of(three), "boss", NOW, print).exported == 2
+    assert export(three, tmp_path / "out.csv", shelf_beside(three), "boss", NOW, print).exported == 2
     assert (tmp_path / "out.csv").read_text().lower().count(f",{SHARED},") == 1
     assert statuses(three) == {"Ann": "EXPORTED", "Bob": "CANCELLED", "Cat": "EXPORTED"}
 
@@ -114,7 +114,7 @@ def test_an_address_is_written_to_again_after_the_pause_even_if_its_first_reader
 
 def test_customers_without_an_address_do_not_share_one(three: LakeWarehouse, tmp_path: Path):
     gets(three, None, "Ann", "Bob", "Cat")
-    assert export(three, tmp_path / "out.csv", folder_of(three), "boss", NOW, print).exported == 3
+    assert export(three, tmp_path / "out.csv", shelf_beside(three), "boss", NOW, print).exported == 3
 
 
 def test_a_refused_email_keeps_nobody_else_from_the_address(three: LakeWarehouse):

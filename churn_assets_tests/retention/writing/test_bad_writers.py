@@ -16,7 +16,7 @@ from churn_assets.retention.writing.text_checks import complaints_about
 from churn_assets.rules import WRITER_PATIENCE_MINUTES
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets_tests.retention.bank import HIGH, MINUTE, NOW, TODAY, interventions, rescore
-from churn_assets_tests.retention.email_runs import LIMITS, folder_of
+from churn_assets_tests.retention.email_runs import LIMITS, shelf_beside
 from churn_assets_tests.retention.openai_server import OpenAIServer, Reply, completion
 
 PROMPTS = load_prompts()
@@ -69,7 +69,7 @@ NO_ANSWERS: dict[str, Callable[[dict[str, Any]], Reply]] = {
 def email_run_of(lake: LakeWarehouse, base_url: str, timeout: float = 10) -> EmailRun:
     writer = OpenAIWriter(base_url, "key", "llama3", PROMPTS, timeout=timeout, max_retries=0)
     check = partial(complaints_about, prompts=PROMPTS)
-    return EmailRun(writer, TemplateWriter(PROMPTS), check, folder_of(lake), LIMITS, control_share=0.0)
+    return EmailRun(writer, TemplateWriter(PROMPTS), check, shelf_beside(lake), LIMITS, control_share=0.0)
 
 
 @pytest.fixture
