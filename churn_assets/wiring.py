@@ -85,6 +85,13 @@ def must_be_here(settings: Settings, command: str) -> None:
         raise OnlyHereError(f"`{command}` runs on this machine only; set CHURN_TARGET=local for it")
 
 
+def must_be_in_home(settings: Settings, command: str) -> None:
+    """`OnlyHereError` if the settings name a warehouse that is not in CHURN_HOME."""
+    must_be_here(settings, command)
+    if settings.lake_is_shared:
+        raise OnlyHereError(f"`{command}` has a lake in CHURN_HOME; unset CHURN_LAKE_CATALOG and CHURN_LAKE_DATA for it")
+
+
 def open_warehouse(settings: Settings, *, read_only: bool = False, **of_snowflake: Any) -> Warehouse:
     """The warehouse of `settings`; it connects at the first query.
 

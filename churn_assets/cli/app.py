@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from churn_assets.cli import bank, gaps, mapping, model, outbox, questions, system
+from churn_assets.cli import bank, gaps, lake, mapping, model, outbox, questions, system
 from churn_assets.cli.bank import MAX_CUSTOMERS, MAX_DAYS, MAX_RATE
 from churn_assets.cli.endings import ended
 from churn_assets.cli.ports import Host
@@ -38,6 +38,7 @@ app.add_typer(outbox.app, name="outbox", rich_help_panel="Groups")
 app.add_typer(model.app, name="model", rich_help_panel="Groups")
 app.add_typer(mapping.app, name="map", rich_help_panel="Groups")
 app.add_typer(gaps.app, name="gaps", rich_help_panel="Groups")
+app.add_typer(lake.app, name="lake", rich_help_panel="Groups")
 
 
 def _show_version(wanted: bool) -> None:

@@ -28,7 +28,13 @@ CUSTOMERS, DAYS, EVENTS, POISON = 3000, 160, 5000, 50  # enough to train a model
 def rehearse(report: Callable[[str], None]) -> list[str]:
     """Run everything once; return the names of the asset checks that failed."""
     with tempfile.TemporaryDirectory(prefix="churn-check-") as home:
-        settings = load_settings(CHURN_HOME=Path(home), KAFKA_BOOTSTRAP_SERVERS=None, CHURN_TOPICS=EVENTS_TOPIC)
+        settings = load_settings(
+            CHURN_HOME=Path(home),
+            CHURN_LAKE_CATALOG=None,
+            CHURN_LAKE_DATA=None,
+            KAFKA_BOOTSTRAP_SERVERS=None,
+            CHURN_TOPICS=EVENTS_TOPIC,
+        )
         must_be_here(settings, "churn check")
         warehouse = warehouse_to_write(settings)
         bank = new_bank(CUSTOMERS, DAYS, 1, utc_now())

@@ -25,7 +25,7 @@ from churn_assets.retention.queue import ALERT_STREAM, STREAM
 from churn_assets.settings import Settings
 from churn_assets.simulator import seeding
 from churn_assets.warehouse.protocol import Warehouse
-from churn_assets.wiring import limits_of, must_be_here, warehouse_to_write
+from churn_assets.wiring import limits_of, must_be_in_home, warehouse_to_write
 
 STATE_EVERY_SECONDS = 5.0
 WORK_OFF_SECONDS = 60.0  # for active runs to finish
@@ -46,7 +46,7 @@ def run_demo(
 
     The first start creates the bank; later starts continue it and ignore `customers` and `days`.
     """
-    must_be_here(settings, "churn demo")
+    must_be_in_home(settings, "churn demo")
     for option, taken in (("--port", port), ("--dashboard-port", dashboard_port)):
         must_be_free(taken, option)
     here = {"dashboard_url": settings.dashboard_url or f"http://127.0.0.1:{dashboard_port}"}
