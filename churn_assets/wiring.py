@@ -89,7 +89,9 @@ def must_be_in_home(settings: Settings, command: str) -> None:
     """`OnlyHereError` if the settings name a warehouse that is not in CHURN_HOME."""
     must_be_here(settings, command)
     if settings.lake_is_shared:
-        raise OnlyHereError(f"`{command}` has a lake in CHURN_HOME; unset CHURN_LAKE_CATALOG and CHURN_LAKE_DATA for it")
+        raise OnlyHereError(
+            f"`{command}` has a lake in CHURN_HOME; unset CHURN_LAKE_CATALOG and CHURN_LAKE_DATA for it"
+        )
 
 
 def open_warehouse(settings: Settings, *, read_only: bool = False, **of_snowflake: Any) -> Warehouse:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -18,16 +19,18 @@ from churn_assets.ingestion.broker import embedded_broker
 from churn_assets.ingestion.kafka import Cluster
 from churn_assets.model import families, metrics, training
 from churn_assets.model.training import Trained, train
+from churn_assets.operations.backup import move
 from churn_assets.operations.lake import deploy
 from churn_assets.retention.emails import write_emails
 from churn_assets.settings import Settings, load_settings
 from churn_assets.simulator.seeding import new_bank, seed
-from churn_assets.warehouse import lake_place
 from churn_assets.warehouse.lake import LakeWarehouse
-from churn_assets.wiring import open_lake
+from churn_assets.warehouse.lake_place import CONFIG
+from churn_assets.wiring import lake_place, open_lake
 from churn_assets_tests.model.customers import training_rows
 from churn_assets_tests.once import made_once, worker_count
 from churn_assets_tests.retention.email_runs import email_run_of
+from churn_assets_tests.shared_lakes import SharedLakes, shared_lakes
 
 gc.disable()  # until all tests are collected: it would walk again and again over what imports leave behind
 
@@ -60,7 +63,7 @@ def _one_core_a_worker() -> Iterator[None]:
     """A worker among several has one core: two threads in each query would only take turns, which costs a quarter."""
     with pytest.MonkeyPatch.context() as patch:
         if worker_count() > 1:
-            patch.setitem(lake_place.CONFIG, "threads", 1)
+            patch.setitem(CONFIG, "threads", 1)
         yield
 
 
@@ -87,17 +90,39 @@ def home_by_model(deployed_home: Path, tmp_path_factory: pytest.TempPathFactory)
     return made_once(tmp_path_factory, "deployed_by_model", make)
 
 
+@pytest.fixture(scope="session")
+def shared(deployed_home: Path) -> Iterator[SharedLakes]:
+    """Servers that have the deployed lake, too."""
+    with shared_lakes() as lakes, pytest.MonkeyPatch.context() as patch:
+        for name, value in lakes.keys.items():
+            patch.setenv(name, value)
+        with TemporaryDirectory() as folder:
+            home = Path(folder, "home")
+            shutil.copytree(deployed_home, home)
+            move(
+                load_settings(CHURN_HOME=home, **lakes.empty("deployed").environment), back=False, report=lambda _: None
+            )
+        yield lakes
+
+
 @pytest.fixture
-def settings(tmp_path: Path, deployed_home: Path) -> Settings:
-    """The settings of a home with an empty, deployed lake."""
+def settings(
+    request: pytest.FixtureRequest, tmp_path: Path, deployed_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> Settings:
+    """The settings of an empty, deployed lake: in a home, or with `--shared-lake` on PostgreSQL and S3."""
     shutil.copytree(deployed_home, tmp_path / "home")
+    if request.config.getoption("--shared-lake"):
+        shutil.rmtree(tmp_path / "home" / "lake")
+        lakes: SharedLakes = request.getfixturevalue("shared")
+        for name, value in lakes.copy("deployed").environment.items():
+            monkeypatch.setenv(name, value)
     return load_settings(CHURN_HOME=tmp_path / "home")
 
 
 @pytest.fixture
 def lake(settings: Settings) -> LakeWarehouse:
     """An empty, deployed lake: ledgers, declared dynamic tables, queue and intervention log."""
-    return open_lake(settings.lake_path)
+    return open_lake(lake_place(settings))
 
 
 @pytest.fixture
@@ -165,18 +190,27 @@ def quick_training(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--kafka LIBRARIES`: run the ingestion tests against Apache Kafka, whose jars are in that folder."""
-    parser.addoption("--kafka", default=None, metavar="LIBRARIES", help=str(pytest_addoption.__doc__))
+    """Options of `make test-kafka` and `make test-lake`."""
+    kafka = "run the ingestion tests against Apache Kafka, whose jars are in that folder"
+    parser.addoption("--kafka", default=None, metavar="LIBRARIES", help=kafka)
+    lake = "run the tests that write to a lake on PostgreSQL and S3"
+    parser.addoption("--shared-lake", action="store_true", help=lake)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Function]) -> None:
     """Mark as `heavy` what needs a lake that dbt has deployed, or a trained model; files may say so of themselves.
 
-    Files with such tests come first: a long one as the last would leave the other core idle. With `--kafka`, what needs no
-    broker is left out: `make test` has run it.
+    Files with such tests come first: a long one as the last would leave the other core idle. With `--kafka` or `--shared-lake`,
+    what needs no broker or no lake is left out: `make test` has run it.
     """
     if config.getoption("--kafka"):
         items[:] = [item for item in items if "stream" in item.fixturenames or item.get_closest_marker("kafka")]
+    if config.getoption("--shared-lake"):
+        items[:] = [
+            item
+            for item in items
+            if {"lake", "shared"} & set(item.fixturenames) and not item.get_closest_marker("in_home")
+        ]
     for item in items:
         if {"deployed_home", "trained"} & set(item.fixturenames):
             item.add_marker("heavy")

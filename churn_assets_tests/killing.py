@@ -179,7 +179,7 @@ def all_is_as_if_nothing_had_died(
     assert {p: to for p, to in committed_offsets(lake).items() if p.topic == EVENTS_TOPIC} == highs
     # Features and scores are those of a lake that computes them anew.
     now = utc_now()
-    assert dynamic_rows(recomputed(settings.lake_path, tmp_path / "anew", now), now) == dynamic_rows(lake, now)
+    assert dynamic_rows(recomputed(lake, tmp_path / "anew", now), now) == dynamic_rows(lake, now)
     # Nobody is forgotten, nobody is written to twice.
     at_risk = lake.query(
         "SELECT DISTINCT customer_id FROM dyn_churn_predictions INNER JOIN dim_customers USING (customer_id)"

@@ -109,6 +109,7 @@ def check(place: LakePlace, files: Callable[[], list[LakeFile]], share: float, n
 
 
 def _opened(place: LakePlace) -> sqlite3.Connection:
+    place.scratch.mkdir(parents=True, exist_ok=True)  # a shared lake has nothing else there
     opened = sqlite3.connect(place.scratch / CHECKSUMS, timeout=_BUSY_SECONDS, isolation_level=None)
     # A file at a time without waiting for the disk: what a power failure leaves of it is no more than old, or is told.
     opened.execute("PRAGMA synchronous = OFF")

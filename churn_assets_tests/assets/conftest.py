@@ -118,6 +118,9 @@ def graph(settings: Settings, lake: LakeWarehouse) -> Iterator[Graph]:
         yield graph
 
 
+SEEDED = (200, 40, 1)  # customers, days, seed
+
+
 @pytest.fixture(scope="session")
 def seeded_home(deployed_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home whose bank of 200 customers has a history of 40 days. Copy it, do not use it."""
@@ -125,7 +128,7 @@ def seeded_home(deployed_home: Path, tmp_path_factory: pytest.TempPathFactory) -
     def make(home: Path) -> None:
         shutil.copytree(deployed_home, home)
         lake = open_lake(load_settings(CHURN_HOME=home).lake_path)
-        seed(lake, new_bank(200, 40, 1, utc_now()), utc_now(), lambda ledger, rows: None)
+        seed(lake, new_bank(*SEEDED, utc_now()), utc_now(), lambda ledger, rows: None)
 
     return made_once(tmp_path_factory, "seeded", make)
 
@@ -133,8 +136,11 @@ def seeded_home(deployed_home: Path, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture
 def live_bank(settings: Settings, seeded_home: Path, lake: LakeWarehouse, broker: Cluster) -> LiveBank:
     """A seeded bank of 200 customers, of which 600 further events wait on the broker."""
-    assert "_connection" not in vars(lake), "it is put in place before anybody has opened it"
-    shutil.copytree(seeded_home, settings.home, dirs_exist_ok=True)
+    if settings.lake_is_shared:
+        seed(lake, new_bank(*SEEDED, utc_now()), utc_now(), lambda ledger, rows: None)
+    else:
+        assert "_connection" not in vars(lake), "it is put in place before anybody has opened it"
+        shutil.copytree(seeded_home, settings.home, dirs_exist_ok=True)
     bank = seeded_bank(lake)
     assert bank
     live = LiveBank(bank)

@@ -90,5 +90,5 @@ def test_after_a_clock_that_was_wrong_for_a_batch_all_is_right_again(settings: S
         (features,) = lake.query("SELECT total_spend_30d FROM dyn_customer_features").to_pylist()
         assert features["total_spend_30d"] == sum(each + n for each in range(1, number + 1) for n in range(3))
         assert {table.name: table.lag_seconds for table in lake.dynamic_tables(now) if table.lag_seconds} == {}
-        anew = recomputed(settings.lake_path, tmp_path / f"anew-{turn}", now)
+        anew = recomputed(lake, tmp_path / f"anew-{turn}", now)
         assert dynamic_rows(lake, now) == dynamic_rows(anew, now)

@@ -1,17 +1,23 @@
 """Dynamic tables as they are, and as they would be if they were computed anew: what any refresh is held to."""
 
-import shutil
 from datetime import datetime
 from pathlib import Path
 
 from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.warehouse.lake_place import DATA, MODELS, LakePlace
 from churn_assets.wiring import open_lake
 
 
-def recomputed(lake: Path, copy: Path, now: datetime) -> LakeWarehouse:
-    """A copy of a lake, its dynamic tables refreshed as if for the first time, at `now` (UTC)."""
-    shutil.copytree(lake, copy)
-    anew = open_lake(copy)
+def recomputed(lake: LakeWarehouse, copy: Path, now: datetime) -> LakeWarehouse:
+    """A copy of a lake in a new folder, its dynamic tables refreshed as if for the first time, at `now` (UTC)."""
+    copy.mkdir()
+    source, there = lake.place.folder, LakePlace.here(copy)
+    with lake.moving() as copy_catalog:
+        copy_catalog(there)
+        for name in source.sizes(DATA) | source.sizes(MODELS):
+            with source.open(name) as opened:
+                there.folder.write(name, opened)
+    anew = open_lake(there)
     anew.transact(
         lambda tx: tx.execute(
             "UPDATE dynamic_tables SET position = NULL, base_position = NULL, as_of_day = NULL, refreshed_at = NULL"

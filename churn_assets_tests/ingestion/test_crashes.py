@@ -20,6 +20,7 @@ from churn_assets.ingestion.commit import broken_ranges
 from churn_assets.ingestion.kafka import Cluster
 from churn_assets.settings import load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.wiring import lake_place
 from churn_assets_tests.ingestion.conftest import Stream
 from churn_assets_tests.ingestion.messages import message
 from churn_assets_tests.ingestion.test_any_order import outcome
@@ -91,7 +92,7 @@ def ingest_and_die(connection: Connection, home: Path, boundary: str, number: in
     luck = random.Random(number)
     kafka.INGEST_CHUNK_MESSAGES = CHUNK_MESSAGES
     settings = load_settings(CHURN_HOME=home)
-    lake, cluster = LakeWarehouse(settings.lake_path), kafka.connect(settings)
+    lake, cluster = LakeWarehouse(lake_place(settings)), kafka.connect(settings)
     ranges = [lag.waiting for lag in lags(lake, cluster, settings.topics)]
     transactions_left = luck.randrange(1, 3)
     whole_cursor, tell = LakeWarehouse._turn_to_write, Cluster.commit_group

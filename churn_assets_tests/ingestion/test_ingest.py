@@ -33,9 +33,10 @@ from churn_assets.ingestion.backlog import ingest, lags
 from churn_assets.settings import load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.protocol import row_count
+from churn_assets.wiring import lake_place
 
 settings = load_settings()
-lake, cluster = LakeWarehouse(settings.lake_path), kafka.connect(settings)
+lake, cluster = LakeWarehouse(lake_place(settings)), kafka.connect(settings)
 ranges = [lag.waiting for lag in lags(lake, cluster, settings.topics)]
 print("ready", flush=True)
 sys.stdin.readline()
@@ -286,6 +287,7 @@ def test_what_is_stored_stays_stored_if_the_kafka_group_cannot_be_committed(stre
     assert "could not be committed to the group lag_exporter: not authorized" in stream.reported[-1]
 
 
+@pytest.mark.in_home
 def test_a_lake_that_is_older_than_what_its_group_was_told_is_noticed_before_it_catches_up(
     stream: Stream, settings: Settings, tmp_path: Path
 ):

@@ -41,10 +41,11 @@ from churn_assets.ingestion import kafka
 from churn_assets.ingestion.backlog import ingest, lags
 from churn_assets.settings import load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.wiring import lake_place
 
 settings, isolated = load_settings(), sys.argv[1] == "isolated"
 kafka.INGEST_CHUNK_MESSAGES = int(sys.argv[2])
-lake, cluster = LakeWarehouse(settings.lake_path), kafka.connect(settings)
+lake, cluster = LakeWarehouse(lake_place(settings)), kafka.connect(settings)
 ranges = [lag.waiting for lag in lags(lake, cluster, settings.topics)]
 ingest(lake, cluster, ranges, on_gap="fail", group="g", clock=utc_now, report=lambda _: None, isolated=isolated)
 """

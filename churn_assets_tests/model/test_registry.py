@@ -23,7 +23,8 @@ from churn_assets.model.training_set import read
 from churn_assets.rules import FEATURES, RETRAINING_SECONDS, Rules
 from churn_assets.settings import Settings, load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
-from churn_assets.wiring import open_lake
+from churn_assets.warehouse.lake_place import MODELS
+from churn_assets.wiring import lake_place, open_lake
 from churn_assets_tests.model.customers import FEW, fill, put_features, training_rows
 
 NOW = datetime(2026, 6, 1, 12)
@@ -33,11 +34,6 @@ HOUR = timedelta(hours=1)
 @pytest.fixture
 def times() -> Iterator[datetime]:
     return (NOW + number * HOUR for number in range(1, 1000))
-
-
-def models(settings: Settings) -> Path:
-    """Where the lake keeps the models' files."""
-    return settings.lake_path / "models"
 
 
 def places(lake: LakeWarehouse) -> dict[int, str]:
@@ -105,7 +101,7 @@ def test_a_promotion_that_makes_no_sense_changes_nothing(
 
 def test_two_who_promote_at_once_leave_one_champion(four: LakeWarehouse, settings: Settings):
     threads = [
-        threading.Thread(target=registry.promote, args=(open_lake(settings.lake_path), version, NOW, "Ann", "now"))
+        threading.Thread(target=registry.promote, args=(open_lake(lake_place(settings)), version, NOW, "Ann", "now"))
         for version in (1, 2, 3)
     ]
     for thread in threads:
@@ -189,7 +185,8 @@ def test_a_champion_whose_file_is_gone_does_not_stop_the_next_training(
     fill(lake, training_rows())
     first, _ = trained_once(lake, settings, next(times))
     registry.promote(lake, first, next(times), "Ann", "first")
-    next(models(settings).iterdir()).unlink()
+    folder = lake_place(settings).folder
+    folder.delete(folder.sizes(MODELS))
 
     said = list[str]()
     _, gate = trained_once(lake, settings, next(times), said.append)
@@ -332,17 +329,17 @@ def test_a_champion_whose_file_is_damaged_fails_the_refresh_by_name_until_anothe
     second = registry.register(serving, other, gate, NOW + HOUR)
     registry.promote(serving, second, NOW + HOUR, "Ann", "newer")
     (artefact,) = serving.query("SELECT artefact FROM churn_champion")["artefact"].to_pylist()
-    (models(settings) / file_name(artefact)).write_bytes(b"rubbish")
+    lake_place(settings).store_model(file_name(artefact), b"rubbish")
     before = predictions(serving)
 
     with pytest.raises(Exception, match=r"is damaged: .*churn model rollback"):
-        open_lake(settings.lake_path).refresh(["dyn_churn_predictions"], NOW + 2 * HOUR)
+        open_lake(lake_place(settings)).refresh(["dyn_churn_predictions"], NOW + 2 * HOUR)
     with pytest.raises(ArtefactError, match="damaged"):
         registry.champion(serving)
     assert predictions(serving) == before
 
     assert registry.rollback(serving, NOW + 2 * HOUR, "Bob", "damaged") == 1
-    open_lake(settings.lake_path).refresh(["dyn_churn_predictions"], NOW + 3 * HOUR)
+    open_lake(lake_place(settings)).refresh(["dyn_churn_predictions"], NOW + 3 * HOUR)
     assert {row["model_version"] for row in predictions(serving).values()} == {1}
 
 
@@ -354,4 +351,4 @@ def test_what_is_kept_of_a_version_is_json(four: LakeWarehouse):
 
 
 def test_the_files_lie_in_the_lake_so_that_they_move_with_it(four: LakeWarehouse, settings: Settings):
-    assert len(list(models(settings).iterdir())) == 1, "four versions of one model"
+    assert len(lake_place(settings).folder.sizes(MODELS)) == 1, "four versions of one model"

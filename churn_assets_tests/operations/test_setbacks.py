@@ -25,7 +25,7 @@ from churn_assets.rules import EVENTS_TOPIC
 from churn_assets.settings import Settings, load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.setbacks import SetbackError
-from churn_assets.wiring import open_lake, shelf_of
+from churn_assets.wiring import lake_place, open_lake, shelf_of
 from churn_assets_tests.ingestion.messages import message
 from churn_assets_tests.retention.post import Mailbox, approved_emails, mail_server, statuses
 from churn_assets_tests.warehouse.processes import heard_from, killed, process
@@ -80,7 +80,7 @@ def test_after_yesterdays_home_was_restored_nobody_who_got_an_email_since_gets_i
 
     copied(tmp_path / "yesterday", settings.home)
 
-    restored = open_lake(settings.lake_path)
+    restored = open_lake(lake_place(settings))
     assert set(statuses(restored).values()) == {"APPROVED"}
     capsys.readouterr()
     for command in (["outbox", "send"], ["outbox", "export", "again.csv"], ["outbox", "write"]):
@@ -106,7 +106,7 @@ def test_after_yesterdays_home_was_restored_nobody_who_got_an_email_since_gets_i
 
 
 def _approve(connection: Connection, settings: Settings) -> None:
-    approved_emails(open_lake(settings.lake_path), CUSTOMERS)
+    approved_emails(open_lake(lake_place(settings)), CUSTOMERS)
     connection.send("done")
 
 
@@ -120,7 +120,7 @@ def _read_and_wait(connection: Connection, catalog: Path) -> None:
 
 
 def _send(connection: Connection, settings: Settings, smtp: Smtp) -> None:
-    lake = open_lake(settings.lake_path)
+    lake = open_lake(lake_place(settings))
     connection.send(sending.send(lake, smtp, shelf_of(settings), None, "me", utc_now).sent)
 
 
@@ -139,7 +139,7 @@ def test_after_the_catalogs_log_was_deleted_the_emails_that_it_knew_are_known_ag
         killed(reader)
     for ending in ("-wal", "-shm"):
         catalog.with_name(f"{catalog.name}{ending}").unlink()
-    lake = open_lake(settings.lake_path)
+    lake = open_lake(lake_place(settings))
     assert set(statuses(lake).values()) == {"APPROVED"}
 
     assert run_command(["outbox", "send"]) == 1
@@ -165,7 +165,7 @@ def test_an_email_that_the_lake_does_not_know_at_all_is_stored_and_its_customer_
     exporting.export(lake, tmp_path / "out.csv", shelf_of(settings), "me", utc_now(), quiet)
     shutil.rmtree(settings.lake_path)
     shutil.copytree(tmp_path / "before" / "lake", settings.lake_path)
-    restored, now = open_lake(settings.lake_path), utc_now()
+    restored, now = open_lake(lake_place(settings)), utc_now()
     restored.transact(
         lambda tx: tx.execute(
             "INSERT INTO retention_queue (customer_id, source, churn_score, queued_at) VALUES ('Ann', 'prediction', 0.9, ?)",

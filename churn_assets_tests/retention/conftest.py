@@ -6,23 +6,27 @@ from pathlib import Path
 import pytest
 
 from churn_assets import wiring
-from churn_assets.settings import load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.warehouse.lake_place import LakePlace
 from churn_assets_tests.retention.bank import forget_everybody
 from churn_assets_tests.retention.email_runs import clear_journal
+from churn_assets_tests.shared_lakes import SharedLakes
 
 
 @pytest.fixture(scope="session")
-def lake_path(deployed_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where `lake` lies, for other processes."""
+def where(request: pytest.FixtureRequest, deployed_home: Path, tmp_path_factory: pytest.TempPathFactory) -> LakePlace:
+    """Where `lake` is, for other processes."""
     home = tmp_path_factory.mktemp("retention") / "home"
     shutil.copytree(deployed_home, home)
-    return load_settings(CHURN_HOME=home).lake_path
+    if request.config.getoption("--shared-lake"):
+        lakes: SharedLakes = request.getfixturevalue("shared")
+        return lakes.copy("deployed").place(home / "lake")
+    return LakePlace.here(home / "lake")
 
 
 @pytest.fixture(scope="session")
-def open_lake(lake_path: Path) -> LakeWarehouse:
-    return wiring.open_lake(lake_path)
+def open_lake(where: LakePlace) -> LakeWarehouse:
+    return wiring.open_lake(where)
 
 
 @pytest.fixture

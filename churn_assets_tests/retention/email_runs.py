@@ -111,7 +111,12 @@ def email_run_of(
     """An email run beside the lake, without a control group unless a test wants one."""
     template = StubWriter(name="template")
     return EmailRun(
-        writer or StubWriter(), template, check, shelf_beside(lake), Limits(emails_per_day, tokens_per_day), control_share
+        writer or StubWriter(),
+        template,
+        check,
+        shelf_beside(lake),
+        Limits(emails_per_day, tokens_per_day),
+        control_share,
     )
 
 

@@ -21,6 +21,7 @@ from churn_assets.retention.emails import next_day, write_emails
 from churn_assets.retention.journal import AnswerJournal
 from churn_assets.retention.writing.writer import Answer, EmailRequest
 from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.warehouse.lake_place import LakePlace
 from churn_assets.wiring import open_lake
 from churn_assets_tests.retention.bank import DAY, HIGH, MINUTE, NOW, fill, interventions, predict, waiting
 from churn_assets_tests.retention.email_runs import LIMITS, StubWriter, email_run_of
@@ -102,7 +103,7 @@ def run(path: Path, bill: Path, day: date, now: datetime, boundary: str, passes:
 
 @pytest.mark.slow
 def test_many_kills_write_to_nobody_twice_forget_nobody_and_pay_for_no_answer_twice(
-    lake: LakeWarehouse, lake_path: Path, tmp_path: Path
+    lake: LakeWarehouse, where: LakePlace, tmp_path: Path
 ):
     preload("churn_assets_tests.retention.test_crashes")
     rng, bill = random.Random(5), tmp_path / "bill"
@@ -115,7 +116,7 @@ def test_many_kills_write_to_nobody_twice_forget_nobody_and_pay_for_no_answer_tw
         day = next_day(lake, LIMITS, now) or now.date()
         boundary = BOUNDARIES[sum(killed.values()) % len(BOUNDARIES)]
         process = FORKS.Process(
-            target=run, args=(lake_path, bill, day, now, boundary, rng.randrange(2), rng.choice([1, 1, 4]))
+            target=run, args=(where, bill, day, now, boundary, rng.randrange(2), rng.choice([1, 1, 4]))
         )
         process.start()
         process.join()

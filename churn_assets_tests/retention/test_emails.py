@@ -18,6 +18,7 @@ from churn_assets.retention.suppressions import suppress
 from churn_assets.retention.writing.writer import Answer, EmailRequest
 from churn_assets.rules import WRITER_CONCURRENCY, WRITER_IS_DOWN_AFTER, WRITER_PATIENCE_MINUTES, Rules
 from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.warehouse.lake_place import LakePlace
 from churn_assets.wiring import open_lake
 from churn_assets_tests.retention.bank import (
     DAY,
@@ -432,7 +433,7 @@ def run_when_both_are_ready(
 )
 def test_two_runs_at_once_write_to_each_customer_once(
     lake: LakeWarehouse,
-    lake_path: Path,
+    where: LakePlace,
     with_rules: Callable[[str], None],
     waiting_customers: int,
     limit: int,
@@ -445,7 +446,7 @@ def test_two_runs_at_once_write_to_each_customer_once(
 
     done, ready = PROCESSES.Queue(), PROCESSES.Barrier(2)
     processes = [
-        PROCESSES.Process(target=run_when_both_are_ready, args=(lake_path, ready, done, day, turns)) for day in days
+        PROCESSES.Process(target=run_when_both_are_ready, args=(where, ready, done, day, turns)) for day in days
     ]
     for process in processes:
         process.start()

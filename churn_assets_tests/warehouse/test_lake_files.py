@@ -18,6 +18,9 @@ from churn_assets.warehouse.lake import LakeWarehouse
 ROWS = 2_000
 
 
+pytestmark = pytest.mark.in_home
+
+
 @pytest.fixture
 def lake(tmp_path: Path) -> LakeWarehouse:
     """Three files of one table, and one of deletions."""

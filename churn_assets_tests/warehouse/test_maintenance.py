@@ -109,7 +109,9 @@ def test_a_file_that_was_given_up_stays_for_half_an_hour_whatever_the_time_of_da
     assert lake.maintain({LEDGER: TIME}, utc_now() + timedelta(minutes=31)).files_deleted == BATCHES
 
 
-def test_of_the_time_before_the_last_half_hour_the_last_snapshot_of_each_hour_stays_for_a_day(one_ledger: LakeWarehouse):
+def test_of_the_time_before_the_last_half_hour_the_last_snapshot_of_each_hour_stays_for_a_day(
+    one_ledger: LakeWarehouse,
+):
     lake = one_ledger
     times = {}
     for hours in (30, 5, 4.9, 4, 0.45, 0.1):

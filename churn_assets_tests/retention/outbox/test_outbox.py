@@ -25,6 +25,7 @@ from churn_assets.retention.statuses import StatusError
 from churn_assets.retention.suppressions import suppress
 from churn_assets.settings import Settings, load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.warehouse.lake_place import LakePlace
 from churn_assets.warehouse.shelf import Shelf
 from churn_assets.wiring import open_lake, shelf_of
 from churn_assets_tests.ports import free_port
@@ -315,10 +316,10 @@ def send_two_and_die_at_the_second(_: Connection, path: Path, port: int, shelf: 
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["before", "in", "after"])
 def test_a_sender_that_is_killed_leaves_one_email_in_doubt_and_sends_none_twice(
-    three_approved: LakeWarehouse, lake_path: Path, box: Mailbox, smtp: Smtp, shelf: Shelf, place: str
+    three_approved: LakeWarehouse, where: LakePlace, box: Mailbox, smtp: Smtp, shelf: Shelf, place: str
 ):
     lake = three_approved
-    with process(send_two_and_die_at_the_second, lake_path, smtp.port, shelf, place) as (sender, _):
+    with process(send_two_and_die_at_the_second, where, smtp.port, shelf, place) as (sender, _):
         sender.join(60)
         assert sender.exitcode == -signal.SIGKILL
     assert statuses(lake) == {"Ann": "SENT", "Bob": "SENDING", "Cat": "APPROVED"}
@@ -465,7 +466,7 @@ def export_and_die(_: Connection, path: Path, file: Path, shelf: Shelf, place: s
 )
 def test_an_export_that_is_killed_is_finished_or_named_by_the_next_and_no_email_is_in_two_files(
     three_approved: LakeWarehouse,
-    lake_path: Path,
+    where: LakePlace,
     shelf: Shelf,
     tmp_path: Path,
     place: str,
@@ -473,7 +474,7 @@ def test_an_export_that_is_killed_is_finished_or_named_by_the_next_and_no_email_
     said: list[str],
 ):
     first, second, told = tmp_path / "x.csv", tmp_path / "y.csv", list[str]()
-    with process(export_and_die, lake_path, first, shelf, place) as (exporter, _):
+    with process(export_and_die, where, first, shelf, place) as (exporter, _):
         exporter.join(60)
         assert exporter.exitcode == -signal.SIGKILL
     assert first.exists() == (place == "before it is noted")
