@@ -7,6 +7,7 @@ import itertools
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -42,7 +43,7 @@ class Postgres:
         self._programs = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
         self._folder = folder / "postgres"
         self._folder.mkdir()
-        self._port = free_port()
+        self.port = free_port()
         if os.geteuid() == 0:  # as which it does not run
             for path in (self._folder, *self._folder.parents[:-2]):
                 path.chmod(path.stat().st_mode | 0o711)
@@ -59,11 +60,12 @@ class Postgres:
     def _data(self) -> str:
         return str(self._folder / "data")
 
-    def url(self, database: str) -> SecretStr:
-        return SecretStr(f"postgresql://churn:{_PASSWORD}@127.0.0.1:{self._port}/{database}")
+    def url(self, database: str, port: int | None = None) -> SecretStr:
+        """The address of a database, perhaps over a line that begins at another port."""
+        return SecretStr(f"postgresql://churn:{_PASSWORD}@127.0.0.1:{port or self.port}/{database}")
 
     def start(self) -> None:
-        options = f"-p {self._port} -k {self._folder} -c fsync=off -c listen_addresses=127.0.0.1 -c max_connections=200"
+        options = f"-p {self.port} -k {self._folder} -c fsync=off -c listen_addresses=127.0.0.1 -c max_connections=200"
         log = str(self._folder / "log")
         self._run("pg_ctl", "-D", self._data, "-o", options, "-l", log, "-w", "start")
 
@@ -94,6 +96,7 @@ class Postgres:
 class SharedLake:
     """A lake on the servers."""
 
+    name: str
     catalog: SecretStr
     data: str
 
@@ -118,10 +121,10 @@ class SharedLakes:
         self.server = os.environ.get("AWS_ENDPOINT_URL", "")
         if not self.server:
             self.server = f"http://127.0.0.1:{self._port}"
-            self.start_s3()
+            self._begin_s3()
         self.bucket = boto3.resource("s3", **self._client()).create_bucket(Bucket=BUCKET)
 
-    def start_s3(self) -> None:
+    def _begin_s3(self) -> None:
         self._s3 = subprocess.Popen([sys.executable, "-c", _S3, str(self._port)], stdout=subprocess.DEVNULL)
         end = time.monotonic() + _START_SECONDS
         while time.monotonic() < end:
@@ -133,7 +136,17 @@ class SharedLakes:
                 return
         raise TimeoutError("the S3 server does not answer")
 
+    def stop_s3(self) -> None:
+        """Let the S3 server answer nobody. It does not end, because it keeps all in memory."""
+        assert self._s3
+        self._s3.send_signal(signal.SIGSTOP)
+
+    def start_s3(self) -> None:
+        assert self._s3
+        self._s3.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
+        """End both."""
         self.postgres.stop()
         if self._s3 is not None:
             self._s3.kill()
@@ -160,7 +173,7 @@ class SharedLakes:
     def empty(self, name: str) -> SharedLake:
         """A lake that is not there yet."""
         self.postgres.ask(f'CREATE DATABASE "{name}"')
-        return SharedLake(self.postgres.url(name), f"s3://{BUCKET}/{name}")
+        return SharedLake(name, self.postgres.url(name), f"s3://{BUCKET}/{name}")
 
     def copy(self, template: str) -> SharedLake:
         """A new lake that is like another one, which nobody has open."""
@@ -171,7 +184,7 @@ class SharedLakes:
         self.postgres.ask(f"UPDATE ducklake_metadata SET value = '{folder}' WHERE key = 'data_path'", name)
         for found in self.bucket.objects.filter(Prefix=f"{template}/"):
             self.bucket.copy({"Bucket": BUCKET, "Key": found.key}, found.key.replace(template, name, 1))
-        return SharedLake(self.postgres.url(name), f"s3://{BUCKET}/{name}")
+        return SharedLake(name, self.postgres.url(name), f"s3://{BUCKET}/{name}")
 
 
 @contextmanager

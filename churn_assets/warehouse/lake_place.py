@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from churn_assets.errors import ChurnError, ModelFileError
 from churn_assets.folder import Folder, FolderError
 from churn_assets.warehouse import catalog_file
-from churn_assets.warehouse.turns import Turns, TurnsHere, TurnsOfDatabase
+from churn_assets.warehouse.turns import PATIENCE, Turns, TurnsHere, TurnsOfDatabase
 from churn_assets.warehouse.values import literal
 
 CATALOG = "catalog.sqlite"
@@ -235,6 +235,9 @@ class _PostgresCatalog:
         return bool(self._database.ask("SELECT to_regclass('public.ducklake_snapshot') IS NOT NULL"))
 
     def prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
+        # The extension copies the keys of the environment to settings, which any query can read.
+        for name in ("s3_access_key_id", "s3_secret_access_key", "s3_session_token"):
+            connection.execute(f"SET GLOBAL {name} = ''")
         # As secrets, because what is attached is shown in errors and in duckdb_databases().
         password = self._given().get("password")
         connection.execute(f"CREATE SECRET of_catalog (TYPE postgres, PASSWORD {literal(password or '')})")
@@ -281,7 +284,7 @@ class _PostgresCatalog:
     def _given(self) -> dict[str, Any]:
         from psycopg2.extensions import parse_dsn  # noqa: PLC0415
 
-        return {"connect_timeout": "10", "tcp_user_timeout": "15000", **parse_dsn(self._url.get_secret_value())}
+        return {name: str(value) for name, value in PATIENCE.items()} | parse_dsn(self._url.get_secret_value())
 
 
 def load(connection: duckdb.DuckDBPyConnection, *extensions: str) -> None:

@@ -19,10 +19,10 @@ from churn_assets.errors import ChurnError
 if TYPE_CHECKING:
     from psycopg2.extensions import connection as Connection  # noqa: N812
 
-# A host that is cut off keeps its turn until the server notices: after about eleven seconds without a sign of life.
-_KEEPALIVE = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
-_CONNECT_SECONDS = 10
-_UNANSWERED_MS = 15_000
+# A host that is cut off keeps its turn until the server notices, after about eleven seconds without a sign of life. Nobody waits
+# longer for a server that is cut off.
+KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+PATIENCE = {"connect_timeout": 10, "tcp_user_timeout": 15_000} | KEEPALIVES  # options of libpq
 _LOOK_MS = 500  # a process that waits for its turn can be ended this often
 
 
@@ -141,22 +141,21 @@ class TurnsOfDatabase:
 
     def _connection(self, is_new: bool) -> "Connection":
         import psycopg2  # noqa: PLC0415  (only a shared lake needs it)
+        from psycopg2.extensions import make_dsn  # noqa: PLC0415
 
         while self._idle and not is_new:
             process, connection = self._idle.pop()
             if process == os.getpid():  # not one of the process that this one was forked from
                 return connection
-        of_session = {f"tcp_{name}": value for name, value in _KEEPALIVE.items()} | {"lock_timeout": _LOOK_MS}
+        of_session = {f"tcp_{name}": value for name, value in KEEPALIVES.items()} | {"lock_timeout": _LOOK_MS}
         try:
             connection = psycopg2.connect(
-                self._url.get_secret_value(),
-                connect_timeout=_CONNECT_SECONDS,
-                tcp_user_timeout=_UNANSWERED_MS,
-                application_name="churn_assets",
-                options=" ".join(f"-c {name}={value}" for name, value in of_session.items()),
-                keepalives_idle=_KEEPALIVE["keepalives_idle"],
-                keepalives_interval=_KEEPALIVE["keepalives_interval"],
-                keepalives_count=_KEEPALIVE["keepalives_count"],
+                make_dsn(
+                    self._url.get_secret_value(),
+                    application_name="churn_assets",
+                    options=" ".join(f"-c {name}={value}" for name, value in of_session.items()),
+                    **PATIENCE,
+                )
             )
         except psycopg2.Error as error:
             raise DatabaseUnavailableError(_in_words(error)) from error
