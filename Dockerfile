@@ -8,6 +8,8 @@ ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt REQUESTS_CA_BUNDLE=/etc/ssl
 WORKDIR /app
 
 FROM base AS build
+# More of the project's extras, such as EXTRAS="--extra shared" for a lake on PostgreSQL and S3.
+ARG EXTRAS=""
 RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends binutils
 RUN PIP_CERT=$SSL_CERT_FILE pip install --no-cache-dir uv==0.13.9
 COPY pyproject.toml uv.lock README.md LICENSE .env.example dagster.yaml workspace.yaml ./
@@ -15,7 +17,7 @@ COPY pyproject.toml uv.lock README.md LICENSE .env.example dagster.yaml workspac
 # Without a package to point at, the build would leave out the link.
 # Polars only reads Avro in bulk (without it, message by message), and the compiled sqlglot is only faster when definitions load.
 RUN mkdir churn_assets && touch churn_assets/__init__.py \
-    && UV_PYTHON_DOWNLOADS=never uv sync --frozen --no-dev --group compose --no-cache \
+    && UV_PYTHON_DOWNLOADS=never uv sync --frozen --no-dev --group compose $EXTRAS --no-cache \
         --no-install-package polars --no-install-package polars-runtime-32 --no-install-package sqlglotc
 # What is not used: notebooks, other languages, other services of AWS than those of S3, and what only those need who develop or debug
 # the large packages (tests, headers, maps, symbols, Arrow's RPC).

@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(KEEPING) $(RUN)/pytest
 SYNCED := .venv/.synced
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dashboard test test-quick test-slow test-kafka test-snowflake test-docker test-wheel test-warm fuzz check test-ui lint check-lock format dbt-vars config-docs event-docs audit reliability layers docs screenshots benchmark-ingest benchmark-refresh benchmark-lag benchmark-latency benchmark-idle soak benchmark-effect benchmark-scoring benchmark-model benchmark-questions benchmark-dashboard benchmark-search clean
+.PHONY: help install demo dashboard test test-quick test-slow test-kafka test-snowflake test-lake test-docker test-wheel test-warm fuzz check test-ui lint check-lock format dbt-vars config-docs event-docs audit reliability layers docs screenshots benchmark-ingest benchmark-refresh benchmark-lag benchmark-latency benchmark-idle soak benchmark-effect benchmark-scoring benchmark-model benchmark-questions benchmark-dashboard benchmark-search clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -61,6 +61,13 @@ test-kafka: $(SYNCED) .tools/kafka  ## Run the tests against Apache Kafka and Ap
 
 test-snowflake: $(SYNCED)  ## Run the tests of the Snowflake side, against an emulator on this machine
 	$(PYTEST) -n 2 --dist loadfile -m "emulator or not (slow or kafka or ui or snowflake)" churn_assets_tests/snowflake $(ARGS)
+
+# What is the same on any lake, where the most can go wrong; some of the kills.
+ON_ANY_LAKE := $(addprefix churn_assets_tests/,ingestion retention model/test_registry.py operations/test_setbacks.py \
+	automation/test_wrong_clocks.py test_any_kill.py test_living_run_kill.py warehouse/test_shared_lake.py)
+
+test-lake: $(SYNCED)  ## Run the tests that write to a lake on PostgreSQL and S3 (needs PostgreSQL)
+	TEST_ROUNDS=0.02 $(PYTEST) -n 2 --dist loadfile --shared-lake -m "not (kafka or ui)" $(ON_ANY_LAKE) $(ARGS)
 
 test-docker: $(SYNCED) .tools/kafka  ## Run docker-compose.yml in real containers: a Docker engine is started where none runs (needs root, Chromium)
 	$(RUN)/pytest -m docker churn_assets_tests/containers $(ARGS)

@@ -15,6 +15,7 @@ from churn_assets import wiring
 from churn_assets.cli import app as cli
 from churn_assets.settings import load_settings
 from churn_assets.warehouse.lake import LakeWarehouse
+from churn_assets.warehouse.lake_place import LakePlace
 from churn_assets.wiring import open_lake
 
 
@@ -49,12 +50,13 @@ def opened_once(home: Path) -> Generator[None]:
     """Let commands share a connection to a deployed home: to open one takes longer than most of them do."""
     opened: dict[tuple[object, ...], LakeWarehouse] = {}
 
-    def open_once(path: Path, **options: Any) -> LakeWarehouse:
-        key = (path, *options.items())
-        if path.parent != home:
-            return open_lake(path, **options)
+    def open_once(given: Path | LakePlace, **options: Any) -> LakeWarehouse:
+        place = LakePlace.here(given) if isinstance(given, Path) else given
+        key = (str(place), *options.items())
+        if Path(place.folder.absolute).parent != home:
+            return open_lake(place, **options)
         if key not in opened:
-            opened[key] = open_lake(path, **options)
+            opened[key] = open_lake(place, **options)
             opened[key].deploy = lambda: None
         return opened[key]
 
