@@ -14,7 +14,7 @@ PYTEST := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(KEEPING) $(RUN)/pytest
 SYNCED := .venv/.synced
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo dashboard test test-quick test-slow test-kafka test-snowflake test-lake test-docker test-wheel test-warm fuzz check test-ui lint check-lock format dbt-vars config-docs event-docs audit reliability layers docs screenshots benchmark-ingest benchmark-refresh benchmark-lag benchmark-latency benchmark-idle soak benchmark-effect benchmark-scoring benchmark-model benchmark-questions benchmark-dashboard benchmark-search clean
+.PHONY: help install demo dashboard test test-quick test-slow test-kafka test-snowflake test-lake test-docker test-wheel test-warm fuzz check test-ui lint check-lock format dbt-vars config-docs event-docs audit reliability layers docs screenshots benchmark-ingest benchmark-refresh benchmark-lag benchmark-latency benchmark-idle benchmark-shared-lake soak benchmark-effect benchmark-scoring benchmark-model benchmark-questions benchmark-dashboard benchmark-search clean
 
 help:  ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-12s %s\n", $$1, $$2}'
@@ -97,6 +97,9 @@ benchmark-latency: $(SYNCED)  ## Measure the latency from event to score and ema
 
 benchmark-idle: $(SYNCED)  ## Measure an idle system for ten minutes
 	$(RUN)/python -m benchmarks.idle $(ARGS)
+
+benchmark-shared-lake: $(SYNCED)  ## Measure a lake on PostgreSQL and S3 beside one in a folder (needs PostgreSQL)
+	$(RUN)/python -m benchmarks.shared_lake $(ARGS)
 
 soak: $(SYNCED)  ## Run a demo for an hour, kill its runs now and then, and fail if it grows, ARGS="--hours 8"
 	$(RUN)/python -m benchmarks.soak $(ARGS)

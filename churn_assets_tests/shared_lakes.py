@@ -153,11 +153,12 @@ class SharedLakes:
             self._s3.wait()
 
     def _client(self) -> dict[str, str]:
+        keys = self.keys
         return {
             "endpoint_url": self.server,
-            "region_name": "us-east-1",
-            "aws_access_key_id": "test",
-            "aws_secret_access_key": "only-for-tests",
+            "region_name": keys["AWS_REGION"],
+            "aws_access_key_id": keys["AWS_ACCESS_KEY_ID"],
+            "aws_secret_access_key": keys["AWS_SECRET_ACCESS_KEY"],
         }
 
     @property
@@ -165,9 +166,9 @@ class SharedLakes:
         """The variables with which every program finds the S3 server."""
         return {
             "AWS_ENDPOINT_URL": self.server,
-            "AWS_REGION": "us-east-1",
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "only-for-tests",
+            "AWS_REGION": os.environ.get("AWS_REGION", "us-east-1"),
+            "AWS_ACCESS_KEY_ID": os.environ.get("AWS_ACCESS_KEY_ID", "test"),
+            "AWS_SECRET_ACCESS_KEY": os.environ.get("AWS_SECRET_ACCESS_KEY", "only-for-tests"),
         }
 
     def empty(self, name: str) -> SharedLake:

@@ -26,7 +26,6 @@ from tempfile import TemporaryDirectory
 from churn_assets.errors import ChurnError
 from churn_assets.folder import Folder
 from churn_assets.settings import Settings
-from churn_assets.warehouse.catalog_copy import copy_catalog
 from churn_assets.warehouse.lake_place import CATALOG, DATA, MODELS, LakePlace
 from churn_assets.warehouse.shelf import RESTORED, Shelf
 from churn_assets.warehouse.turns import turn
@@ -227,7 +226,9 @@ def _put_catalog(copy: Path, place: LakePlace) -> None:
         with copy.open("rb") as source:
             place.folder.write(CATALOG, source)
     else:
-        copy_catalog(LakePlace.here(copy.parent), place)
+        # A catalog of a lake in a home may have rows that are in no file yet: they go to the new folder.
+        with open_lake(place.with_catalog(copy), any_version=True).moving() as copy_to:
+            copy_to(place)
         place.note_made()
 
 

@@ -6,7 +6,7 @@ Here belongs the copy of the rows. The files that they name are copied by who ca
 import duckdb
 
 from churn_assets.dynamic_tables.difference import quoted
-from churn_assets.warehouse.lake_place import CONFIG, LakePlace, load
+from churn_assets.warehouse.lake_place import CONFIG, LakePlace
 from churn_assets.warehouse.protocol import WarehouseError
 from churn_assets.warehouse.values import literal
 
@@ -20,9 +20,8 @@ def copy_catalog(source: LakePlace, target: LakePlace) -> None:
     No row may wait in the source's catalog for its file: have them flushed, and let nobody write meanwhile.
     """
     with duckdb.connect(":memory:", config=CONFIG) as connection:
-        load(connection, *source.catalog.extensions, *target.catalog.extensions)
         for place in (source, target):
-            place.catalog.prepare(connection)
+            place.prepare(connection)
         target.attach(connection, read_only=False)  # makes the tables
         connection.execute("DETACH lake")
         for name, place in (("source", source), ("target", target)):

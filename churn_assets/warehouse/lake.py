@@ -241,6 +241,8 @@ class LakeWarehouse:
             for statement in statements:
                 tx.execute(statement.query)
             tx.execute("CALL ducklake_set_option('lake', 'target_file_size', ?)", [f"{FILE_BYTES}B"])
+            # Half the bytes of the default, at no more CPU.
+            tx.execute("CALL ducklake_set_option('lake', 'parquet_compression', 'zstd')")
             for table in _not_inlined(tx):  # by an earlier version of this project
                 tx.execute(
                     "CALL ducklake_set_option('lake', 'data_inlining_row_limit', ?, table_name => ?)",

@@ -111,7 +111,11 @@ class LakePlace:
                 f"a lake on PostgreSQL and S3 needs {', '.join(lacking)}; run pip install 'churn_assets[shared]'"
             )
         turns = TurnsOfDatabase(catalog)
-        return cls(_PostgresCatalog(catalog, turns, data), Folder(data), turns, scratch)
+        return cls(_PostgresCatalog(catalog, turns), Folder(data), turns, scratch)
+
+    def with_catalog(self, file: Path) -> "LakePlace":
+        """The same folder with an SQLite catalog, as for a copy of the catalog that is on its way."""
+        return LakePlace(_SqliteCatalog(file), self.folder, TurnsHere(file.parent), file.parent)
 
     def __str__(self) -> str:
         return str(self.folder)
@@ -157,6 +161,8 @@ class LakePlace:
         """Load the extensions, and give the connection the settings and secrets that attaching needs."""
         load(connection, *self.catalog.extensions)
         self.catalog.prepare(connection)
+        if not self.folder.is_local:
+            _find_s3(connection, self.data_path)
 
     def read_model(self, name: str) -> bytes:
         """The content of a model's file; `ModelFileError` if it cannot be read."""
@@ -219,14 +225,13 @@ class _SqliteCatalog:
 
 
 class _PostgresCatalog:
-    extensions: tuple[str, ...] = ("postgres_scanner", "httpfs", "aws", "ducklake")
+    extensions: tuple[str, ...] = ("postgres_scanner", "ducklake")
     raw_options: tuple[str, ...] = ("SECRET of_catalog", "SCHEMA 'public'")
     way_out = "see that both can be reached with the given keys, or restore them from a backup"
 
-    def __init__(self, url: SecretStr, database: TurnsOfDatabase, data: str) -> None:
+    def __init__(self, url: SecretStr, database: TurnsOfDatabase) -> None:
         self._url = url
         self._database = database
-        self._data = data
 
     def __str__(self) -> str:
         return f"PostgreSQL database {self._given().get('dbname', '')} on {self._given().get('host', 'this machine')}"
@@ -235,27 +240,9 @@ class _PostgresCatalog:
         return bool(self._database.ask("SELECT to_regclass('public.ducklake_snapshot') IS NOT NULL"))
 
     def prepare(self, connection: duckdb.DuckDBPyConnection) -> None:
-        # The extension copies the keys of the environment to settings, which any query can read.
-        for name in ("s3_access_key_id", "s3_secret_access_key", "s3_session_token"):
-            connection.execute(f"SET GLOBAL {name} = ''")
         # As secrets, because what is attached is shown in errors and in duckdb_databases().
         password = self._given().get("password")
-        connection.execute(f"CREATE SECRET of_catalog (TYPE postgres, PASSWORD {literal(password or '')})")
-        chain = ["TYPE s3", "PROVIDER credential_chain", "REFRESH auto", f"SCOPE {literal(self._data)}"]
-        server = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        if server:
-            parts = urlsplit(server)
-            chain += [f"ENDPOINT {literal(parts.netloc + parts.path.rstrip('/'))}", "URL_STYLE 'path'"]
-            chain += [f"USE_SSL {parts.scheme == 'https'}"]
-        if region := os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"):
-            chain += [f"REGION {literal(region)}"]
-        try:
-            connection.execute(f"CREATE SECRET of_data ({', '.join(chain)})")
-        except duckdb.Error as error:
-            said = str(error).strip().splitlines()[0]
-            raise FolderError(
-                f"{self._data} cannot be used: no keys were found ({said}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-            ) from error
+        connection.execute(f"CREATE OR REPLACE SECRET of_catalog (TYPE postgres, PASSWORD {literal(password or '')})")
 
     def address(self) -> str:
         shown = {name: value for name, value in self._given().items() if name not in _SECRETS}
@@ -292,6 +279,29 @@ def load(connection: duckdb.DuckDBPyConnection, *extensions: str) -> None:
     for name in dict.fromkeys(extensions):
         folder = Path(str(files(f"duckdb_extension_{name}"))) / "extensions" / f"v{duckdb.__version__}"
         connection.load_extension(str(folder / f"{name}.duckdb_extension"))
+
+
+def _find_s3(connection: duckdb.DuckDBPyConnection, data: str) -> None:
+    """Let a connection read and write a folder in S3, with the keys of the environment or the machine."""
+    load(connection, "httpfs", "aws")
+    # The extension copies the keys of the environment to settings, which any query can read.
+    for name in ("s3_access_key_id", "s3_secret_access_key", "s3_session_token"):
+        connection.execute(f"SET GLOBAL {name} = ''")
+    chain = ["TYPE s3", "PROVIDER credential_chain", "REFRESH auto", f"SCOPE {literal(data)}"]
+    server = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if server:
+        parts = urlsplit(server)
+        chain += [f"ENDPOINT {literal(parts.netloc + parts.path.rstrip('/'))}", "URL_STYLE 'path'"]
+        chain += [f"USE_SSL {parts.scheme == 'https'}"]
+    if region := os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"):
+        chain += [f"REGION {literal(region)}"]
+    try:
+        connection.execute(f"CREATE OR REPLACE SECRET of_data ({', '.join(chain)})")
+    except duckdb.Error as error:
+        said = str(error).strip().splitlines()[0]
+        raise FolderError(
+            f"{data} cannot be used: no keys were found ({said}); set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        ) from error
 
 
 def _stat(path: Path) -> os.stat_result | None:
