@@ -129,7 +129,7 @@ class LakePlace:
         """Whether the lake was there once; `LakeMovedError` if it was moved."""
         try:
             moved_to = self.folder.read(_IS_MADE).decode()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
         if moved_to:
             raise LakeMovedError(
