@@ -142,7 +142,7 @@ audit: | $(filter .tools/bin/uv,$(UV))  ## Look for known weaknesses in what uv.
 		$(UV) tool run pip-audit@2.10.0 --requirement /dev/stdin --disable-pip --strict $(AUDIT_ACCEPTED)
 
 reliability: $(SYNCED) .tools/kafka  ## Run the tests of faults and write docs/reliability.md from their results
-	$(RUN)/python docs/write_reliability.py
+	$(RUN)/python docs/write_reliability.py $(ARGS)
 
 format: $(SYNCED)  ## Format the code
 	$(RUN)/ruff format .

@@ -439,14 +439,14 @@ def _store_rows(
     )
     if stored < keys:
         # Of two different facts with the same key the earlier one is kept, whichever was stored first, so that a ledger
-        # does not depend on how the stream was cut into batches. A retry repeats the same fact and changes nothing.
+        # does not depend on how the stream was cut into batches. A retry repeats the same fact. One that was sent before what
+        # is stored takes its place: something else may have been sent between the two. Rows of a file have no such place.
         differs = " OR ".join(f"batch.{name} IS DISTINCT FROM {ledger}.{name}" for name in names)
+        is_news = "" if topic else f" AND ({differs})"
+        not_void = f" AND batch.{key} NOT IN (SELECT key FROM staged_voids_{ledger})" if with_voids else ""
         first, end = min(days), max(days) + timedelta(days=1)
-        differs = (
-            f"({differs}) AND batch.{key} NOT IN (SELECT key FROM staged_voids_{ledger})" if with_voids else differs
-        )
         tx.execute(
-            f"UPDATE {ledger} SET {assigned} FROM {batch} WHERE {ledger}.{key} = batch.{key} AND ({differs})"
+            f"UPDATE {ledger} SET {assigned} FROM {batch} WHERE {ledger}.{key} = batch.{key}{is_news}{not_void}"
             f" AND {_is_later(ledger, 'batch', time)}"
             f" AND {ledger}.{time} BETWEEN CAST('{first}' AS TIMESTAMP) AND CAST('{end}' AS TIMESTAMP)",
             origin,

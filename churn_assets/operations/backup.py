@@ -188,8 +188,10 @@ def move(settings: Settings, *, back: bool, report: Callable[[str], None]) -> Ba
             for name in _OF_EMAILS:
                 if (lines := shelf.lines(name).read()) and not target_shelf.lines(name).read():
                     target_shelf.lines(name).append(lines)
-            source.note_moved(str(target))
+            # In this order: at no point could somebody write to both, and none of them is lost.
+            source.catalog.close(f"the lake was moved to {target}")
             _put_catalog(copy, target)
+            source.note_moved(str(target))
     return Backup(len(lacking), sum(wanted[name] for name in lacking), len(wanted) - len(lacking))
 
 

@@ -30,7 +30,8 @@ _CLOSE = """
 import sqlite3, sys
 catalog = sqlite3.connect(sys.argv[1], timeout=float(sys.argv[2]))
 reason = sys.argv[3].replace("'", "''")
-catalog.execute(f"CREATE TRIGGER lake_was_moved BEFORE INSERT ON ducklake_snapshot BEGIN SELECT RAISE(ABORT, '{reason}'); END")
+when = "CREATE TRIGGER IF NOT EXISTS lake_was_moved BEFORE INSERT ON ducklake_snapshot"
+catalog.execute(f"{when} BEGIN SELECT RAISE(ABORT, '{reason}'); END")
 """
 _CHECK_SECONDS = 600.0
 _INTEGRITY = """

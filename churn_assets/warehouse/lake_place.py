@@ -133,7 +133,7 @@ class LakePlace:
             return False
         if moved_to:
             raise LakeMovedError(
-                f"the lake in {self} was moved to {moved_to}; set CHURN_LAKE_CATALOG and CHURN_LAKE_DATA"
+                f"the lake in {self} was moved to {moved_to}; name that place in the settings (docs/shared-lake.md)"
             )
         return True
 
@@ -142,9 +142,8 @@ class LakePlace:
         self.folder.write(_IS_MADE, b"")
 
     def note_moved(self, to: str) -> None:
-        """Refuse whoever opens the lake from now on, and each commit of those who have it open."""
+        """Refuse whoever opens the lake from now on."""
         self.folder.write(_IS_MADE, to.encode())
-        self.catalog.close(f"the lake was moved to {to}")
 
     def attach(self, connection: duckdb.DuckDBPyConnection, *, read_only: bool, **options: str | int) -> None:
         """Attach the lake as `lake` to a connection that is prepared."""
@@ -262,6 +261,7 @@ class _PostgresCatalog:
         self._database.ask(
             f"CREATE OR REPLACE FUNCTION public.lake_was_moved() RETURNS trigger LANGUAGE plpgsql AS"
             f" $$BEGIN RAISE EXCEPTION {literal('%')}, {literal(reason)}; END$$",
+            "DROP TRIGGER IF EXISTS lake_was_moved ON public.ducklake_snapshot",
             "CREATE TRIGGER lake_was_moved BEFORE INSERT ON public.ducklake_snapshot EXECUTE FUNCTION public.lake_was_moved()",
         )
 

@@ -8,7 +8,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Generator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -92,8 +92,11 @@ class TurnsOfDatabase:
         try:
             yield
         finally:
-            with suppress(_database_errors()):
+            try:
                 _ask(connection, "SELECT pg_advisory_unlock(%s)", key)
+            except _database_errors():
+                connection.close()  # which ends the turn as well, as soon as the server notices
+            else:
                 self._idle.append((os.getpid(), connection))
 
     def ask(self, *statements: str) -> Any:

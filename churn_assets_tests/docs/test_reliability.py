@@ -1,6 +1,7 @@
-"""The table of faults names tests that exist."""
+"""The table of faults names tests that exist, and the page says of each that it passed."""
 
 import ast
+import re
 from functools import cache
 
 import yaml
@@ -25,3 +26,12 @@ def test_every_fault_has_a_test_that_exists():
     assert not missing, "correct docs/faults.yaml"
     assert all(fault["tests"] for fault in FAULTS)
     assert len(FAULTS) >= 30
+
+
+def test_the_page_has_every_fault_and_all_of_them_passed():
+    page = (REPOSITORY / "docs/reliability.md").read_text()
+    found = dict(re.findall(r"^\| (.*?) \| .* \| (.*?) \|$", page, re.MULTILINE))
+    found.pop("fault")
+
+    assert list(found) == [fault["fault"] for fault in FAULTS], "run `make reliability`, or with ARGS what is new"
+    assert [fault for fault, result in found.items() if not result.startswith("passed")] == []

@@ -112,6 +112,19 @@ def test_any_split_into_ranges_and_any_order_of_replays_gives_the_same_ledgers(l
     assert not broken_ranges(lake)
 
 
+def test_a_retry_that_was_sent_before_what_is_stored_takes_its_place(lake: LakeWarehouse):
+    one, two = message("TXN", amount=1), message("TXN", amount=2)
+    stream = [[b"poison", one, two], [b"poison", b"poison", b"poison", one]]
+
+    for part in (
+        OffsetRange(Partition("e", "t", 1), 0, 4),
+        *(OffsetRange(Partition("e", "t", 0), n, n + 1) for n in range(3)),
+    ):
+        ingest(lake, stream, [part])
+
+    assert lake.query("SELECT amount FROM fact_transaction_ledger")["amount"].to_pylist() == [1], "as all at once"
+
+
 def test_the_earlier_of_two_contradicting_facts_stands_whichever_is_stored_first(lake: LakeWarehouse):
     stream = [[message("TXN", amount=1)], [b"poison", message("TXN", amount=2)]]
     first, second = OffsetRange(Partition("e", "t", 0), 0, 1), OffsetRange(Partition("e", "t", 1), 0, 2)

@@ -208,6 +208,31 @@ def test_a_lake_is_moved_there_and_back_and_who_has_the_old_one_open_can_no_long
     assert back.identity() == old.identity()
 
 
+def test_a_move_that_was_interrupted_is_repeated_and_nobody_writes_to_the_old_lake_meanwhile(
+    shared: SharedLakes, deployed_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.copytree(deployed_home, tmp_path / "bank")
+    settings = settings_of(shared.empty(f"interrupted_{tmp_path.name}"), tmp_path / "bank")
+    old = open_lake(settings.lake_path)
+    old.transact(lambda tx: [tx.execute(sql) for sql in (*TABLES, "INSERT INTO numbers VALUES (0, 0)")])
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backup, "_put_catalog", stop)
+        with pytest.raises(KeyboardInterrupt):
+            backup.move(settings, back=False, report=quiet)
+    with pytest.raises(duckdb.Error, match="the lake was moved to s3://"):
+        old.transact(lambda tx: tx.execute("INSERT INTO numbers VALUES (0, 1)"))
+
+    backup.move(settings, back=False, report=quiet)
+
+    moved = open_lake(lake_place(settings))
+    moved.transact(lambda tx: tx.execute("INSERT INTO numbers VALUES (0, 1)"))
+    assert sorted(moved.query("FROM numbers")["number"].to_pylist()) == [0, 1]
+
+
 def test_a_backup_of_a_shared_lake_is_restored_to_a_home_and_to_a_new_shared_place(
     shared: SharedLakes, two_tables: SharedLake, tmp_path: Path
 ):
