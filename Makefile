@@ -62,9 +62,9 @@ test-kafka: $(SYNCED) .tools/kafka  ## Run the tests against Apache Kafka and Ap
 test-snowflake: $(SYNCED)  ## Run the tests of the Snowflake side, against an emulator on this machine
 	$(PYTEST) -n 2 --dist loadfile -m "emulator or not (slow or kafka or ui or snowflake)" churn_assets_tests/snowflake $(ARGS)
 
-# What is the same on any lake, where the most can go wrong; some of the kills.
+# What is the same on any lake, where the most can go wrong.
 ON_ANY_LAKE := $(addprefix churn_assets_tests/,ingestion retention model/test_registry.py operations/test_setbacks.py \
-	automation/test_wrong_clocks.py test_any_kill.py test_living_run_kill.py warehouse/test_shared_lake.py)
+	automation/test_wrong_clocks.py warehouse/test_shared_lake.py)
 
 test-lake: $(SYNCED)  ## Run the tests that write to a lake on PostgreSQL and S3 (needs PostgreSQL)
 	TEST_ROUNDS=0.02 $(PYTEST) -n 2 --dist loadfile --shared-lake -m "not (kafka or ui)" $(ON_ANY_LAKE) $(ARGS)

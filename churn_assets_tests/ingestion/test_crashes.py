@@ -146,6 +146,7 @@ def random_events(luck: random.Random, count: int) -> list[bytes]:
 
 
 @pytest.mark.slow
+@pytest.mark.in_home
 def test_many_kills_change_nothing_that_is_stored(stream: Stream, settings, tmp_path: Path):
     shutil.copytree(settings.home, tmp_path / "undisturbed")
     luck = random.Random(3)

@@ -68,6 +68,7 @@ def smtp(box: Mailbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Smtp]:
         yield smtp_of(load_settings())
 
 
+@pytest.mark.in_home
 def test_after_yesterdays_home_was_restored_nobody_who_got_an_email_since_gets_it_again(
     settings: Settings, lake: LakeWarehouse, broker: Cluster, box: Mailbox, smtp: Smtp, tmp_path: Path, capsys
 ):
@@ -157,6 +158,7 @@ def test_after_the_catalogs_log_was_deleted_the_emails_that_it_knew_are_known_ag
     assert addressed["n"].to_pylist() == [len(CUSTOMERS)]
 
 
+@pytest.mark.in_home
 def test_an_email_that_the_lake_does_not_know_at_all_is_stored_and_its_customer_leaves_the_queue(
     settings: Settings, lake: LakeWarehouse, tmp_path: Path
 ):
@@ -230,6 +232,7 @@ def test_the_marks_of_an_erased_customer_are_deleted_and_their_absence_holds_not
     assert setbacks.evidence(settings, lake) == []
 
 
+@pytest.mark.in_home
 def test_a_mark_that_a_loss_of_power_cut_off_hides_no_other(settings: Settings, lake: LakeWarehouse, tmp_path: Path):
     approved_emails(lake, ["Ann"])
     marks = Marks(shelf_of(settings))

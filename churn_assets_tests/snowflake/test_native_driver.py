@@ -27,6 +27,7 @@ from churn_assets.rules import Rules
 from churn_assets.settings import Settings
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.protocol import Transaction, Warehouse
+from churn_assets.warehouse.shelf import Shelf
 from churn_assets.warehouse.snowflake import SnowflakeWarehouse
 from churn_assets.warehouse.snowflake_names import Names
 from churn_assets_tests.retention.bank import DAY, HIGH, LOW, risk_class
@@ -170,7 +171,7 @@ def test_the_native_tasks_and_dagster_leave_the_same_queue_log_and_alerts_over_t
         Cortex(text),
         TemplateWriter(prompts),
         partial(complaints_about, prompts=prompts),
-        tmp_path / "emails",
+        Shelf.here(tmp_path / "emails"),
         Limits(LIMIT, NAMES.tokens_per_day),
     )
     both: tuple[Warehouse, ...] = (lake, account_with_tasks)

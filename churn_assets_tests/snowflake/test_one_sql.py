@@ -50,6 +50,7 @@ from churn_assets.simulator.producer import produce_at_once
 from churn_assets.warehouse import lake as lake_module
 from churn_assets.warehouse.lake import LakeWarehouse
 from churn_assets.warehouse.setbacks import SetbackError
+from churn_assets.warehouse.shelf import Shelf
 from churn_assets.wiring import open_lake, shelf_of
 from churn_assets_tests.assets.conftest import Graph
 from churn_assets_tests.ingestion.mapping.mapped import POSTING, decoded, mappings, postings
@@ -138,6 +139,9 @@ _NO_PROTOCOL = (
         "warehouse/lake.py",
         "warehouse/catalog_file.py",
         "warehouse/lake_files.py",
+        "warehouse/lake_place.py",
+        "warehouse/catalog_copy.py",
+        "warehouse/turns.py",
         "warehouse/snowflake",
         "search/",
     ),
@@ -411,7 +415,8 @@ def _outbox(lake: LakeWarehouse, folder: Path) -> None:
     approval.reject(lake, ["to-Kim"], "Ann", NOW)
     approval.approve(lake, ["to-Lea"], "Ann", NOW)
     approval.shown(lake, "to-Lea")
-    exporting.export(lake, folder / "emails.csv", folder, "Ann", NOW, lambda line: None)
+    shelf = Shelf.here(folder)
+    exporting.export(lake, folder / "emails.csv", shelf, "Ann", NOW, lambda line: None)
     approval.approve_all(lake, "Ann", NOW)
     box = Mailbox()
     box.message_answers["Mia"] = None
@@ -419,7 +424,7 @@ def _outbox(lake: LakeWarehouse, folder: Path) -> None:
     with mail_server(box) as port:
         smtp = smtp_of(load_settings(CHURN_SMTP_URL=f"smtp://127.0.0.1:{port}", CHURN_EMAIL_FROM="care@bank.example"))
         for _ in range(2):
-            sending.send(lake, smtp, folder, None, "Ann", lambda: NOW + MINUTE)
+            sending.send(lake, smtp, shelf, None, "Ann", lambda: NOW + MINUTE)
     approval.resolve(lake, "to-Mia", True, "Ann", NOW + DAY)
     approved_emails(lake, ["Pia"])
 
@@ -431,11 +436,10 @@ def _setbacks(settings: Settings, lake: LakeWarehouse) -> None:
         "intervention_id"
     ]
     marks.append(lake, known.to_pylist()[:1])
-    assert marks.file.exists()
-    line = json.loads(marks.file.read_text())
+    lines = shelf_of(settings).lines("left.ndjson")
+    line = json.loads(lines.read()[0])
     others = [{**line, "intervention_id": name, "moved_at": f"{NOW + 3 * DAY}"} for name in ("forgotten", "to-Pia")]
-    with marks.file.open("a") as file:
-        file.writelines(f"{json.dumps(other | {'customer_id': 'Pia'})}\n" for other in others)
+    lines.append(json.dumps(other | {"customer_id": "Pia"}) for other in others)
     with pytest.raises(SetbackError):
         setbacks.must_not_have_gone_back(settings, lake, NOW)
     for all_are_marked in (False, True):
