@@ -40,7 +40,7 @@ test: $(SYNCED)  ## Run the tests; for one part: make test ARGS=churn_assets_tes
 	$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-quick: $(SYNCED)  ## Run what needs no dbt, Dagster or training: of one part within a minute, with ARGS as above
-	$(PYTEST) -n 2 --dist loadfile -m "not (heavy or ui or slow or kafka or emulator or snowflake or wheel or docker)" $(ARGS)
+	$(PYTEST) -n 2 --dist loadfile -m "not (heavy or ui or slow or kafka or emulator or snowflake or wheel or docker or shared_lake)" $(ARGS)
 
 test-slow: $(SYNCED)  ## Run the slower tests: a whole demo, the warm launcher, killed processes, many random histories
 	$(PYTEST) -n 3 --dist worksteal -m slow $(ARGS)

@@ -351,8 +351,8 @@ class Settings(BaseSettings):
 
     @property
     def lake_is_shared(self) -> bool:
-        """Whether the lake is on PostgreSQL and S3 instead of in CHURN_HOME."""
-        return self.lake_catalog is not None
+        """Whether the tables are in a lake on PostgreSQL and S3, instead of in CHURN_HOME or on Snowflake."""
+        return self.target == "local" and self.lake_catalog is not None
 
     @property
     def emails_path(self) -> Path:

@@ -59,9 +59,7 @@ def place_of(settings: Settings) -> Place:
         schema = f"{settings.snowflake_database}.{settings.snowflake_schema}".upper()
         return Place(f"{schema} of Snowflake's account {settings.snowflake_account}", "snowflake", schema)
     place = lake_place(settings)
-    described = (
-        f"{place} with its catalog in the {place.catalog}" if settings.lake_is_shared else str(settings.lake_path)
-    )
+    described = f"{place} with its catalog in the {place.catalog}" if settings.lake_is_shared else str(place)
     return Place(described, "ducklake", "lake.main")
 
 
@@ -74,7 +72,7 @@ def lake_place(settings: Settings) -> LakePlace:
 
 def shelf_of(settings: Settings) -> Shelf:
     """Where the warehouse's marks and paid answers are kept."""
-    if settings.target == "local" and settings.lake_is_shared:
+    if settings.lake_is_shared:
         return Shelf(Folder(f"{settings.lake_data}/{EMAILS}"), lake_place(settings).turns)
     return Shelf.here(settings.emails_path)
 

@@ -1,7 +1,7 @@
 """Writes docs/reliability.md: the faults of docs/faults.yaml, with what their tests found when this ran.
 
-make reliability                         # all of them, alone on the machine
-make reliability ARGS="order 'engine ends'"   # only those whose name has one of these texts; the others keep their results
+`make reliability` runs all of them; it needs the machine for itself. `make reliability ARGS="order 'engine ends'"` runs those
+whose name has one of these texts, and the others keep their results.
 """
 
 import re

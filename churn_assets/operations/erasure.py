@@ -108,7 +108,7 @@ def erase(
     report("looking at every file")
     if person.pattern:
         done.left = [str(file) for file in files_that_hold(settings.home.absolute(), person.pattern)]
-        if settings.target == "local" and settings.lake_is_shared:
+        if settings.lake_is_shared:
             done.left += objects_that_hold(lake_place(settings).folder, person.pattern)
             done.unreachable.append("logs and Dagster's storage on other hosts are not looked at")
         done.left += _mentions(warehouse, person)

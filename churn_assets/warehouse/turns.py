@@ -101,13 +101,13 @@ class TurnsOfDatabase:
 
     def ask(self, *statements: str) -> Any:
         """Run statements; the first value of the last one, or None. `DatabaseUnavailableError` without an answer."""
-        for attempt in ("with a connection that may have ended", "with a new one"):
-            connection = self._connection(is_new=attempt == "with a new one")
+        for is_new in (False, True):  # an idle connection may have ended meanwhile
+            connection = self._connection(is_new)
             try:
                 found = [_ask(connection, sql) for sql in statements][-1]
             except _database_errors() as error:
                 connection.close()
-                if attempt == "with a new one":
+                if is_new:
                     raise DatabaseUnavailableError(_in_words(error)) from error
             else:
                 self._idle.append((os.getpid(), connection))
